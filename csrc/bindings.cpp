@@ -1,0 +1,141 @@
+// The only file that knows Python. Addresses come as integers, shapes and strides as tuples of integers; the caller
+// (facemix_ops) has checked them, and what is checked again here is what keeps memory safe.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <optional>
+#include <vector>
+
+#include "cpu/dispatch.h"
+#include "kernels.h"
+
+namespace py = pybind11;
+using namespace facemix;
+
+namespace {
+
+using Address = uintptr_t;
+template <size_t N>
+using Ints = std::array<int64_t, N>;
+
+template <class T>
+T* at(Address a) {
+    return reinterpret_cast<T*>(a);
+}
+
+// The order is checked, for every call: an entry out of range would write out of bounds, a repeated one would leave a
+// row of the output as it was.
+Key make_key(Address coeffs, Address order, int64_t groups, int64_t size) {
+    const Key key{at<const double>(coeffs), at<const int64_t>(order), groups, size};
+    const int64_t batch = groups * size;
+    std::vector<bool> seen(static_cast<size_t>(batch));
+    for (int64_t b = 0; b < batch; ++b) {
+        const int64_t row = key.order[b];
+        if (row < 0 || row >= batch || seen[size_t(row)])
+            throw py::value_error("order must be a permutation of 0.." + std::to_string(batch - 1));
+        seen[size_t(row)] = true;
+    }
+    return key;
+}
+
+Pool make_pool(const Ints<6>& p) { return {p[0], p[1], p[2], p[3], p[4], p[5]}; }
+
+void conv_mix(Address x, int x_dtype, Ints<3> chw, Ints<4> strides, Address weight, Address bias, Ints<3> kernel,
+              Ints<2> stride, Ints<2> padding, Ints<2> dilation, int activation, double slope, Ints<6> pool,
+              Ints<2> conv_hw, Ints<2> out_hw, Address coeffs, Address order, Ints<2> key, Address y, int y_dtype,
+              bool channels_last, Address codes, int threads) {
+    ConvMixArgs a;
+    a.x = at<void>(x), a.weight = at<void>(weight), a.bias = at<void>(bias);
+    a.y = at<void>(y), a.codes = at<uint8_t>(codes);
+    a.x_dtype = Dtype(x_dtype), a.y_dtype = Dtype(y_dtype);
+    for (int i = 0; i < 4; ++i) a.x_strides[i] = strides[size_t(i)];
+    a.C = chw[0], a.H = chw[1], a.W = chw[2];
+    a.OC = kernel[0], a.KH = kernel[1], a.KW = kernel[2];
+    for (int i = 0; i < 2; ++i)
+        a.stride[i] = stride[size_t(i)], a.padding[i] = padding[size_t(i)], a.dilation[i] = dilation[size_t(i)];
+    a.OH = conv_hw[0], a.OW = conv_hw[1], a.PH = out_hw[0], a.PW = out_hw[1];
+    a.channels_last = channels_last;
+    a.activation = Activation(activation), a.slope = slope;
+    a.pool = make_pool(pool);
+    a.key = make_key(coeffs, order, key[0], key[1]);
+    a.threads = threads;
+    py::gil_scoped_release nogil;
+    kernels().conv_mix(a);
+}
+
+void act_mix(Address x, int x_dtype, Ints<3> chw, Address scale, Address shift, Address residual, int activation,
+             double slope, Ints<6> pool, Ints<2> out_hw, Address coeffs, Address order, Ints<2> key, Address y,
+             int y_dtype, bool channels_last, Address codes, int threads) {
+    ActMixArgs a;
+    a.x = at<void>(x), a.scale = at<void>(scale), a.shift = at<void>(shift), a.residual = at<void>(residual);
+    a.y = at<void>(y), a.codes = at<uint8_t>(codes);
+    a.x_dtype = Dtype(x_dtype), a.y_dtype = Dtype(y_dtype);
+    a.C = chw[0], a.H = chw[1], a.W = chw[2], a.PH = out_hw[0], a.PW = out_hw[1];
+    a.channels_last = channels_last;
+    a.activation = Activation(activation), a.slope = slope;
+    a.pool = make_pool(pool);
+    a.key = make_key(coeffs, order, key[0], key[1]);
+    a.threads = threads;
+    py::gil_scoped_release nogil;
+    kernels().act_mix(a);
+}
+
+template <bool Adjoint>
+void act_mix_linear(Address z, Address y, Address codes, int dtype, Ints<3> chw, Ints<2> out_hw, double pos, double neg,
+                    Ints<6> pool, Address coeffs, Address order, Ints<2> key, bool channels_last, int threads) {
+    ActMixLinearArgs a;
+    a.z = at<void>(z), a.y = at<void>(y), a.codes = at<uint8_t>(codes), a.dtype = Dtype(dtype);
+    a.C = chw[0], a.H = chw[1], a.W = chw[2], a.PH = out_hw[0], a.PW = out_hw[1];
+    a.channels_last = channels_last, a.pos = pos, a.neg = neg;
+    a.pool = make_pool(pool);
+    a.key = make_key(coeffs, order, key[0], key[1]);
+    a.threads = threads;
+    py::gil_scoped_release nogil;
+    (Adjoint ? kernels().act_mix_vjp : kernels().act_mix_jvp)(a);
+}
+
+void group_mix(Address x, Address y, int dtype, int64_t n, bool transpose, Address coeffs, Address order, Ints<2> key,
+               int threads) {
+    GroupMixArgs a{at<void>(x), at<void>(y), Dtype(dtype), n, transpose, make_key(coeffs, order, key[0], key[1]),
+                   threads};
+    py::gil_scoped_release nogil;
+    kernels().group_mix(a);
+}
+
+void unmix_linear(Address y, Address weight, Address bias, Address out, int dtype, Ints<3> mkn, Address coeffs,
+                  Address order, Ints<2> key, int threads) {
+    UnmixLinearArgs a{at<void>(y), at<void>(weight), at<void>(bias), at<void>(out), Dtype(dtype), mkn[0], mkn[1],
+                      mkn[2], make_key(coeffs, order, key[0], key[1]), threads};
+    py::gil_scoped_release nogil;
+    kernels().unmix_linear(a);
+}
+
+const uint64_t* seed_of(const std::optional<uint64_t>& seed) { return seed ? &*seed : nullptr; }
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+    m.doc() = "facemix kernels on raw addresses; use facemix_ops instead";
+    m.attr("compiler") = FACEMIX_COMPILER;
+    m.attr("cuda_architectures") = FACEMIX_CUDA_ARCHITECTURES;
+    m.def("compiled_capabilities", compiled_capabilities);
+    m.def("available_capabilities", available_capabilities);
+    m.def("capability", [] { return kernels().capability; });
+    m.def("use_capability", use_capability);
+    m.def("conv_mix", conv_mix);
+    m.def("act_mix", act_mix);
+    m.def("act_mix_jvp", act_mix_linear<false>);
+    m.def("act_mix_vjp", act_mix_linear<true>);
+    m.def("group_mix", group_mix);
+    m.def("unmix_linear", unmix_linear);
+    m.def("sample_orthogonal", [](Address coeffs, int64_t groups, int64_t size, double max_coeff,
+                                  std::optional<uint64_t> seed) {
+        py::gil_scoped_release nogil;
+        return sample_orthogonal(at<double>(coeffs), groups, size, max_coeff, seed_of(seed));
+    });
+    m.def("sample_permutation", [](Address order, int64_t n, std::optional<uint64_t> seed) {
+        py::gil_scoped_release nogil;
+        sample_permutation(at<int64_t>(order), n, seed_of(seed));
+    });
+}

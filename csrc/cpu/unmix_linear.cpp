@@ -1,0 +1,115 @@
+// unmix_linear: out[g*S+j] = (sum_i A[g,i,j] y[order[g*S+i]]) W^T + bias. Both steps are linear, so the cheaper order
+// is taken: the product first when it makes rows shorter.
+#include "mixing.h"
+
+namespace facemix::FACEMIX_ISA {
+namespace {
+
+constexpr int kDotRows = 4;     // register block of dot products: 4 rows by 2 outputs,
+constexpr int kDotOutputs = 2;  // each a vector of partial sums
+
+template <class T, class E, int R, int N>
+inline void dots(const T* const* rows, const E* w, int64_t K, T* const* out, int64_t n0) {
+    Vec<T> acc[R][N] = {};
+    for (int64_t k = 0; k < K; k += kLanes<T>) {
+        const int64_t lanes = K - k;
+        Vec<T> b[N];
+        for (int n = 0; n < N; ++n) b[n] = load_as<T>(w + (n0 + n) * K + k, lanes);
+        for (int r = 0; r < R; ++r) {
+            const Vec<T> v = load_as<T>(rows[r] + k, lanes);
+            for (int n = 0; n < N; ++n) acc[r][n] += v * b[n];
+        }
+    }
+    for (int r = 0; r < R; ++r)
+        for (int n = 0; n < N; ++n) {
+            T sum = T(0);
+            for (int l = 0; l < kLanes<T>; ++l) sum += acc[r][n][l];
+            out[r][n0 + n] = sum;
+        }
+}
+
+// out[r][n] = sum_k rows[r][k] * w[n * K + k]
+template <class T, class E>
+inline void product(const T* const* rows, int64_t R, const E* w, int64_t N, int64_t K, T* const* out) {
+    int64_t r = 0;
+    for (; r + kDotRows <= R; r += kDotRows) {
+        int64_t n = 0;
+        for (; n + kDotOutputs <= N; n += kDotOutputs)
+            dots<T, E, kDotRows, kDotOutputs>(rows + r, w, K, out + r, n);
+        for (; n < N; ++n) dots<T, E, kDotRows, 1>(rows + r, w, K, out + r, n);
+    }
+    for (; r < R; ++r)
+        for (int64_t n = 0; n < N; ++n) dots<T, E, 1, 1>(rows + r, w, K, out + r, n);
+}
+
+template <class E>
+struct UnmixLinear {
+    using T = Compute<E>;
+    const UnmixLinearArgs& a;
+
+    struct Scratch {
+        T *c, *rows, *products;
+        const T** in;
+        T** out;
+        const E** sent;
+        size_t bytes;
+    };
+    Scratch carve(char* base) const {
+        Carver carver(base);
+        const int64_t S = a.key.size;
+        Scratch s;
+        s.c = carver.take<T>(S * S);
+        s.rows = carver.take<T>(S * a.K);
+        s.products = carver.take<T>(S * a.N);
+        s.in = carver.take<const T*>(S);
+        s.out = carver.take<T*>(S);
+        s.sent = carver.take<const E*>(S);
+        s.bytes = carver.used();
+        return s;
+    }
+
+    static void item(const void* ctx, int64_t index, char* scratch) {
+        const UnmixLinear& self = *static_cast<const UnmixLinear*>(ctx);
+        const UnmixLinearArgs& a = self.a;
+        const int64_t S = a.key.size, g = index / a.M, m = index % a.M, K = a.K, N = a.N;
+        const Scratch s = self.carve(scratch);
+        Coefficients<T> coeffs(a.key, g, true, s.c);
+        const E* w = static_cast<const E*>(a.weight);
+        for (int64_t i = 0; i < S; ++i) {
+            s.sent[i] = static_cast<const E*>(a.y) + (a.key.order[g * S + i] * a.M + m) * K;
+            s.in[i] = s.rows + i * K;
+            s.out[i] = s.products + i * N;
+        }
+        if (N < K) {
+            for (int64_t i = 0; i < S; ++i)
+                for (int64_t k = 0; k < K; k += kLanes<T>)
+                    store_as<T>(s.rows + i * K + k, load_as<T>(s.sent[i] + k, K - k), K - k);
+            product<T>(s.in, S, w, N, K, s.out);
+            mix_tile<T>(const_cast<const T* const*>(s.out), coeffs.get(), S, 0, S, N,
+                        [&](int64_t j, int64_t n, Vec<T> v, int64_t lanes) { self.finish(g, j, m, n, v, lanes); });
+        } else {
+            mix_tile<T>(s.sent, coeffs.get(), S, 0, S, K, [&](int64_t j, int64_t k, Vec<T> v, int64_t lanes) {
+                store_as<T>(s.rows + j * K + k, v, lanes);
+            });
+            product<T>(s.in, S, w, N, K, s.out);
+            for (int64_t j = 0; j < S; ++j)
+                for (int64_t n = 0; n < N; n += kLanes<T>)
+                    self.finish(g, j, m, n, load_as<T>(s.out[j] + n, N - n), N - n);
+        }
+    }
+
+    void finish(int64_t g, int64_t j, int64_t m, int64_t n, Vec<T> v, int64_t lanes) const {
+        if (a.bias) v += load_as<T>(static_cast<const E*>(a.bias) + n, min64(lanes, a.N - n));
+        store_as<T>(static_cast<E*>(a.out) + ((g * a.key.size + j) * a.M + m) * a.N + n, v, lanes);
+    }
+
+    void run() const { parallel_for(a.key.groups * a.M, a.threads, carve(nullptr).bytes, item, this); }
+};
+
+}  // namespace
+
+void unmix_linear(const UnmixLinearArgs& a) {
+    with_dtype(a.dtype, [&](auto tag) { UnmixLinear<typename decltype(tag)::type>{a}.run(); });
+}
+
+}  // namespace facemix::FACEMIX_ISA

@@ -1,0 +1,127 @@
+// Width-agnostic vectors: GCC/Clang vector extensions, as wide as the instruction set that this file is compiled for.
+// FACEMIX_ISA (baseline, avx2, avx512) names the namespace; everything here has internal linkage, so that one
+// instruction set's copy can never serve another.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "../kernels.h"
+
+namespace facemix::FACEMIX_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+constexpr int kRegisters = 32;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+constexpr int kRegisters = 16;
+#elif defined(__aarch64__)
+constexpr int kVectorBytes = 16;
+constexpr int kRegisters = 32;
+#else
+constexpr int kVectorBytes = 16;
+constexpr int kRegisters = 16;
+#endif
+
+template <class T>
+struct VecOf {
+    typedef T type __attribute__((vector_size(kVectorBytes)));
+    typedef T loose __attribute__((vector_size(kVectorBytes), aligned(sizeof(T)), may_alias));
+};
+template <class T>
+using Vec = typename VecOf<T>::type;
+template <class T>
+constexpr int kLanes = kVectorBytes / int(sizeof(T));
+
+template <class T>
+inline Vec<T> load(const T* p) {
+    return *reinterpret_cast<const typename VecOf<T>::loose*>(p);
+}
+template <class T>
+inline void store(T* p, Vec<T> v) {
+    *reinterpret_cast<typename VecOf<T>::loose*>(p) = v;
+}
+template <class T>
+inline Vec<T> load_partial(const T* p, int64_t lanes) {
+    T t[kLanes<T>] = {};
+    memcpy(t, p, size_t(lanes) * sizeof(T));
+    return load(t);
+}
+
+// interleave<0>: a0 b0 a1 b1 ... of the lower halves; interleave<1>: of the upper halves.
+#if defined(__AVX512F__)
+template <int half>
+inline Vec<float> interleave(Vec<float> a, Vec<float> b) {
+    if constexpr (half == 0)
+        return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    else
+        return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+template <int half>
+inline Vec<double> interleave(Vec<double> a, Vec<double> b) {
+    if constexpr (half == 0) return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+    else return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+}
+#elif defined(__AVX2__)
+template <int half>
+inline Vec<float> interleave(Vec<float> a, Vec<float> b) {
+    if constexpr (half == 0) return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+    else return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+}
+template <int half>
+inline Vec<double> interleave(Vec<double> a, Vec<double> b) {
+    if constexpr (half == 0) return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+    else return __builtin_shufflevector(a, b, 2, 6, 3, 7);
+}
+#else
+template <int half>
+inline Vec<float> interleave(Vec<float> a, Vec<float> b) {
+    if constexpr (half == 0) return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+    else return __builtin_shufflevector(a, b, 2, 6, 3, 7);
+}
+template <int half>
+inline Vec<double> interleave(Vec<double> a, Vec<double> b) {
+    if constexpr (half == 0) return __builtin_shufflevector(a, b, 0, 2);
+    else return __builtin_shufflevector(a, b, 1, 3);
+}
+#endif
+
+// Transposes a square of vectors: log2(lanes) perfect shuffles of the rows.
+template <class T>
+inline void transpose(Vec<T> (&r)[kLanes<T>]) {
+    constexpr int W = kLanes<T>;
+    for (int round = 1; round < W; round *= 2) {
+        Vec<T> t[W];
+        for (int i = 0; i < W / 2; ++i) {
+            t[2 * i] = interleave<0>(r[i], r[i + W / 2]);
+            t[2 * i + 1] = interleave<1>(r[i], r[i + W / 2]);
+        }
+        for (int i = 0; i < W; ++i) r[i] = t[i];
+    }
+}
+
+inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Carves typed pieces out of one block of scratch memory; with base == nullptr it only counts the bytes.
+class Carver {
+  public:
+    explicit Carver(char* base) : base_(base) {}
+    template <class T>
+    T* take(int64_t count) {
+        T* p = reinterpret_cast<T*>(base_ + used_);
+        used_ += (size_t(count) * sizeof(T) + 63) / 64 * 64;
+        return p;
+    }
+    size_t used() const { return used_; }
+
+  private:
+    char* base_;
+    size_t used_ = 0;
+};
+
+}  // namespace
+}  // namespace facemix::FACEMIX_ISA

@@ -1,0 +1,127 @@
+// The C++ interface of the kernels: raw pointers, shapes and strides. It knows neither Python nor PyTorch.
+//
+// Notation (docs in facemix_ops/ops): B = G * S images in G groups of S; A = key.coeffs [G, S, S];
+//     mix    y[order[g*S + i]] = sum_j A[g, i, j] * x[g*S + j]
+//     unmix  x[g*S + j]        = sum_i A[g, i, j] * y[order[g*S + i]]
+#pragma once
+
+#include <cstdint>
+
+namespace facemix {
+
+enum class Dtype : int { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };
+enum class Activation : int { none = 0, relu = 1, leaky = 2 };
+
+// A private key. Kernels convert the coefficients into scratch memory and wipe it before they return.
+struct Key {
+    const double* coeffs;  // [G, S, S]
+    const int64_t* order;  // [G * S], a permutation
+    int64_t groups;        // G
+    int64_t size;          // S
+};
+
+// Max-pool; kernel 1x1 with stride 1 stands for "no pool".
+struct Pool {
+    int64_t kh, kw, sh, sw, pad_h, pad_w;
+    bool identity() const { return kh * kw == 1 && sh == 1 && sw == 1; }
+};
+
+// What the backward pass needs of one (pooled) value: the window element kh * pool.kw + kw that won,
+// and whether the activation's negative side was taken.
+constexpr int kCodeNegative = 0x80;
+constexpr int kCodeWindow = 0x7f;
+
+struct ConvMixArgs {
+    const void* x;          // [B, C, H, W], any strides
+    int64_t x_strides[4];   // in elements
+    const void* weight;     // [OC, C, KH, KW] contiguous, dtype of x
+    const void* bias;       // [OC] or null, dtype of x
+    void* y;                // [B, OC, PH, PW] dense, NCHW or NHWC
+    uint8_t* codes;         // shape and layout of y, rows in the order of x; or null
+    Dtype x_dtype, y_dtype;
+    int64_t C, H, W, OC, KH, KW;
+    int64_t stride[2], padding[2], dilation[2];
+    int64_t OH, OW;  // before the pool
+    int64_t PH, PW;  // after it
+    bool channels_last;  // layout of y and codes
+    Activation activation;
+    double slope;
+    Pool pool;
+    Key key;
+    int threads;
+};
+
+struct ActMixArgs {
+    const void* x;         // [B, C, H, W] dense, NCHW or NHWC
+    const void* scale;     // [C] or null; float (double where x is double)
+    const void* shift;     // [C] or null; as scale
+    const void* residual;  // shape, dtype and layout of x; or null
+    void* y;               // [B, C, PH, PW] in the layout of x
+    uint8_t* codes;        // shape and layout of y, rows in the order of x; or null
+    Dtype x_dtype, y_dtype;
+    int64_t C, H, W, PH, PW;
+    bool channels_last;
+    Activation activation;
+    double slope;
+    Pool pool;
+    Key key;
+    int threads;
+};
+
+// The linearisation of act_mix at the recorded codes, and its adjoint. With f = (code negative ? neg : pos):
+//     jvp  y = mix(f * z[winner of the window])        vjp  z[winner] += f * unmix(y), z zero elsewhere
+struct ActMixLinearArgs {
+    void* z;               // [B, C, H, W] dense; read by jvp, written by vjp
+    void* y;               // [B, C, PH, PW] in the layout of z; written by jvp, read by vjp
+    const uint8_t* codes;  // shape and layout of y
+    Dtype dtype;
+    int64_t C, H, W, PH, PW;
+    bool channels_last;
+    double pos, neg;
+    Pool pool;
+    Key key;
+    int threads;
+};
+
+struct GroupMixArgs {
+    const void* x;  // [B, n]
+    void* y;        // [B, n]
+    Dtype dtype;
+    int64_t n;  // elements a row
+    bool transpose;  // false: mix, true: unmix
+    Key key;
+    int threads;
+};
+
+struct UnmixLinearArgs {
+    const void* y;       // [B, M, K] contiguous
+    const void* weight;  // [N, K] contiguous, dtype of y
+    const void* bias;    // [N] or null, dtype of y
+    void* out;           // [B, M, N]
+    Dtype dtype;
+    int64_t M, K, N;
+    Key key;
+    int threads;
+};
+
+// coeffs [groups, size, size]: Haar-distributed orthogonal matrices; with max_coeff < 1 a random walk from there to
+// matrices without a larger |entry|. seed == nullptr reads the operating system's CSPRNG.
+// Returns false when max_coeff could not be met.
+bool sample_orthogonal(double* coeffs, int64_t groups, int64_t size, double max_coeff, const uint64_t* seed);
+
+// order [n]: a uniform permutation.
+void sample_permutation(int64_t* order, int64_t n, const uint64_t* seed);
+
+// One instruction set's kernels.
+struct CpuKernels {
+    const char* capability;
+    bool (*supported)();
+    void (*conv_mix)(const ConvMixArgs&);
+    void (*act_mix)(const ActMixArgs&);
+    void (*act_mix_jvp)(const ActMixLinearArgs&);
+    void (*act_mix_vjp)(const ActMixLinearArgs&);
+    void (*group_mix)(const GroupMixArgs&);
+    void (*unmix_linear)(const UnmixLinearArgs&);
+};
+
+}  // namespace facemix

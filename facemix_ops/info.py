@@ -1,0 +1,45 @@
+"""What this installation is and runs on: ``python -m facemix_ops.info``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+
+from . import __version__
+from .native import C
+
+
+def collect() -> dict[str, str]:
+    """Name and value of everything a bug report should carry."""
+
+    def version(package: str) -> str:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            return "not installed"
+
+    return {
+        "facemix": __version__,
+        "python": f"{sys.version.split()[0]} ({platform.system()} {platform.machine()})",
+        "numpy": version("numpy"),
+        "torch": version("torch"),
+        "triton": version("triton"),
+        "compiler": C.compiler,
+        "cpu capability": C.capability(),
+        "instruction sets, available": " ".join(C.available_capabilities()),
+        "instruction sets, compiled": " ".join(C.compiled_capabilities()),
+        "cuda architectures": C.cuda_architectures or "none (built without CUDA)",
+    }
+
+
+def main() -> None:
+    """Prints the table."""
+    rows = collect()
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:<{width}}  {value}")
+
+
+if __name__ == "__main__":
+    main()

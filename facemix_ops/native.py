@@ -1,0 +1,23 @@
+"""The compiled kernels, ``facemix_ops._C``: found, checked, and set to an instruction set.
+
+FACEMIX_CPU_CAPABILITY=baseline|avx2|avx512 overrides the choice of the widest that the CPU has.
+"""
+
+from __future__ import annotations
+
+import os
+
+try:
+    from . import _C as C
+except ImportError as error:
+    raise ImportError(
+        "facemix_ops has no compiled kernels for this Python; build them with `pip install .` in the clone "
+        f"({error})"
+    ) from error
+
+_wish = os.environ.get("FACEMIX_CPU_CAPABILITY")
+if _wish:
+    try:
+        C.use_capability(_wish)
+    except ValueError as error:
+        raise ValueError(f"FACEMIX_CPU_CAPABILITY: {error}") from None

@@ -1,0 +1,86 @@
+"""group_mix: y[order[g*S+i]] = sum_j A[g,i,j] x[g*S+j], for rows of any shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import reference
+from ..checks import check_key, check_out, check_tensor
+from ..keys import MixKey
+from ..native import C
+from .library import DTYPE_CODE, dense, key_args, register, register_autograd
+
+
+def run_native(x: Tensor, coeffs: Tensor, order: Tensor, out: Tensor, *, transpose: bool) -> Tensor:
+    """The kernel behind group_mix and, with ``transpose``, group_unmix. ``x`` and ``out`` are dense alike."""
+    coeffs, order, key = key_args(coeffs, order)
+    row = x.numel() // max(1, x.shape[0])
+    C.group_mix(
+        x.data_ptr(), out.data_ptr(), DTYPE_CODE[x.dtype], row, transpose, coeffs.data_ptr(), order.data_ptr(), key,
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def _native(x: Tensor, coeffs: Tensor, order: Tensor) -> Tensor:
+    x = dense(x)
+    return run_native(x, coeffs, order, torch.empty_like(x), transpose=False)
+
+
+def _reference(x: Tensor, coeffs: Tensor, order: Tensor) -> Tensor:
+    x = dense(x)
+    return torch.empty_like(x).copy_(reference.group_mix(x, MixKey._wrap(coeffs, order)))
+
+
+def fake(x: Tensor, coeffs: Tensor, order: Tensor) -> Tensor:
+    """A result has the input's shape, dtype and layout."""
+    return torch.empty_like(dense(x))
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[1:])
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return torch.ops.facemix_ops.group_unmix(grad, *ctx.saved_tensors), None, None
+
+
+register(
+    "group_mix(Tensor x, Tensor coeffs, Tensor order) -> Tensor", native=_native, reference=_reference, fake=fake
+)
+register_autograd("group_mix", _backward, _setup)
+
+
+def apply(op: str, x: Tensor, key: MixKey, out: Tensor | None) -> Tensor:
+    """Checks, then group_mix or group_unmix."""
+    check_tensor(op, "x" if op == "group_mix" else "y", x)
+    check_key(op, key, x)
+    if out is None:
+        return getattr(torch.ops.facemix_ops, op)(x, key.coeffs, key.order)
+    x = dense(x)
+    check_out(op, out, torch.empty_like(x, device="meta"), x)
+    if x.device.type != "cpu":
+        return out.copy_(getattr(torch.ops.facemix_ops, op)(x, key.coeffs, key.order))
+    return run_native(x, key.coeffs, key.order, out, transpose=op == "group_unmix")
+
+
+def group_mix(x: Tensor, key: MixKey, *, out: Tensor | None = None) -> Tensor:
+    """Mixes each group of rows with its private matrix and shuffles the rows of all groups (paper, eq. 4, section 3.5).
+
+    ``y[order[g*S+i]] = sum_j A[g,i,j] * x[g*S+j]``
+
+    Args:
+        x: [B, ...], float32, float64, bfloat16 or float16; B = key.batch. Sums are taken in float32 or better.
+        key: a :class:`~facemix_ops.MixKey`.
+        out: a buffer to reuse, like a fresh result (eager mode, without gradients).
+
+    Returns:
+        [B, ...], dtype and layout of ``x``. Its adjoint, and its inverse, is :func:`group_unmix`.
+
+    Raises:
+        TypeError, ValueError: naming argument, rule and what came.
+    """
+    return apply("group_mix", x, key, out)

@@ -1,0 +1,101 @@
+"""Registration of the ops with torch.library, and what their implementations share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..backend import select, warn_if_slow
+
+LIB = torch.library.Library("facemix_ops", "DEF")
+DTYPE_CODE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+# Ops as registered; the tests want samples of every one.
+REGISTERED: list[str] = []
+
+
+def register(
+    schema: str,
+    *,
+    native: Callable[..., Any],
+    reference: Callable[..., Any],
+    fake: Callable[..., Any],
+    tags: Sequence[torch.Tag] = (),
+) -> None:
+    """Defines ``facemix_ops::<schema>``: native kernels for CPU tensors, the reference for all others."""
+    name = schema.split("(")[0]
+
+    @wraps(reference)
+    def stand_in(first: Any, *rest: Any) -> Any:
+        if isinstance(first, Tensor):
+            warn_if_slow(name, first.device.type)
+        return reference(first, *rest)
+
+    LIB.define(schema, tags=tuple(tags))
+    LIB.impl(name, stand_in, "CompositeExplicitAutograd")
+    if select(name, "cpu").backend == "native":
+        LIB.impl(name, native, "CPU")
+    torch.library.register_fake(f"facemix_ops::{name}", fake, lib=LIB)
+    REGISTERED.append(name)
+
+
+def register_autograd(name: str, backward: Callable[..., Any], setup_context: Callable[..., Any]) -> None:
+    """torch.library.register_autograd for one of our ops."""
+    torch.library.register_autograd(f"facemix_ops::{name}", backward, setup_context=setup_context, lib=LIB)
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What a kernel accumulates in: float32, or float64 for float64."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether results are laid out NHWC: the input is dense in that order, or a slice of a tensor that is."""
+    return x.dim() == 4 and not x.is_contiguous() and x.shape[1] > 1 and x.stride(1) == 1
+
+
+def empty_image(x: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """An empty [B, C, H, W] in the layout of ``x``."""
+    layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+    return torch.empty(shape, dtype=dtype, device=x.device, memory_format=layout)
+
+
+def dense(x: Tensor) -> Tensor:
+    """``x`` itself where its rows are dense blocks of memory (contiguous or channels_last), else a contiguous copy.
+
+    ``torch.empty_like`` of the result has the result's strides.
+    """
+    if x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)):
+        return x
+    return x.contiguous()
+
+
+def address(x: Tensor | None) -> int:
+    """Of the first element; 0 for None."""
+    return 0 if x is None else x.data_ptr()
+
+
+def key_args(coeffs: Tensor, order: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """Coefficients as float64 and the order, both contiguous, and (G, S)."""
+    return coeffs.to(torch.float64).contiguous(), order.contiguous(), (coeffs.shape[0], coeffs.shape[1])
+
+
+def autocast(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The arguments as PyTorch's own convolutions take them under autocast: in its dtype, float64 excepted."""
+    device = x.device.type
+    if not torch.is_autocast_enabled(device):
+        return (x, *others)
+    dtype = torch.get_autocast_dtype(device)
+
+    def cast(t: Tensor | None) -> Tensor | None:
+        return t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t
+
+    return tuple(map(cast, (x, *others)))
+
+
+def wants_grad(*tensors: Tensor | None) -> bool:
+    """Whether autograd will record what is done to these."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

@@ -1,0 +1,25 @@
+"""Convolution, activation, max-pool, mix, shuffle: five steps."""
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..keys import MixKey
+from .act_mix import act_mix
+
+
+def conv_mix(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    key: MixKey,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    activation: Any = None,
+    pool: Any = None,
+) -> Tensor:
+    """As ``facemix_ops.conv_mix``."""
+    return act_mix(F.conv2d(x, weight, bias, stride, padding, dilation), key, activation=activation, pool=pool)

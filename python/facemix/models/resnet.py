@@ -1,0 +1,126 @@
+"""ResNet-18 (He et al. 2016) whose state-dict names are torchvision's.
+
+Differences from torchvision's, none of them visible in the names of the weights: any number of input
+channels, any width, adaptive pooling at any resolution, and an activation of choice in the part that the
+cloud runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .activations import activation_factory
+from .registry import register
+
+__all__ = ["BasicBlock", "ResNet18"]
+
+STEM_WIDTH = 64
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a skip connection: [B, Cin, H, W] -> [B, Cout, H/stride, W/stride]."""
+
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, activation: Callable[[], nn.Module]
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        # Two modules, not one called twice: a PReLU has a slope of its own.
+        self.relu1 = activation()
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu2 = activation()
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or in_channels != channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = x if self.downsample is None else self.downsample(x)
+        x = self.relu1(self.bn1(self.conv1(x)))
+        return self.relu2(self.bn2(self.conv2(x)) + skip)
+
+
+def _stage(
+    in_channels: int, channels: int, stride: int, activations: list[Callable[[], nn.Module]]
+) -> nn.Sequential:
+    """A block for each of `activations`; the first one strides and widens."""
+    return nn.Sequential(
+        *(
+            BasicBlock(channels if n else in_channels, channels, 1 if n else stride, activation)
+            for n, activation in enumerate(activations)
+        )
+    )
+
+
+@register("resnet18")
+class ResNet18(nn.Module):
+    """ResNet-18: images [B, in_channels, H, W] -> scores [B, num_classes].
+
+    Args:
+        num_classes: outputs of the last layer.
+        in_channels: channels of the images (1 for grey).
+        width: multiplies every channel count; 1.0 is the published network, with 64 channels in the stem.
+        activation: of the cloud part, "relu" or "prelu". The edge part always has ReLU: what comes before the
+            mix may be as non-linear as it likes.
+        pre: how many blocks count as the edge part for `activation`: 1 is the stem, 2 the stem and a residual
+            block...
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    #: Names of the blocks that may run on the edge, in order (`partition(pre=...)`).
+    pre_blocks = (
+        "conv1",
+        "layer1.0",
+        "layer1.1",
+        "layer2.0",
+        "layer2.1",
+        "layer3.0",
+        "layer3.1",
+        "layer4.0",
+        "layer4.1",
+    )
+    #: Names of the layers that the edge's last part may begin with, counted from the end
+    #: (`partition(post=...)`).
+    post_blocks = ("fc",)
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        width: float = 1.0,
+        activation: str = "relu",
+        pre: int = 1,
+    ) -> None:
+        super().__init__()
+        channels = max(1, round(STEM_WIDTH * width))
+        if not 1 <= pre <= len(self.pre_blocks):
+            raise ValueError(f"resnet18: pre must be between 1 and {len(self.pre_blocks)}, got {pre}")
+        edge, cloud = activation_factory("relu"), activation_factory(activation)
+
+        self.conv1 = nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu = edge()
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        # The stem is block 1 of the edge part, so the first stage begins with block 2.
+        self.layer1 = _stage(channels, channels, 1, [edge if n <= pre else cloud for n in (2, 3)])
+        self.layer2 = _stage(channels, 2 * channels, 2, [edge if n <= pre else cloud for n in (4, 5)])
+        self.layer3 = _stage(2 * channels, 4 * channels, 2, [edge if n <= pre else cloud for n in (6, 7)])
+        self.layer4 = _stage(4 * channels, 8 * channels, 2, [edge if n <= pre else cloud for n in (8, 9)])
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(8 * channels, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(torch.flatten(self.avgpool(x), 1))

@@ -1,0 +1,165 @@
+"""Cut a network into the edge's first part, the cloud's middle and the edge's last part (paper, section 3.2,
+eq. 1).
+
+parts = partition(resnet18, pre=2)                      # the stem and one residual block on the edge
+parts = partition(my_model, pre="conv1", post="fc")     # any model that torch.fx can trace
+parts.edge_last(parts.cloud(parts.edge_first(x)))       # equals my_model(x)
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+__all__ = ["Parts", "partition"]
+
+# What may follow the edge's last layer on the edge. A batch norm and an activation cost nothing there, the
+# activation need not be linear there, and a max of mixtures is not the mixture of maxima.
+EDGE_TAIL_MODULES = (
+    nn.BatchNorm2d,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Sigmoid,
+    nn.Tanh,
+    nn.MaxPool2d,
+)
+EDGE_TAIL_FUNCTIONS = (
+    F.relu,
+    F.relu_,
+    F.leaky_relu,
+    F.max_pool2d,
+    F.gelu,
+    F.silu,
+    torch.relu,
+    torch.relu_,
+    "relu",
+    "relu_",
+)
+
+
+class Parts(NamedTuple):
+    """The three parts, in order. They share their modules, and the names of their weights, with the whole."""
+
+    edge_first: fx.GraphModule
+    cloud: fx.GraphModule
+    edge_last: fx.GraphModule
+
+
+def partition(model: nn.Module, pre: int | str = 1, post: int | str = 1) -> Parts:
+    """Cut `model` in three; the three in sequence compute what the whole computes.
+
+    Args:
+        model: a network with one input and one output. It is traced with `torch.fx`; every submodule that
+            does not contain a named cut is a leaf, so only the code around the cuts must be traceable.
+        pre: the edge's first part: how many blocks, for a model that lists them in `pre_blocks` (this
+            package's do), or the name of its last layer. Batch norm, activation and max-pool directly after
+            it go along.
+        post: the edge's last part: how many of the final layers, for a model that lists them in
+            `post_blocks`, or the name of its first layer.
+
+    Raises:
+        ValueError: if a number is out of range, a module is not called exactly once, the cuts are out of
+            order, or more than one tensor crosses a cut.
+    """
+    first = _module_name(model, "pre", pre)
+    last = _module_name(model, "post", post)
+    graph = _trace(model, (first, last))
+    nodes = [node for node in graph.nodes if node.op != "output"]
+    start = nodes.index(_call_of(nodes, "pre", first))
+    while _belongs_to_edge(model, nodes[start]):
+        start += 1
+    stop = nodes.index(_call_of(nodes, "post", last))
+    if start + 1 >= stop:
+        raise ValueError(
+            f"partition: pre must end at least one layer before post begins, got {first!r} and {last!r}"
+        )
+    return Parts(
+        _subgraph(model, nodes[: start + 1], "EdgeFirst"),
+        _subgraph(model, nodes[start + 1 : stop], "Cloud"),
+        _subgraph(model, nodes[stop:], "EdgeLast"),
+    )
+
+
+def _module_name(model: nn.Module, argument: str, value: int | str) -> str:
+    if isinstance(value, str):
+        if value not in dict(model.named_modules()) or not value:
+            raise ValueError(
+                f"partition: {argument} must name a module of {type(model).__name__}, got {value!r}"
+            )
+        return value
+    blocks: tuple[str, ...] | None = getattr(model, f"{argument}_blocks", None)
+    if blocks is None:
+        raise ValueError(
+            f"partition: {argument} must be the name of a module, because {type(model).__name__} has no "
+            f"`{argument}_blocks`, got {value}"
+        )
+    if not 1 <= value <= len(blocks):
+        raise ValueError(f"partition: {argument} must be between 1 and {len(blocks)}, got {value}")
+    return blocks[value - 1]
+
+
+def _trace(model: nn.Module, cuts: tuple[str, ...]) -> fx.Graph:
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return not any(cut.startswith(module_qualified_name + ".") for cut in cuts)
+
+    try:
+        graph = Tracer().trace(model)
+    except Exception as error:  # whatever the model's own code raises on a proxy
+        raise ValueError(
+            f"partition: model must be traceable by torch.fx, got {type(error).__name__}: {error}"
+        ) from error
+    inputs = sum(node.op == "placeholder" for node in graph.nodes)
+    if inputs != 1:
+        raise ValueError(f"partition: model must take one tensor, got {inputs} inputs")
+    return graph
+
+
+def _call_of(nodes: list[fx.Node], argument: str, name: str) -> fx.Node:
+    calls = [node for node in nodes if node.op == "call_module" and node.target == name]
+    if len(calls) != 1:
+        raise ValueError(
+            f"partition: {argument} must name a module that is called once, got {name!r}, "
+            f"called {len(calls)} times"
+        )
+    return calls[0]
+
+
+def _belongs_to_edge(model: nn.Module, node: fx.Node) -> bool:
+    """Whether the only use of `node` is a layer that goes along to the edge."""
+    if len(node.users) != 1:
+        return False
+    user = next(iter(node.users))
+    if user is not node.next:
+        return False
+    if user.op == "call_module":
+        return isinstance(model.get_submodule(str(user.target)), EDGE_TAIL_MODULES)
+    return user.op in ("call_function", "call_method") and user.target in EDGE_TAIL_FUNCTIONS
+
+
+def _subgraph(model: nn.Module, nodes: list[fx.Node], name: str) -> fx.GraphModule:
+    """Return `nodes`, which are consecutive, as a module of one input and one output."""
+    inside = set(nodes)
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    entering = {source for node in nodes for source in node.all_input_nodes if source not in inside}
+    leaving = [node for node in nodes if any(user not in inside for user in node.users)]
+    if len(entering) > 1 or len(leaving) != 1:
+        raise ValueError(
+            f"partition: one tensor must cross each cut, got {len(entering)} into and "
+            f"{len(leaving)} out of {name}"
+        )
+    for source in entering:
+        copies[source] = graph.placeholder("x")
+    for node in nodes:
+        copies[node] = graph.node_copy(node, lambda source: copies[source])
+    graph.output(copies[leaving[0]])
+    return fx.GraphModule(model, graph, class_name=name)

@@ -1,0 +1,73 @@
+"""Files that are either whole or absent: safetensors with a JSON header, written aside and moved into
+place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+__all__ = ["CLOUD_KIND", "atomic_path", "load_tensors", "save_tensors"]
+
+CONFIG_KEY = "facemix"
+
+#: What the config of a cloud part says that it is; the number changes when the config does.
+CLOUD_KIND = "facemix-cloud-1"
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, which becomes `path` if the block succeeds and is removed if it
+    fails.
+
+    A reader, or a program that starts after an interruption, finds the old file or the new one, never half of
+    one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files that only their owner may read; give the result the permissions of any new file.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Write named tensors and a JSON config to a safetensors file, atomically."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(plain, temporary, metadata={CONFIG_KEY: json.dumps(config, sort_keys=True)})
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a file that `save_tensors` wrote.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"load_tensors: path must be a file, got {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            config = json.loads((file.metadata() or {})[CONFIG_KEY])
+            return {name: file.get_tensor(name) for name in file.keys()}, config  # noqa: SIM118 (not a dict)
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"load_tensors: {path} must be a safetensors file of facemix, got {error!r}"
+        ) from error

@@ -1,0 +1,74 @@
+"""Drives CMakeLists.txt, which holds the only list of sources, and prints what it found.
+
+FACEMIX_BUILD_CUDA=auto|1|0   build the CUDA kernels: where nvcc is found (default), in any case, never
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+
+
+def find_nvcc() -> str | None:
+    """The CUDA compiler: $CUDACXX, then the PATH, then $CUDA_HOME."""
+    home = os.environ.get("CUDA_HOME")
+    candidates = [os.environ.get("CUDACXX"), "nvcc", str(Path(home, "bin", "nvcc")) if home else None]
+    return next((found for c in candidates if c and (found := shutil.which(c))), None)
+
+
+def choose_cuda() -> str | None:
+    """The nvcc to build with, or None to build without; exits where FACEMIX_BUILD_CUDA cannot be met."""
+    wish = os.environ.get("FACEMIX_BUILD_CUDA", "auto")
+    if wish not in ("auto", "0", "1"):
+        sys.exit(f"facemix: FACEMIX_BUILD_CUDA must be auto, 1 or 0, got {wish!r}")
+    nvcc = find_nvcc() if wish != "0" else None
+    if wish == "1" and nvcc is None:
+        sys.exit(
+            "facemix: FACEMIX_BUILD_CUDA=1 needs nvcc, and there is none on PATH, in CUDACXX or in CUDA_HOME/bin. "
+            "Install the CUDA toolkit (12.4 or newer), or build without it: FACEMIX_BUILD_CUDA=0"
+        )
+    return nvcc
+
+
+class CMakeBuild(build_ext):
+    """Configures, builds and installs the one extension, facemix_ops._C."""
+
+    def build_extension(self, ext: Extension) -> None:
+        import pybind11
+
+        nvcc = choose_cuda()
+        target = Path(self.get_ext_fullpath(ext.name)).resolve().parent
+        build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
+        print(f"facemix: building for {sys.implementation.cache_tag}, CUDA: {nvcc or 'no'}", flush=True)
+        configure = [
+            "cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(build), "--fresh",
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            f"-DCMAKE_INSTALL_PREFIX={target}",
+            f"-DFACEMIX_CUDA={'ON' if nvcc else 'OFF'}",
+        ]  # fmt: skip
+        if nvcc:
+            configure.append(f"-DCMAKE_CUDA_COMPILER={nvcc}")
+        subprocess.run(configure, check=True)
+        subprocess.run(["cmake", "--build", str(build)], check=True)
+        subprocess.run(["cmake", "--install", str(build)], check=True)
+        # Python started in the clone finds ./facemix_ops before the installed one: it needs the extension too.
+        built = target / Path(self.get_ext_filename(ext.name)).name
+        in_tree = ROOT / "facemix_ops" / built.name
+        if built != in_tree:
+            shutil.copy2(built, in_tree)
+
+
+setup(
+    packages=[*find_packages(include=["facemix_ops*"]), *find_packages("python")],
+    package_dir={"facemix": "python/facemix"},
+    package_data={"facemix_ops": ["py.typed"], "facemix": ["py.typed", "**/*.proto"]},
+    ext_modules=[Extension("facemix_ops._C", sources=[])],
+    cmdclass={"build_ext": CMakeBuild},
+)
