@@ -40,9 +40,9 @@ class CMakeBuild(build_ext):
     """Configures, builds and installs the one extension, facemix_ops._C."""
 
     def build_extension(self, ext: Extension) -> None:
+        nvcc = choose_cuda()
         import pybind11
 
-        nvcc = choose_cuda()
         target = Path(self.get_ext_fullpath(ext.name)).resolve().parent
         build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
         print(f"facemix: building for {sys.implementation.cache_tag}, CUDA: {nvcc or 'no'}", flush=True)

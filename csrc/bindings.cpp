@@ -8,6 +8,9 @@
 #include <vector>
 
 #include "cpu/dispatch.h"
+#ifdef FACEMIX_CUDA
+#include "cuda/launch.h"
+#endif
 #include "kernels.h"
 
 namespace py = pybind11;
@@ -105,11 +108,29 @@ void group_mix(Address x, Address y, int dtype, int64_t n, bool transpose, Addre
 
 void unmix_linear(Address y, Address weight, Address bias, Address out, int dtype, Ints<3> mkn, Address coeffs,
                   Address order, Ints<2> key, int threads) {
-    UnmixLinearArgs a{at<void>(y), at<void>(weight), at<void>(bias), at<void>(out), Dtype(dtype), mkn[0], mkn[1],
-                      mkn[2], make_key(coeffs, order, key[0], key[1]), threads};
+    UnmixLinearArgs a{at<void>(y),   at<void>(weight), at<void>(bias),
+                      at<void>(out), Dtype(dtype),     mkn[0],
+                      mkn[1],        mkn[2],           make_key(coeffs, order, key[0], key[1]),
+                      threads};
     py::gil_scoped_release nogil;
     kernels().unmix_linear(a);
 }
+
+#ifdef FACEMIX_CUDA
+// Device pointers. The order lies on the device and is not read back: keys are checked when they are made.
+void cuda_group_mix(Address x, Address y, int dtype, int64_t n, bool transpose, Address coeffs, Address order,
+                    Ints<2> key, int device, Address stream) {
+    GroupMixArgs a{at<void>(x),
+                   at<void>(y),
+                   Dtype(dtype),
+                   n,
+                   transpose,
+                   {at<const double>(coeffs), at<const int64_t>(order), key[0], key[1]},
+                   0};
+    py::gil_scoped_release nogil;
+    cuda::group_mix(a, device, at<void>(stream));
+}
+#endif
 
 const uint64_t* seed_of(const std::optional<uint64_t>& seed) { return seed ? &*seed : nullptr; }
 
@@ -119,6 +140,7 @@ PYBIND11_MODULE(_C, m) {
     m.doc() = "facemix kernels on raw addresses; use facemix_ops instead";
     m.attr("compiler") = FACEMIX_COMPILER;
     m.attr("cuda_architectures") = FACEMIX_CUDA_ARCHITECTURES;
+    m.attr("cuda_ops") = FACEMIX_CUDA_OPS;
     m.def("compiled_capabilities", compiled_capabilities);
     m.def("available_capabilities", available_capabilities);
     m.def("capability", [] { return kernels().capability; });
@@ -129,11 +151,14 @@ PYBIND11_MODULE(_C, m) {
     m.def("act_mix_vjp", act_mix_linear<true>);
     m.def("group_mix", group_mix);
     m.def("unmix_linear", unmix_linear);
-    m.def("sample_orthogonal", [](Address coeffs, int64_t groups, int64_t size, double max_coeff,
-                                  std::optional<uint64_t> seed) {
-        py::gil_scoped_release nogil;
-        return sample_orthogonal(at<double>(coeffs), groups, size, max_coeff, seed_of(seed));
-    });
+#ifdef FACEMIX_CUDA
+    m.def("cuda_group_mix", cuda_group_mix);
+#endif
+    m.def("sample_orthogonal",
+          [](Address coeffs, int64_t groups, int64_t size, double max_coeff, std::optional<uint64_t> seed) {
+              py::gil_scoped_release nogil;
+              return sample_orthogonal(at<double>(coeffs), groups, size, max_coeff, seed_of(seed));
+          });
     m.def("sample_permutation", [](Address order, int64_t n, std::optional<uint64_t> seed) {
         py::gil_scoped_release nogil;
         sample_permutation(at<int64_t>(order), n, seed_of(seed));

@@ -32,17 +32,17 @@ constexpr int kCodeNegative = 0x80;
 constexpr int kCodeWindow = 0x7f;
 
 struct ConvMixArgs {
-    const void* x;          // [B, C, H, W], any strides
-    int64_t x_strides[4];   // in elements
-    const void* weight;     // [OC, C, KH, KW] contiguous, dtype of x
-    const void* bias;       // [OC] or null, dtype of x
-    void* y;                // [B, OC, PH, PW] dense, NCHW or NHWC
-    uint8_t* codes;         // shape and layout of y, rows in the order of x; or null
+    const void* x;         // [B, C, H, W], any strides
+    int64_t x_strides[4];  // in elements
+    const void* weight;    // [OC, C, KH, KW] contiguous, dtype of x
+    const void* bias;      // [OC] or null, dtype of x
+    void* y;               // [B, OC, PH, PW] dense, NCHW or NHWC
+    uint8_t* codes;        // shape and layout of y, rows in the order of x; or null
     Dtype x_dtype, y_dtype;
     int64_t C, H, W, OC, KH, KW;
     int64_t stride[2], padding[2], dilation[2];
-    int64_t OH, OW;  // before the pool
-    int64_t PH, PW;  // after it
+    int64_t OH, OW;      // before the pool
+    int64_t PH, PW;      // after it
     bool channels_last;  // layout of y and codes
     Activation activation;
     double slope;
@@ -87,7 +87,7 @@ struct GroupMixArgs {
     const void* x;  // [B, n]
     void* y;        // [B, n]
     Dtype dtype;
-    int64_t n;  // elements a row
+    int64_t n;       // elements a row
     bool transpose;  // false: mix, true: unmix
     Key key;
     int threads;

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from .conversion import convert
     from .keys import MixKey
     from .nn import GroupMix, MixConv2d, UnmixLinear, pair
-    from .ops import act_mix, conv_mix, group_mix, group_unmix, sample_orthogonal, unmix_linear
+    from .ops.act_mix import act_mix
+    from .ops.conv_mix import conv_mix
+    from .ops.group_mix import group_mix
+    from .ops.group_unmix import group_unmix
+    from .ops.sample_orthogonal import sample_orthogonal
+    from .ops.unmix_linear import unmix_linear
 
 _HOMES = {
     "MixKey": "keys",

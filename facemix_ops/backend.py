@@ -34,9 +34,11 @@ def select(op: str, device: str) -> Choice:
         raise ValueError(f"FACEMIX_BACKEND must be one of {', '.join(BACKENDS)}, got {wish!r}")
     if wish == "reference":
         return Choice("reference", "FACEMIX_BACKEND=reference")
-    if device == "cpu":
-        from .native import C
+    from .native import C
 
+    if device == "cuda" and op in C.cuda_ops.split():
+        return Choice("native", f"CUDA kernels, {C.cuda_architectures}")
+    if device == "cpu":
         return Choice("native", f"CPU kernels, {C.capability()}")
     if wish == "native":
         raise RuntimeError(f"{op}: FACEMIX_BACKEND=native, but there is no native kernel for {device} tensors")

@@ -145,8 +145,10 @@ def _chain(graph: fx.Graph, node: fx.Node, modules: dict[str, nn.Module]) -> Ite
         if found is None or found[0] <= stage:
             if _is_nonlinear(node, modules):
                 name, what = _describe(node, modules)
-                have = "a norm, an activation and a pool, in this order" if found else ", ".join(
-                    f"nn.{k.__name__}" for k in STAGES
+                have = (
+                    "a norm, an activation and a pool, in this order"
+                    if found
+                    else ", ".join(f"nn.{k.__name__}" for k in STAGES)
                 )
                 _refuse(name, f"{what} follows the first convolution and must run before the mix; what can be fused "
                               f"there is {have}")  # fmt: skip
@@ -239,4 +241,3 @@ def convert(
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, layer)
     return model
-

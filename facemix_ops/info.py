@@ -30,6 +30,7 @@ def collect() -> dict[str, str]:
         "instruction sets, available": " ".join(C.available_capabilities()),
         "instruction sets, compiled": " ".join(C.compiled_capabilities()),
         "cuda architectures": C.cuda_architectures or "none (built without CUDA)",
+        "cuda kernels": C.cuda_ops or "none",
     }
 
 

@@ -11,8 +11,7 @@ try:
     from . import _C as C
 except ImportError as error:
     raise ImportError(
-        "facemix_ops has no compiled kernels for this Python; build them with `pip install .` in the clone "
-        f"({error})"
+        f"facemix_ops has no compiled kernels for this Python; build them with `pip install .` in the clone ({error})"
     ) from error
 
 _wish = os.environ.get("FACEMIX_CPU_CAPABILITY")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Self
+from typing import Any, Literal, Self, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,9 @@ class _Mixer(nn.Module):
         """One for this forward pass, left in the slot for the layer that un-mixes."""
         name = type(self).__name__
         if x.dim() == 0 or x.shape[0] % self.group_size:
-            bad_value(name, "x", f"have a batch that is a multiple of group_size = {self.group_size}", f"{list(x.shape)}")
+            bad_value(
+                name, "x", f"have a batch that is a multiple of group_size = {self.group_size}", f"{list(x.shape)}"
+            )
         key = MixKey.sample(x.shape[0], self.group_size, max_coeff=self.max_coeff, device=x.device)
         self.slot.key = key
         return key
@@ -98,7 +100,7 @@ class MixConv2d(nn.Conv2d, _Mixer):
         dilation: Any = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
         device: Any = None,
         dtype: torch.dtype | None = None,
         *,
@@ -137,8 +139,9 @@ class MixConv2d(nn.Conv2d, _Mixer):
             z = super().forward(x)
             z = z if norm is None else _apply(norm, z)
             return act_mix(z, key, activation=self.activation, pool=self.pool)
-        weight, bias, padding = self.weight, self.bias, self.padding
-        if norm is not None:
+        weight, bias = self.weight, self.bias
+        padding: Any = self.padding
+        if _folds(norm):
             weight, bias = _fold(weight, bias, norm)
         if self.padding_mode != "zeros":
             x = nn.functional.pad(x, self._reversed_padding_repeated_twice, self.padding_mode)
@@ -183,7 +186,12 @@ class UnmixLinear(nn.Linear):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: torch.dtype | None = None
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, out_features, bias, device, dtype)
         self.slot = _SHARED
@@ -211,13 +219,15 @@ class UnmixLinear(nn.Linear):
         return out
 
 
-def _folds(norm: nn.Module) -> bool:
+def _folds(norm: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
     """Whether the normalisation is a fixed affine map now: a BatchNorm2d in eval with running statistics."""
     return isinstance(norm, nn.BatchNorm2d) and not norm.training and norm.running_mean is not None
 
 
-def _fold(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[Tensor, Tensor]:
+def _fold(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """The convolution's weight and bias with an eval-mode BatchNorm2d behind it."""
+    assert norm.running_mean is not None  # see _folds
+    assert norm.running_var is not None
     scale = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight

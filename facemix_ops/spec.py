@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -86,8 +87,9 @@ def needs_codes(kind: int, pool: list[int]) -> bool:
     return kind != NONE or bool(pool)
 
 
-def pooled_size(op: str, height: int, width: int, pool: list[int]) -> tuple[int, int]:
+def pooled_size(op: str, size: Sequence[int], pool: list[int]) -> tuple[int, int]:
     """Height and width after the pool. Raises ValueError where nothing would be left."""
+    height, width = size
     if not pool:
         return height, width
     kh, kw, sh, sw, ph, pw = pool

@@ -35,7 +35,9 @@ struct Lines {
     int64_t row(int64_t line) const { return channels_last ? line / PW : line % PH; }
     int64_t column(int64_t line, int64_t e) const { return channels_last ? line % PW : e; }
     // Offset of pixel (h, w) of channel c in the image.
-    int64_t at(int64_t c, int64_t h, int64_t w) const { return channels_last ? (h * W + w) * C + c : (c * H + h) * W + w; }
+    int64_t at(int64_t c, int64_t h, int64_t w) const {
+        return channels_last ? (h * W + w) * C + c : (c * H + h) * W + w;
+    }
 };
 
 template <class T>
@@ -260,7 +262,8 @@ struct ActMixLinear {
     void round(int64_t g, int64_t block, T* sum) const {
         if constexpr (!kSame<T, E>)
             each(g, block, [&](int64_t b, int64_t j, int64_t c, int64_t p) {
-                static_cast<E*>(a.z)[b * lines.plane() + lines.at(c, 0, p)] = narrow<E>(*sum_at(sum, b, j, block, c, p));
+                static_cast<E*>(a.z)[b * lines.plane() + lines.at(c, 0, p)] =
+                    narrow<E>(*sum_at(sum, b, j, block, c, p));
             });
     }
 

@@ -172,7 +172,8 @@ struct ConvMix {
             const int64_t i1 = min64(S, i0 + kMixRows);
             if (a.channels_last) {
                 O* y[kMixRows];
-                for (int64_t i = i0; i < i1; ++i) y[i - i0] = out + row_offset(g * S + i) + (ph * a.PW + w0) * a.OC + oc0;
+                for (int64_t i = i0; i < i1; ++i)
+                    y[i - i0] = out + row_offset(g * S + i) + (ph * a.PW + w0) * a.OC + oc0;
                 mix_tile<T>(s.in, c, S, i0, i1, n * N, [&](int64_t i, int64_t e, Vec<T> v, int64_t) {
                     const int64_t lane = e % N, lanes = channels - lane;
                     if (lanes > 0) store_as<T>(y[i - i0] + e / N * a.OC + lane, v, lanes);
@@ -182,8 +183,8 @@ struct ConvMix {
                     store(s.mixed + (i - i0) * kTilePixels * N + e, v);
                 });
                 for (int64_t i = i0; i < i1; ++i)
-                    to_planes(out + row_offset(g * S + i) + oc0 * plane + ph * a.PW + w0, s.mixed + (i - i0) * kTilePixels * N,
-                              plane, channels, n);
+                    to_planes(out + row_offset(g * S + i) + oc0 * plane + ph * a.PW + w0,
+                              s.mixed + (i - i0) * kTilePixels * N, plane, channels, n);
             }
         }
     }

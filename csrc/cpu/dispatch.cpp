@@ -6,9 +6,9 @@
 namespace facemix {
 
 // FACEMIX_ISAS is a list like X(baseline) X(avx2), narrowest first, written by CMakeLists.txt.
-#define X(isa)                        \
-    namespace isa {                   \
-    extern const CpuKernels kernels;  \
+#define X(isa)                       \
+    namespace isa {                  \
+    extern const CpuKernels kernels; \
     }
 FACEMIX_ISAS
 #undef X

@@ -141,7 +141,7 @@ void turn(double* a, double* b, int64_t n, double ceiling, Entropy& entropy) {
 // more. Each step leaves the Haar measure restricted to the allowed set as it is (a Gibbs sampler over one circle of
 // the group at a time), so that the restricted Haar measure is what the walk tends to; it is not an exact draw from it.
 bool bound_entries(double* q, int64_t n, double bound, Entropy& entropy) {
-    constexpr int kMixingSweeps = 8, kMaxSweeps = 2000;
+    constexpr int kMixingSweeps = 8, kMaxSweeps = 400;
     double ceiling = largest(q, n * n);
     int mixed = 0;
     for (int sweep = 0; sweep < kMaxSweeps; ++sweep) {

@@ -34,8 +34,7 @@ inline void product(const T* const* rows, int64_t R, const E* w, int64_t N, int6
     int64_t r = 0;
     for (; r + kDotRows <= R; r += kDotRows) {
         int64_t n = 0;
-        for (; n + kDotOutputs <= N; n += kDotOutputs)
-            dots<T, E, kDotRows, kDotOutputs>(rows + r, w, K, out + r, n);
+        for (; n + kDotOutputs <= N; n += kDotOutputs) dots<T, E, kDotRows, kDotOutputs>(rows + r, w, K, out + r, n);
         for (; n < N; ++n) dots<T, E, kDotRows, 1>(rows + r, w, K, out + r, n);
     }
     for (; r < R; ++r)

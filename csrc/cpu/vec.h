@@ -56,8 +56,7 @@ template <int half>
 inline Vec<float> interleave(Vec<float> a, Vec<float> b) {
     if constexpr (half == 0)
         return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    else
-        return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    else return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
 }
 template <int half>
 inline Vec<double> interleave(Vec<double> a, Vec<double> b) {

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
+from ..backend import select
 from ..checks import bad_type, bad_value, check_key, check_out, check_tensor
 from ..keys import MixKey
 from ..native import C
@@ -188,9 +189,7 @@ def _run(x: Tensor, coeffs: Tensor, order: Tensor, scale: Tensor | None, shift: 
 def _native(x: Tensor, coeffs: Tensor, order: Tensor, scale: Tensor | None, shift: Tensor | None,
             residual: Tensor | None, kind: int, slope: float, weight: Tensor | None, pool: list[int],
             out_dtype: torch.dtype | None, with_codes: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
-    y, codes = _fake(
-        x, coeffs, order, scale, shift, residual, kind, slope, weight, pool, out_dtype, with_codes
-    )
+    y, codes = _fake(x, coeffs, order, scale, shift, residual, kind, slope, weight, pool, out_dtype, with_codes)
     _run(x, coeffs, order, scale, shift, residual, kind, slope, weight, pool, y, codes if with_codes else None)
     return y, codes
 
@@ -208,9 +207,7 @@ def mix_reference(z: Tensor, coeffs: Tensor, order: Tensor, activation: Activati
 def _reference(x: Tensor, coeffs: Tensor, order: Tensor, scale: Tensor | None, shift: Tensor | None,
                residual: Tensor | None, kind: int, slope: float, weight: Tensor | None, pool: list[int],
                out_dtype: torch.dtype | None, with_codes: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
-    y, codes = _fake(
-        x, coeffs, order, scale, shift, residual, kind, slope, weight, pool, out_dtype, with_codes
-    )
+    y, codes = _fake(x, coeffs, order, scale, shift, residual, kind, slope, weight, pool, out_dtype, with_codes)
     z = affine(x, scale, shift, residual)
     return mix_reference(z, coeffs, order, Activation(kind, slope, weight), pool, y, codes)
 
@@ -227,7 +224,7 @@ def results(x: Tensor, channels: int, height: int, width: int, dtype: torch.dtyp
 def _fake(x: Tensor, coeffs: Tensor, order: Tensor, scale: Tensor | None, shift: Tensor | None,
           residual: Tensor | None, kind: int, slope: float, weight: Tensor | None, pool: list[int],
           out_dtype: torch.dtype | None, with_codes: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
-    return results(x, x.shape[1], *pooled_size("act_mix", *x.shape[2:], pool), out_dtype, with_codes)
+    return results(x, x.shape[1], *pooled_size("act_mix", x.shape[2:], pool), out_dtype, with_codes)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -328,7 +325,7 @@ def act_mix(
             bad_value(op, "residual", f"have shape {list(x.shape)}", f"{list(residual.shape)}")
     act = parse_activation(op, activation)
     pool = parse_pool(op, pool)
-    size = pooled_size(op, *x.shape[2:], pool)
+    size = pooled_size(op, x.shape[2:], pool)
     check_wire_dtype(op, out_dtype, x)
     if out is None:
         grads = wants_grad(x, scale, shift, residual, act.weight)
@@ -338,7 +335,7 @@ def act_mix(
         )[0]  # fmt: skip
     like = empty_image(x, (*x.shape[:2], *size), out_dtype or x.dtype)
     check_out(op, out, like.to("meta"), x, scale, shift, residual)
-    if x.device.type != "cpu":
+    if select(op, x.device.type).backend != "native":
         return out.copy_(
             torch.ops.facemix_ops.act_mix(
                 x, key.coeffs, key.order, scale, shift, residual, *act, pool, out_dtype, False
@@ -346,4 +343,3 @@ def act_mix(
         )
     _run(x, key.coeffs, key.order, scale, shift, residual, *act, pool, out, None)
     return out
-

@@ -1,6 +1,6 @@
 """conv_mix: conv2d, bias, activation, max-pool, mix and shuffle in one pass over the input.
 
-With z = conv2d(x, weight) + bias:   y = mix(maxpool(act(z))),   dz = act_mix_vjp(dy),   then the convolution's backward.
+With z = conv2d(x, weight) + bias:   y = mix(maxpool(act(z)));   dz = act_mix_vjp(dy), then the convolution's backward.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..backend import select
 from ..checks import as_pair, bad_value, check_key, check_out, check_tensor
 from ..keys import MixKey
 from ..native import C
@@ -82,7 +83,7 @@ def _reference(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, o
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, order: Tensor, stride: list[int],
           padding: list[int], dilation: list[int], kind: int, slope: float, prelu: Tensor | None, pool: list[int],
           out_dtype: torch.dtype | None, with_codes: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
-    size = pooled_size("conv_mix", *conv_size(x, weight, stride, padding, dilation), pool)
+    size = pooled_size("conv_mix", conv_size(x, weight, stride, padding, dilation), pool)
     return results(x, weight.shape[0], *size, out_dtype, with_codes)
 
 
@@ -196,7 +197,7 @@ def conv_mix(
         bad_value(op, "weight", f"span at least 1 and at most the padded input {padded}", f"{span}")
     act = parse_activation(op, activation)
     pool = parse_pool(op, pool)
-    size = list(pooled_size(op, *size, pool))
+    size = list(pooled_size(op, size, pool))
     check_wire_dtype(op, out_dtype, x)
     if is_channels_last(layout) and not is_channels_last(x):
         x = x.contiguous(memory_format=torch.channels_last)
@@ -206,7 +207,7 @@ def conv_mix(
         return torch.ops.facemix_ops.conv_mix(*args, out_dtype, with_codes)[0]
     like = empty_image(x, (x.shape[0], weight.shape[0], *size), out_dtype or x.dtype)
     check_out(op, out, like.to("meta"), x, weight, bias)
-    if x.device.type != "cpu":
+    if select(op, x.device.type).backend != "native":
         return out.copy_(torch.ops.facemix_ops.conv_mix(*args, out_dtype, False)[0])
     _run(*args, out, None)
     return out

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
+from ..backend import select
 from ..checks import check_key, check_out, check_tensor
 from ..keys import MixKey
 from ..native import C
@@ -18,10 +19,11 @@ def run_native(x: Tensor, coeffs: Tensor, order: Tensor, out: Tensor, *, transpo
     """The kernel behind group_mix and, with ``transpose``, group_unmix. ``x`` and ``out`` are dense alike."""
     coeffs, order, key = key_args(coeffs, order)
     row = x.numel() // max(1, x.shape[0])
-    C.group_mix(
-        x.data_ptr(), out.data_ptr(), DTYPE_CODE[x.dtype], row, transpose, coeffs.data_ptr(), order.data_ptr(), key,
-        torch.get_num_threads(),
-    )  # fmt: skip
+    args = (x.data_ptr(), out.data_ptr(), DTYPE_CODE[x.dtype], row, transpose, coeffs.data_ptr(), order.data_ptr(), key)
+    if x.is_cuda:
+        C.cuda_group_mix(*args, x.get_device(), torch.cuda.current_stream(x.device).cuda_stream)
+    else:
+        C.group_mix(*args, torch.get_num_threads())
     return out
 
 
@@ -49,7 +51,11 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 register(
-    "group_mix(Tensor x, Tensor coeffs, Tensor order) -> Tensor", native=_native, reference=_reference, fake=fake
+    "group_mix(Tensor x, Tensor coeffs, Tensor order) -> Tensor",
+    native=_native,
+    cuda=_native,
+    reference=_reference,
+    fake=fake,
 )
 register_autograd("group_mix", _backward, _setup)
 
@@ -62,7 +68,7 @@ def apply(op: str, x: Tensor, key: MixKey, out: Tensor | None) -> Tensor:
         return getattr(torch.ops.facemix_ops, op)(x, key.coeffs, key.order)
     x = dense(x)
     check_out(op, out, torch.empty_like(x, device="meta"), x)
-    if x.device.type != "cpu":
+    if select(op, x.device.type).backend != "native":
         return out.copy_(getattr(torch.ops.facemix_ops, op)(x, key.coeffs, key.order))
     return run_native(x, key.coeffs, key.order, out, transpose=op == "group_unmix")
 

@@ -32,7 +32,11 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 register(
-    "group_unmix(Tensor y, Tensor coeffs, Tensor order) -> Tensor", native=_native, reference=_reference, fake=fake
+    "group_unmix(Tensor y, Tensor coeffs, Tensor order) -> Tensor",
+    native=_native,
+    cuda=_native,
+    reference=_reference,
+    fake=fake,
 )
 register_autograd("group_unmix", _backward, _setup)
 

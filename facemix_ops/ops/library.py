@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backend import select, warn_if_slow
+from ..backend import warn_if_slow
+from ..native import C
 
 LIB = torch.library.Library("facemix_ops", "DEF")
 DTYPE_CODE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
@@ -21,6 +23,7 @@ def register(
     schema: str,
     *,
     native: Callable[..., Any],
+    cuda: Callable[..., Any] | None = None,
     reference: Callable[..., Any],
     fake: Callable[..., Any],
     tags: Sequence[torch.Tag] = (),
@@ -36,8 +39,10 @@ def register(
 
     LIB.define(schema, tags=tuple(tags))
     LIB.impl(name, stand_in, "CompositeExplicitAutograd")
-    if select(name, "cpu").backend == "native":
+    if os.environ.get("FACEMIX_BACKEND") != "reference":
         LIB.impl(name, native, "CPU")
+        if cuda is not None and name in C.cuda_ops.split():
+            LIB.impl(name, cuda, "CUDA")
     torch.library.register_fake(f"facemix_ops::{name}", fake, lib=LIB)
     REGISTERED.append(name)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
+from ..backend import select
 from ..checks import bad_value, check_key, check_out, check_tensor
 from ..keys import MixKey
 from ..native import C
@@ -88,7 +89,9 @@ def unmix_linear(
     y, weight, bias = autocast(y, weight, bias)  # type: ignore[assignment]
     check_tensor(op, "weight", weight, like=y)
     if y.dim() < 2 or y.shape[-1] != weight.shape[1]:
-        bad_value(op, "y", f"have shape [B, ..., {weight.shape[1]}] for weight {list(weight.shape)}", f"{list(y.shape)}")
+        bad_value(
+            op, "y", f"have shape [B, ..., {weight.shape[1]}] for weight {list(weight.shape)}", f"{list(y.shape)}"
+        )
     if bias is not None:
         check_tensor(op, "bias", bias, ndim=1, like=y)
         if bias.shape[0] != weight.shape[0]:
@@ -97,6 +100,6 @@ def unmix_linear(
         return torch.ops.facemix_ops.unmix_linear(y, key.coeffs, key.order, weight, bias)
     like = torch.empty(*y.shape[:-1], weight.shape[0], dtype=y.dtype, device="meta")
     check_out(op, out, like, y, weight, bias)
-    if y.device.type != "cpu":
+    if select(op, y.device.type).backend != "native":
         return out.copy_(torch.ops.facemix_ops.unmix_linear(y, key.coeffs, key.order, weight, bias))
     return _run(y, key.coeffs, key.order, weight, bias, out)

@@ -1,0 +1,52 @@
+# One command each. Everything lives in $(VENV); nothing outside it is touched.
+PYTHON ?= python3
+VENV   ?= .venv
+# The CPU build of PyTorch, by name, so that nobody downloads gigabytes of CUDA libraries by accident.
+# For a GPU: make TORCH='torch' TORCH_INDEX= demo
+TORCH       ?= torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test lint format bench install clean
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# PyTorch first, from the index of its CPU builds; then nothing later asks for another one.
+$(VENV)/.torch: | $(BIN)/python
+	$(PIP) install --retries 2 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)'
+	@touch $@
+
+install: $(VENV)/.torch  ## build and install with the pipeline (about a minute)
+	$(PIP) install '.[pipeline]'
+
+demo: install  ## train on real faces, with and without mixing, and classify them through a cloud process
+	$(BIN)/facemix demo $(ARGS)
+
+test: $(VENV)/.torch  ## build, install, and run all tests
+	$(PIP) install '.[test]'
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/.torch  ## ruff, clang-format and mypy
+	$(PIP) install '.[dev]'
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu')
+	$(BIN)/mypy
+
+format: $(VENV)/.torch  ## rewrite all sources in the project's style
+	$(PIP) install '.[dev]'
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu')
+
+bench: $(VENV)/.torch  ## time the kernels against PyTorch on this machine
+	$(PIP) install '.[bench]'
+	$(BIN)/pytest benchmarks $(ARGS)
+
+clean:  ## remove everything that was built
+	rm -rf build dist *.egg-info $(VENV) facemix_ops/_C*.so

@@ -1,0 +1,22 @@
+"""group_mix against PyTorch eager and against a plain copy of the same bytes: [256, 64, 56, 56] float32, S = 8."""
+
+import pytest
+import torch
+from conftest import GROUP_SIZE
+
+import facemix_ops
+from facemix_ops import reference
+
+
+@pytest.mark.parametrize("contestant", ["facemix", "eager", "copy"])
+def bench_group_mix(benchmark, contestant: str) -> None:
+    benchmark.group = "group_mix"
+    x = torch.randn(256, 64, 56, 56)
+    out = torch.empty_like(x).copy_(x)
+    key = facemix_ops.MixKey.sample(256, GROUP_SIZE)
+    if contestant == "copy":
+        benchmark(out.copy_, x)
+    elif contestant == "eager":
+        benchmark(reference.group_mix, x, key)
+    else:
+        benchmark(facemix_ops.group_mix, x, key, out=out)
