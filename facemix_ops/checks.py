@@ -81,10 +81,15 @@ def check_out(op: str, out: Tensor, like: Tensor, *inputs: Tensor | None) -> Non
             raise ValueError(f"{op}: out= does not support automatic differentiation; use torch.no_grad()")
 
 
+def is_int(value: Any) -> bool:
+    """An int, or a traced one; a bool is neither."""
+    return isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool)
+
+
 def as_pair(op: str, argument: str, value: Any, low: int) -> list[int]:
     """An int, or a pair of them, as a pair; each at least ``low``."""
-    pair = [value, value] if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool) else value
-    if not isinstance(pair, (tuple, list)) or not all(isinstance(v, (int, torch.SymInt)) for v in pair):
+    pair = [value, value] if is_int(value) else value
+    if not isinstance(pair, (tuple, list)) or not all(map(is_int, pair)):
         bad_type(op, argument, "be an int or a pair of ints", value)
     if len(pair) != 2:
         bad_value(op, argument, "be an int or a pair of ints", value)

@@ -55,14 +55,16 @@ STAGES: dict[type[nn.Module], tuple[int, type[Absorbed]]] = {
     nn.PReLU: (1, AbsorbedPReLU),
     nn.MaxPool2d: (2, AbsorbedMaxPool2d),
 }
-# Modules and functions that must not be left to the cloud right behind the mix: they belong before it.
-NONLINEAR = (
-    "relu", "leaky_relu", "prelu", "rrelu", "relu6", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus",
-    "sigmoid", "tanh", "hardtanh", "hardswish", "hardsigmoid", "threshold", "softsign", "tanhshrink", "hardshrink",
-    "softshrink", "logsigmoid", "glu", "max_pool2d", "adaptive_max_pool2d", "fractional_max_pool2d", "batch_norm",
-    "group_norm", "instance_norm", "layer_norm", "maxpool2d", "adaptivemaxpool2d", "fractionalmaxpool2d", "lppool2d",
-    "batchnorm2d", "syncbatchnorm", "groupnorm", "instancenorm2d", "layernorm", "clamp", "maximum",
-)  # fmt: skip
+# What may be the first thing in the cloud's part: layers and calls that are linear in the rows, or begin with a layer
+# that is. Anything else right behind the mix (an activation, a norm, a max-pool) belongs before it.
+LINEAR = frozenset((
+    "conv1d", "conv2d", "conv3d", "convtranspose2d", "conv_transpose2d", "linear", "avgpool2d", "avg_pool2d",
+    "adaptiveavgpool2d", "adaptive_avg_pool2d", "upsample", "interpolate", "pad", "zeropad2d", "pixelshuffle",
+    "pixel_shuffle", "pixelunshuffle", "pixel_unshuffle", "channelshuffle", "unfold", "fold", "flatten", "unflatten",
+    "reshape", "view", "permute", "transpose", "movedim", "squeeze", "unsqueeze", "contiguous", "add", "iadd", "sub",
+    "cat", "stack", "chunk", "split", "getitem", "mean", "sum", "size", "getattr", "dim", "to", "float",
+))  # fmt: skip
+TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
 
 def _refuse(name: str, why: str) -> NoReturn:
@@ -70,24 +72,29 @@ def _refuse(name: str, why: str) -> NoReturn:
 
 
 class _Tracer(fx.Tracer):
-    """Looks only into the modules that contain one of the two layers; all others are opaque."""
+    """Looks only into the modules that contain one of the two layers, and into containers; all others are opaque."""
 
     def __init__(self, targets: tuple[str, ...]) -> None:
         super().__init__()
         self.targets = targets
 
     def is_leaf_module(self, m: nn.Module, qualified_name: str) -> bool:
-        return not any(t.startswith(f"{qualified_name}.") for t in self.targets)
+        inside = any(t.startswith(f"{qualified_name}.") for t in self.targets)
+        return not inside and not isinstance(m, nn.Sequential)
 
 
 def _trace(model: nn.Module, targets: tuple[str, ...]) -> fx.Graph:
+    """All of the forward pass; where some module further on cannot be traced, its outline."""
     try:
-        return _Tracer(targets).trace(model)
-    except Exception as error:
-        raise ValueError(
-            f"convert: cannot follow {type(model).__name__}.forward ({type(error).__name__}: {error}). Use "
-            "facemix_ops.MixConv2d and facemix_ops.UnmixLinear in the model's own code instead"
-        ) from error
+        return fx.Tracer().trace(model)
+    except Exception:
+        try:
+            return _Tracer(targets).trace(model)
+        except Exception as error:
+            raise ValueError(
+                f"convert: cannot follow {type(model).__name__}.forward ({type(error).__name__}: {error}). Use "
+                "facemix_ops.MixConv2d and facemix_ops.UnmixLinear in the model's own code instead"
+            ) from error
 
 
 def _layer(model: nn.Module, argument: str, name: str, kind: type[nn.Module]) -> nn.Module:
@@ -112,49 +119,66 @@ def _call(graph: fx.Graph, name: str) -> fx.Node:
     return calls[0]
 
 
-def _is_nonlinear(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+def _kind(node: fx.Node, modules: dict[str, nn.Module]) -> tuple[str, str]:
+    """What a node does, as in LINEAR, and its description in an error message."""
     if node.op == "call_module":
-        name = type(modules[str(node.target)]).__name__
-    elif node.op == "call_function":
-        name = getattr(node.target, "__name__", "")
-    else:
-        name = str(node.target) if node.op == "call_method" else ""
-    return name.lower().rstrip("_").removesuffix("_with_indices") in NONLINEAR
+        kind = type(modules[str(node.target)]).__name__
+        return kind.lower(), f"the {kind} {str(node.target)!r}"
+    name = getattr(node.target, "__name__", str(node.target))
+    return name.lower().strip("_"), f"a call of {name}() in forward"
 
 
-def _describe(node: fx.Node, modules: dict[str, nn.Module]) -> tuple[str, str]:
+def _is_transparent(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     if node.op == "call_module":
-        return str(node.target), f"an {type(modules[str(node.target)]).__name__}"
-    target = getattr(node.target, "__name__", str(node.target))
-    return target, f"a call of {target}() in forward"
+        return isinstance(modules[str(node.target)], TRANSPARENT)
+    return _kind(node, modules)[0] in ("dropout", "dropout2d")
+
+
+def _is_torch(module: nn.Module) -> bool:
+    """Whether a module comes with PyTorch."""
+    return type(module).__module__.startswith("torch.nn")
+
+
+def _users(node: fx.Node, modules: dict[str, nn.Module]) -> Iterator[fx.Node]:
+    """Who uses a node's output, looking through identities and dropout."""
+    for user in node.users:
+        if _is_transparent(user, modules):
+            yield from _users(user, modules)
+        else:
+            yield user
 
 
 def _chain(graph: fx.Graph, node: fx.Node, modules: dict[str, nn.Module]) -> Iterator[fx.Node]:
-    """The fusable modules that follow ``node``, one after the other. Refuses what belongs before the mix but cannot
-    be fused."""
+    """The fusable modules that follow ``node``, one after the other.
+
+    Refuses what follows them and belongs before the mix, but cannot be fused.
+    """
     stage = -1
     while True:
-        if len(node.users) != 1:
-            users = ", ".join(n.name for n in node.users) or "nobody"
-            _refuse(str(node.target), f"its output must go to one place, and goes to {users}")
-        node = next(iter(node.users))
-        module = modules[str(node.target)] if node.op == "call_module" else None
-        if isinstance(module, nn.Identity):
-            continue
-        found = STAGES.get(type(module)) if module is not None else None
-        if found is None or found[0] <= stage:
-            if _is_nonlinear(node, modules):
-                name, what = _describe(node, modules)
-                have = (
-                    "a norm, an activation and a pool, in this order"
-                    if found
-                    else ", ".join(f"nn.{k.__name__}" for k in STAGES)
-                )
-                _refuse(name, f"{what} follows the first convolution and must run before the mix; what can be fused "
-                              f"there is {have}")  # fmt: skip
+        users = list(_users(node, modules))
+        only = users[0] if len(users) == 1 else None
+        found = None
+        if only is not None and only.op == "call_module":
+            found = STAGES.get(type(modules[str(only.target)]))
+        if only is None or found is None or found[0] <= stage:
+            for user in users:
+                kind, what = _kind(user, modules)
+                # Behind an activation, a block of the user's own that could not be traced is the cloud's first.
+                block = stage > 0 and user.op == "call_module" and not _is_torch(modules[str(user.target)])
+                if user.op != "output" and kind not in LINEAR and not block:
+                    _refuse(
+                        str(user.target) if user.op == "call_module" else str(node.target),
+                        f"{what} follows and belongs before the mix, where only a BatchNorm2d, then a ReLU, LeakyReLU "
+                        "or PReLU, then a MaxPool2d can be fused, each a module, called once and on nothing else",
+                    )
             return
-        _call(graph, str(node.target))  # once only: it will pass its input through
-        stage = found[0]
+        between = next(iter(node.users))
+        while between is not only:
+            if _kind(between, modules)[0] != "identity":
+                _refuse(str(between.target), f"it stands between {node.target!r} and {only.target!r}, to be fused")
+            between = next(iter(between.users))
+        _call(graph, str(only.target))  # once only: it will pass its input through
+        stage, node = found[0], only
         yield node
 
 
@@ -216,6 +240,10 @@ def convert(
     graph = _trace(model, (first, last))
     node = _call(graph, first)
     chain = list(_chain(graph, node, modules))
+    names = [name for name, module in model.named_modules(remove_duplicate=False) for c in chain
+             if module is modules[str(c.target)]]  # fmt: skip
+    if len(names) != len(chain):
+        _refuse(str(chain[0].target), f"it, or a module behind it, is used under several names: {', '.join(names)}")
     _check_flow(graph, chain[-1] if chain else node, _call(graph, last), last)
 
     mix = MixConv2d.from_conv(conv, group_size=group_size, max_coeff=max_coeff)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, Self
 import torch
 from torch import Tensor
 
-from .checks import bad_type, bad_value, check_tensor, short
+from .checks import bad_type, bad_value, check_tensor, is_int, short
 
 MIN_GROUP, MAX_GROUP = 2, 64
 # |A^T A - I| of a matrix kept in float32, with room for S = 64.
@@ -89,7 +89,7 @@ class MixKey:
         from .ops.sample_orthogonal import sample_orthogonal, sample_permutation
 
         check_group_size("MixKey.sample", group_size)
-        if not isinstance(batch, (int, torch.SymInt)) or isinstance(batch, bool):
+        if not is_int(batch):
             bad_type("MixKey.sample", "batch", "be an int", type(batch).__name__)
         if batch < 0 or batch % group_size:
             bad_value(
@@ -150,7 +150,8 @@ class MixKey:
     def close(self) -> None:
         """Zeroes the key's memory. Any later use raises ValueError."""
         if not self._closed:
-            with torch.no_grad():
+            # A key sampled in inference mode may be written to only there.
+            with torch.inference_mode(self._coeffs.is_inference()), torch.no_grad():
                 self._coeffs.zero_()
                 self._order.zero_()
             self._closed = True
@@ -177,7 +178,7 @@ class MixKey:
 
 def check_group_size(op: str, size: Any) -> None:
     """Group sizes are ints from 2 to 64."""
-    if not isinstance(size, int) or isinstance(size, bool):
+    if not is_int(size):
         bad_type(op, "group_size", "be an int", type(size).__name__)
     if not MIN_GROUP <= size <= MAX_GROUP:
         bad_value(op, "group_size", f"be between {MIN_GROUP} and {MAX_GROUP}", f"{size}")

@@ -23,10 +23,10 @@ class KeySlot(threading.local):
     key: MixKey | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KeySlot:
-        return KeySlot()
+        return self if self is _SHARED else KeySlot()
 
-    def __reduce__(self) -> tuple[type[KeySlot], tuple[()]]:
-        return KeySlot, ()
+    def __reduce__(self) -> str | tuple[type[KeySlot], tuple[()]]:
+        return "_SHARED" if self is _SHARED else (KeySlot, ())
 
 
 # Layers that were not paired meet here: the last key mixed with, in this thread.
@@ -214,7 +214,7 @@ class UnmixLinear(nn.Linear):
                 "none: is there a MixConv2d before it? Where models' forwards interleave, use facemix_ops.pair",
             )  # fmt: skip
         out = unmix_linear(y, key, self.weight, self.bias)
-        if not torch.compiler.is_compiling() and not torch.is_grad_enabled():
+        if not torch.compiler.is_compiling() and not out.requires_grad:
             key.close()
         return out
 

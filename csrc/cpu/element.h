@@ -54,6 +54,16 @@ inline Vec<T> load_as(const E* p, int64_t lanes = kLanes<T>) {
     }
 }
 
+// Reads elements that lie `step` apart.
+template <class T, class E>
+inline Vec<T> load_strided(const E* p, int64_t step, int64_t lanes) {
+    if (step == 1) return load_as<T>(p, lanes);
+    T t[kLanes<T>] = {};
+    const int n = int(min64(lanes, kLanes<T>));
+    for (int i = 0; i < n; ++i) t[i] = widen<T>(p[i * step]);
+    return load(t);
+}
+
 // Writes the first min(lanes, kLanes<T>) elements of v.
 template <class T, class E>
 inline void store_as(E* p, Vec<T> v, int64_t lanes = kLanes<T>) {
@@ -124,11 +134,6 @@ inline Vec<T> activate(Vec<T> z, Activation kind, T slope) {
         case Activation::leaky: return z < zero ? z * slope : z;
         default: return z;
     }
-}
-template <class T>
-inline T activate_one(T z, Activation kind, T slope) {
-    if (kind == Activation::none || !(z < T(0))) return z;
-    return kind == Activation::relu ? T(0) : z * slope;
 }
 
 }  // namespace

@@ -42,11 +42,5 @@ struct WindowMax {
     }
 };
 
-// The input index, within its own H x W plane, that a code of pooled element (ph, pw) points to.
-inline int64_t winner(uint8_t code, const Pool& p, int64_t ph, int64_t pw, int64_t W) {
-    const int64_t k = code & kCodeWindow;
-    return (ph * p.sh - p.pad_h + k / p.kw) * W + pw * p.sw - p.pad_w + k % p.kw;
-}
-
 }  // namespace
 }  // namespace facemix::FACEMIX_ISA

@@ -30,6 +30,7 @@ from .library import (
     empty_image,
     is_channels_last,
     key_args,
+    plain,
     register,
     register_autograd,
     wants_grad,
@@ -174,10 +175,12 @@ def _run(x: Tensor, coeffs: Tensor, order: Tensor, scale: Tensor | None, shift: 
          codes: Tensor | None) -> None:  # fmt: skip
     coeffs, order, key = key_args(coeffs, order)
     last = is_channels_last(x)
-    x = rows_of(x)
+    x = rows_of(x.resolve_neg())
     if residual is not None:
-        residual = residual.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
-    scale, shift = (None if t is None else t.contiguous() for t in (scale, shift))
+        residual = residual.resolve_neg().contiguous(
+            memory_format=torch.channels_last if last else torch.contiguous_format
+        )
+    scale, shift = plain(scale), plain(shift)
     C.act_mix(
         x.data_ptr(), DTYPE_CODE[x.dtype], tuple(x.shape[1:]), address(scale), address(shift), address(residual),
         kind, slope_of(kind, slope, weight), tuple(pool or IDENTITY_POOL), tuple(y.shape[2:]),
@@ -334,7 +337,7 @@ def act_mix(
             grads and needs_codes(act.kind, pool),
         )[0]  # fmt: skip
     like = empty_image(x, (*x.shape[:2], *size), out_dtype or x.dtype)
-    check_out(op, out, like.to("meta"), x, scale, shift, residual)
+    check_out(op, out, like.to("meta"), x, scale, shift, residual, act.weight)
     if select(op, x.device.type).backend != "native":
         return out.copy_(
             torch.ops.facemix_ops.act_mix(

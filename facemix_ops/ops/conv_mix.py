@@ -32,6 +32,7 @@ from .library import (
     empty_image,
     is_channels_last,
     key_args,
+    plain,
     register,
     register_autograd,
     wants_grad,
@@ -49,8 +50,7 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, order: 
          padding: list[int], dilation: list[int], kind: int, slope: float, prelu: Tensor | None, pool: list[int],
          y: Tensor, codes: Tensor | None) -> None:  # fmt: skip
     coeffs, order, key = key_args(coeffs, order)
-    weight = weight.contiguous()
-    bias = None if bias is None else bias.contiguous()
+    x, weight, bias = x.resolve_neg(), plain(weight), plain(bias)
     oc, _, kh, kw = weight.shape
     C.conv_mix(
         x.data_ptr(), DTYPE_CODE[x.dtype], tuple(x.shape[1:]), x.stride(), weight.data_ptr(), address(bias),
@@ -206,7 +206,7 @@ def conv_mix(
         with_codes = wants_grad(x, weight, bias, act.weight) and needs_codes(act.kind, pool)
         return torch.ops.facemix_ops.conv_mix(*args, out_dtype, with_codes)[0]
     like = empty_image(x, (x.shape[0], weight.shape[0], *size), out_dtype or x.dtype)
-    check_out(op, out, like.to("meta"), x, weight, bias)
+    check_out(op, out, like.to("meta"), x, weight, bias, act.weight)
     if select(op, x.device.type).backend != "native":
         return out.copy_(torch.ops.facemix_ops.conv_mix(*args, out_dtype, False)[0])
     _run(*args, out, None)

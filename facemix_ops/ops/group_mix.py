@@ -66,7 +66,7 @@ def apply(op: str, x: Tensor, key: MixKey, out: Tensor | None) -> Tensor:
     check_key(op, key, x)
     if out is None:
         return getattr(torch.ops.facemix_ops, op)(x, key.coeffs, key.order)
-    x = dense(x)
+    x = dense(x.resolve_neg())
     check_out(op, out, torch.empty_like(x, device="meta"), x)
     if select(op, x.device.type).backend != "native":
         return out.copy_(getattr(torch.ops.facemix_ops, op)(x, key.coeffs, key.order))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -76,6 +76,15 @@ def dense(x: Tensor) -> Tensor:
     if x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)):
         return x
     return x.contiguous()
+
+
+@overload
+def plain(x: Tensor) -> Tensor: ...
+@overload
+def plain(x: None) -> None: ...
+def plain(x: Tensor | None) -> Tensor | None:
+    """``x`` contiguous, with a pending negation carried out."""
+    return None if x is None else x.resolve_neg().contiguous()
 
 
 def address(x: Tensor | None) -> int:

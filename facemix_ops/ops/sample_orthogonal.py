@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import bad_type, bad_value
+from ..checks import bad_type, bad_value, is_int
 from ..native import C
 from .library import LIB, REGISTERED
 
@@ -14,7 +14,7 @@ TAGS = (torch.Tag.nondeterministic_seeded,)
 
 
 def _orthogonal(groups: int, size: int, max_coeff: float, seed: int | None) -> Tensor:
-    coeffs = torch.empty(groups, size, size, dtype=torch.float64)
+    coeffs = torch.empty(groups, size, size, dtype=torch.float64, device="cpu")
     if not C.sample_orthogonal(coeffs.data_ptr(), groups, size, max_coeff, seed):
         bad_value(
             "sample_orthogonal",
@@ -26,7 +26,7 @@ def _orthogonal(groups: int, size: int, max_coeff: float, seed: int | None) -> T
 
 
 def _permutation(n: int, seed: int | None) -> Tensor:
-    order = torch.empty(n, dtype=torch.int64)
+    order = torch.empty(n, dtype=torch.int64, device="cpu")
     C.sample_permutation(order.data_ptr(), n, seed)
     return order
 
@@ -43,17 +43,19 @@ for _schema, _impl in (
 
 @torch.library.register_fake("facemix_ops::sample_orthogonal", lib=LIB)
 def _fake_orthogonal(groups: int, size: int, max_coeff: float, seed: int | None) -> Tensor:
-    return torch.empty(groups, size, size, dtype=torch.float64)
+    return torch.empty(groups, size, size, dtype=torch.float64, device="cpu")
 
 
 @torch.library.register_fake("facemix_ops::sample_permutation", lib=LIB)
 def _fake_permutation(n: int, seed: int | None) -> Tensor:
-    return torch.empty(n, dtype=torch.int64)
+    return torch.empty(n, dtype=torch.int64, device="cpu")
 
 
 def _seed(generator: torch.Generator | None) -> int | None:
     if generator is None:
         return None
+    if not isinstance(generator, torch.Generator):
+        bad_type("sample_orthogonal", "generator", "be a torch.Generator", type(generator).__name__)
     return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device).item())
 
 
@@ -72,10 +74,12 @@ def sample_orthogonal(
 
     Raises ValueError for a bound outside (1/sqrt(size), 1], or one that the walk does not reach.
     """
-    if not isinstance(groups, (int, torch.SymInt)) or not isinstance(size, int):
+    if not is_int(groups) or not is_int(size):
         bad_type("sample_orthogonal", "groups and size", "be ints", f"{groups!r}, {size!r}")
     if groups < 0 or size < 1:
         bad_value("sample_orthogonal", "groups and size", "be at least 0 and 1", f"{groups}, {size}")
+    if max_coeff is not None and not isinstance(max_coeff, (int, float)):
+        bad_type("sample_orthogonal", "max_coeff", "be a number", type(max_coeff).__name__)
     if max_coeff is not None and not size**-0.5 < max_coeff <= 1:
         bad_value(
             "sample_orthogonal", "max_coeff", f"be above 1/sqrt(S) = {size**-0.5:.3f} and at most 1", f"{max_coeff}"

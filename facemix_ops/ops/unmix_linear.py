@@ -12,13 +12,12 @@ from ..backend import select
 from ..checks import bad_value, check_key, check_out, check_tensor
 from ..keys import MixKey
 from ..native import C
-from .library import DTYPE_CODE, address, autocast, key_args, register, register_autograd
+from .library import DTYPE_CODE, address, autocast, key_args, plain, register, register_autograd
 
 
 def _run(y: Tensor, coeffs: Tensor, order: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
     coeffs, order, key = key_args(coeffs, order)
-    y, weight = y.contiguous(), weight.contiguous()
-    bias = None if bias is None else bias.contiguous()
+    y, weight, bias = plain(y), plain(weight), plain(bias)
     n, k = weight.shape
     middle = out.numel() // max(1, n * y.shape[0])
     C.unmix_linear(

@@ -1,5 +1,7 @@
 """y[order[g*S+i]] = sum_j A[g,i,j] x[g*S+j]"""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,6 @@ from ..keys import MixKey
 def group_mix(x: Tensor, key: MixKey) -> Tensor:
     """Mixes ``x`` [B, ...]; computes in float64 where x is, else in float32."""
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    groups = x.to(dtype).reshape(key.groups, key.group_size, -1)
+    groups = x.to(dtype).reshape(key.groups, key.group_size, math.prod(x.shape[1:]))
     mixed = (key.coeffs.to(dtype) @ groups).reshape(x.shape)
     return torch.empty_like(mixed).index_copy(0, key.order, mixed).to(x.dtype)
