@@ -41,45 +41,49 @@ constexpr bool kSame = false;
 template <class A>
 constexpr bool kSame<A, A> = true;
 
-// Reads up to kLanes<T> elements; lanes past the end are zero.
+// Vectors at the end of a row, and elements that lie apart, go one by one. Out of line: they are everywhere, and rare.
 template <class T, class E>
-inline Vec<T> load_as(const E* p, int64_t lanes = kLanes<T>) {
+__attribute__((noinline)) Vec<T> gather(const E* p, int64_t step, int64_t lanes) {
+    T t[kLanes<T>] = {};
+    for (int64_t i = 0; i < lanes; ++i) t[i] = widen<T>(p[i * step]);
+    return load(t);
+}
+template <class T, class E>
+__attribute__((noinline)) void store_some(E* p, Vec<T> v, int64_t lanes) {
+    T t[kLanes<T>];
+    store(t, v);
+    for (int64_t i = 0; i < lanes; ++i) p[i] = narrow<E>(t[i]);
+}
+
+// Reads min(lanes, kLanes<T>) elements that lie `step` apart; the other lanes are zero.
+template <class T, class E>
+inline Vec<T> load_strided(const E* p, int64_t step, int64_t lanes) {
+    constexpr int W = kLanes<T>;
+    if (step != 1 || lanes < W) return gather<T>(p, step, min64(lanes, W));
     if constexpr (kSame<T, E>) {
-        return lanes >= kLanes<T> ? load(p) : load_partial(p, lanes);
+        return load(p);
     } else {
-        T t[kLanes<T>] = {};
-        const int n = int(min64(lanes, kLanes<T>));
-        for (int i = 0; i < n; ++i) t[i] = widen<T>(p[i]);
+        T t[W];
+        for (int i = 0; i < W; ++i) t[i] = widen<T>(p[i]);
         return load(t);
     }
 }
-
-// Reads elements that lie `step` apart.
 template <class T, class E>
-inline Vec<T> load_strided(const E* p, int64_t step, int64_t lanes) {
-    if (step == 1) return load_as<T>(p, lanes);
-    T t[kLanes<T>] = {};
-    const int n = int(min64(lanes, kLanes<T>));
-    for (int i = 0; i < n; ++i) t[i] = widen<T>(p[i * step]);
-    return load(t);
+inline Vec<T> load_as(const E* p, int64_t lanes) {
+    return load_strided<T>(p, 1, lanes);
 }
 
 // Writes the first min(lanes, kLanes<T>) elements of v.
 template <class T, class E>
-inline void store_as(E* p, Vec<T> v, int64_t lanes = kLanes<T>) {
+inline void store_as(E* p, Vec<T> v, int64_t lanes) {
+    constexpr int W = kLanes<T>;
+    if (lanes < W) return store_some<T>(p, v, lanes);
     if constexpr (kSame<T, E>) {
-        if (lanes >= kLanes<T>) {
-            store(p, v);
-        } else {
-            T t[kLanes<T>];
-            store(t, v);
-            memcpy(p, t, size_t(lanes) * sizeof(T));
-        }
+        store(p, v);
     } else {
-        T t[kLanes<T>];
+        T t[W];
         store(t, v);
-        const int n = int(min64(lanes, kLanes<T>));
-        for (int i = 0; i < n; ++i) p[i] = narrow<E>(t[i]);
+        for (int i = 0; i < W; ++i) p[i] = narrow<E>(t[i]);
     }
 }
 

@@ -8,8 +8,8 @@ namespace {
 constexpr int kDotRows = 4;     // register block of dot products: 4 rows by 2 outputs,
 constexpr int kDotOutputs = 2;  // each a vector of partial sums
 
-template <class T, class E, int R, int N>
-inline void dots(const T* const* rows, const E* w, int64_t K, T* const* out, int64_t n0) {
+template <class T, int R, int N>
+inline void dots(const T* const* rows, const T* w, int64_t K, T* const* out, int64_t n0) {
     Vec<T> acc[R][N] = {};
     for (int64_t k = 0; k < K; k += kLanes<T>) {
         const int64_t lanes = K - k;
@@ -29,22 +29,33 @@ inline void dots(const T* const* rows, const E* w, int64_t K, T* const* out, int
 }
 
 // out[r][n] = sum_k rows[r][k] * w[n * K + k]
-template <class T, class E>
-inline void product(const T* const* rows, int64_t R, const E* w, int64_t N, int64_t K, T* const* out) {
+template <class T>
+inline void product(const T* const* rows, int64_t R, const T* w, int64_t N, int64_t K, T* const* out) {
     int64_t r = 0;
     for (; r + kDotRows <= R; r += kDotRows) {
         int64_t n = 0;
-        for (; n + kDotOutputs <= N; n += kDotOutputs) dots<T, E, kDotRows, kDotOutputs>(rows + r, w, K, out + r, n);
-        for (; n < N; ++n) dots<T, E, kDotRows, 1>(rows + r, w, K, out + r, n);
+        for (; n + kDotOutputs <= N; n += kDotOutputs) dots<T, kDotRows, kDotOutputs>(rows + r, w, K, out + r, n);
+        for (; n < N; ++n) dots<T, kDotRows, 1>(rows + r, w, K, out + r, n);
     }
     for (; r < R; ++r)
-        for (int64_t n = 0; n < N; ++n) dots<T, E, 1, 1>(rows + r, w, K, out + r, n);
+        for (int64_t n = 0; n < N; ++n) dots<T, 1, 1>(rows + r, w, K, out + r, n);
 }
 
 template <class E>
 struct UnmixLinear {
     using T = Compute<E>;
     const UnmixLinearArgs& a;
+    const T* weight;
+
+    explicit UnmixLinear(const UnmixLinearArgs& args) : a(args) {
+        if constexpr (kSame<T, E>) {
+            weight = static_cast<const T*>(a.weight);
+        } else {  // widened once, for all rows
+            T* wide = reinterpret_cast<T*>(workspace(size_t(a.N * a.K) * sizeof(T)));
+            for (int64_t k = 0; k < a.N * a.K; ++k) wide[k] = widen<T>(static_cast<const E*>(a.weight)[k]);
+            weight = wide;
+        }
+    }
 
     struct Scratch {
         T *c, *rows, *products;
@@ -73,7 +84,6 @@ struct UnmixLinear {
         const int64_t S = a.key.size, g = index / a.M, m = index % a.M, K = a.K, N = a.N;
         const Scratch s = self.carve(scratch);
         Coefficients<T> coeffs(a.key, g, true, s.c);
-        const E* w = static_cast<const E*>(a.weight);
         for (int64_t i = 0; i < S; ++i) {
             s.sent[i] = static_cast<const E*>(a.y) + (a.key.order[g * S + i] * a.M + m) * K;
             s.in[i] = s.rows + i * K;
@@ -83,14 +93,14 @@ struct UnmixLinear {
             for (int64_t i = 0; i < S; ++i)
                 for (int64_t k = 0; k < K; k += kLanes<T>)
                     store_as<T>(s.rows + i * K + k, load_as<T>(s.sent[i] + k, K - k), K - k);
-            product<T>(s.in, S, w, N, K, s.out);
+            product<T>(s.in, S, self.weight, N, K, s.out);
             mix_tile<T>(const_cast<const T* const*>(s.out), coeffs.get(), S, 0, S, N,
                         [&](int64_t j, int64_t n, Vec<T> v, int64_t lanes) { self.finish(g, j, m, n, v, lanes); });
         } else {
             mix_tile<T>(s.sent, coeffs.get(), S, 0, S, K, [&](int64_t j, int64_t k, Vec<T> v, int64_t lanes) {
                 store_as<T>(s.rows + j * K + k, v, lanes);
             });
-            product<T>(s.in, S, w, N, K, s.out);
+            product<T>(s.in, S, self.weight, N, K, s.out);
             for (int64_t j = 0; j < S; ++j)
                 for (int64_t n = 0; n < N; n += kLanes<T>)
                     self.finish(g, j, m, n, load_as<T>(s.out[j] + n, N - n), N - n);
@@ -108,7 +118,7 @@ struct UnmixLinear {
 }  // namespace
 
 void unmix_linear(const UnmixLinearArgs& a) {
-    with_dtype(a.dtype, [&](auto tag) { UnmixLinear<typename decltype(tag)::type>{a}.run(); });
+    with_dtype(a.dtype, [&](auto tag) { UnmixLinear<typename decltype(tag)::type>(a).run(); });
 }
 
 }  // namespace facemix::FACEMIX_ISA

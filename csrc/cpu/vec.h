@@ -43,13 +43,6 @@ template <class T>
 inline void store(T* p, Vec<T> v) {
     *reinterpret_cast<typename VecOf<T>::loose*>(p) = v;
 }
-template <class T>
-inline Vec<T> load_partial(const T* p, int64_t lanes) {
-    T t[kLanes<T>] = {};
-    memcpy(t, p, size_t(lanes) * sizeof(T));
-    return load(t);
-}
-
 // interleave<0>: a0 b0 a1 b1 ... of the lower halves; interleave<1>: of the upper halves.
 #if defined(__AVX512F__)
 template <int half>
