@@ -62,7 +62,10 @@ class CMakeBuild(build_ext):
         built = target / Path(self.get_ext_filename(ext.name)).name
         in_tree = ROOT / "facemix_ops" / built.name
         if built != in_tree:
-            shutil.copy2(built, in_tree)
+            # Moved into place, never written over: a running Python may have the old one mapped.
+            fresh = in_tree.with_suffix(".new")
+            shutil.copy2(built, fresh)
+            os.replace(fresh, in_tree)
 
 
 setup(

@@ -30,17 +30,28 @@ def bad_type(op: str, argument: str, rule: str, got: Any) -> NoReturn:
     raise TypeError(f"{op}: {argument} must {rule}, got {got if isinstance(got, str) else short(got)}")
 
 
-def check_tensor(op: str, argument: str, value: Any, *, ndim: int | None = None, like: Tensor | None = None) -> None:
-    """A tensor of a dtype we serve; with ``ndim`` dimensions; on the device and of the dtype of ``like``."""
+def check_tensor(
+    op: str,
+    argument: str,
+    value: Any,
+    *,
+    ndim: int | None = None,
+    like: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """A tensor of a dtype we serve, with ``ndim`` dimensions, on the device of ``like``, of its dtype or ``dtype``."""
     if not isinstance(value, Tensor):
         bad_type(op, argument, "be a Tensor", f"{type(value).__name__}")
     if value.dtype not in DTYPES:
         bad_type(op, argument, "be float32, float64, bfloat16 or float16", str(value.dtype))
     if ndim is not None and value.dim() != ndim:
         bad_value(op, argument, f"have {ndim} dimensions", f"shape {list(value.shape)}")
-    if like is not None and value.dtype != like.dtype:
-        bad_type(op, argument, f"have dtype {like.dtype}", str(value.dtype))
-    if like is not None and value.device != like.device:
+    if like is None:
+        return
+    if value.dtype != (dtype or like.dtype):
+        rule = f"have dtype {like.dtype}" if dtype is None else f"have dtype {dtype} for {like.dtype} input"
+        bad_type(op, argument, rule, str(value.dtype))
+    if value.device != like.device:
         bad_value(op, argument, f"be on {like.device}", str(value.device))
 
 

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar
 from torch import Tensor, fx, nn
 
 from .checks import bad_type
-from .keys import check_group_size
+from .keys import check_group_size, check_max_coeff
 from .nn import MixConv2d, UnmixLinear, pair
 from .spec import parse_activation, parse_pool
 
@@ -85,6 +85,7 @@ class _Tracer(fx.Tracer):
 
 def _trace(model: nn.Module, targets: tuple[str, ...]) -> fx.Graph:
     """All of the forward pass; where some module further on cannot be traced, its outline."""
+    before = set(model.__dict__)
     try:
         return fx.Tracer().trace(model)
     except Exception:
@@ -95,6 +96,9 @@ def _trace(model: nn.Module, targets: tuple[str, ...]) -> fx.Graph:
                 f"convert: cannot follow {type(model).__name__}.forward ({type(error).__name__}: {error}). Use "
                 "facemix_ops.MixConv2d and facemix_ops.UnmixLinear in the model's own code instead"
             ) from error
+    finally:
+        for name in set(model.__dict__) - before:  # fx keeps the tensors that a forward makes on the model
+            delattr(model, name)
 
 
 def _layer(model: nn.Module, argument: str, name: str, kind: type[nn.Module]) -> nn.Module:
@@ -107,9 +111,19 @@ def _layer(model: nn.Module, argument: str, name: str, kind: type[nn.Module]) ->
             f"convert: {argument} must be the name of a module, got {name!r}; {kind.__name__} modules here: "
             f"{', '.join(close) or 'none'}"
         )
-    if type(modules[name]) is not kind:
-        _refuse(name, f"{argument} must be an nn.{kind.__name__}, got {type(modules[name]).__name__}")
-    return modules[name]
+    module = modules[name]
+    if type(module) is not kind:
+        _refuse(name, f"{argument} must be an nn.{kind.__name__}, got {type(module).__name__}")
+    if not isinstance(module.weight, nn.Parameter):
+        _refuse(name, "its weight must be a plain parameter, and is computed (weight_norm or the like)")
+    _check_hooks(name, module)
+    return module
+
+
+def _check_hooks(name: str, module: nn.Module) -> None:
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    if any(hooks):
+        _refuse(name, "it has hooks, which would see mixed rows or be lost; remove them first")
 
 
 def _call(graph: fx.Graph, name: str) -> fx.Node:
@@ -139,6 +153,12 @@ def _is_torch(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn")
 
 
+def _scales(node: fx.Node, kind: str) -> bool:
+    """Whether a node multiplies by a parameter or a number."""
+    factors = [a for a in node.args if isinstance(a, fx.Node) and a.op != "get_attr"]
+    return kind in ("mul", "imul", "truediv", "div") and len(factors) == 1 and factors[0] is node.args[0]
+
+
 def _users(node: fx.Node, modules: dict[str, nn.Module]) -> Iterator[fx.Node]:
     """Who uses a node's output, looking through identities and dropout."""
     for user in node.users:
@@ -153,8 +173,8 @@ def _chain(graph: fx.Graph, node: fx.Node, modules: dict[str, nn.Module]) -> Ite
 
     Refuses what follows them and belongs before the mix, but cannot be fused.
     """
-    stage = -1
-    while True:
+    stage, activated = -1, False
+    while not (stage == 2 and activated):  # a stem that has both lacks nothing
         users = list(_users(node, modules))
         only = users[0] if len(users) == 1 else None
         found = None
@@ -165,7 +185,7 @@ def _chain(graph: fx.Graph, node: fx.Node, modules: dict[str, nn.Module]) -> Ite
                 kind, what = _kind(user, modules)
                 # Behind an activation, a block of the user's own that could not be traced is the cloud's first.
                 block = stage > 0 and user.op == "call_module" and not _is_torch(modules[str(user.target)])
-                if user.op != "output" and kind not in LINEAR and not block:
+                if user.op != "output" and kind not in LINEAR and not block and not _scales(user, kind):
                     _refuse(
                         str(user.target) if user.op == "call_module" else str(node.target),
                         f"{what} follows and belongs before the mix, where only a BatchNorm2d, then a ReLU, LeakyReLU "
@@ -178,7 +198,9 @@ def _chain(graph: fx.Graph, node: fx.Node, modules: dict[str, nn.Module]) -> Ite
                 _refuse(str(between.target), f"it stands between {node.target!r} and {only.target!r}, to be fused")
             between = next(iter(between.users))
         _call(graph, str(only.target))  # once only: it will pass its input through
+        _check_hooks(str(only.target), modules[str(only.target)])
         stage, node = found[0], only
+        activated = activated or stage == 1
         yield node
 
 
@@ -234,6 +256,7 @@ def convert(
     if not isinstance(model, nn.Module):
         bad_type("convert", "model", "be an nn.Module", type(model).__name__)
     check_group_size("convert", group_size)
+    check_max_coeff("convert", max_coeff, group_size)
     conv = _layer(model, "first", first, nn.Conv2d)
     linear = _layer(model, "last", last, nn.Linear)
     modules = dict(model.named_modules())

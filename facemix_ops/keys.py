@@ -176,6 +176,16 @@ class MixKey:
         raise TypeError("MixKey: a key is private and for one request: it cannot be pickled or copied")
 
 
+def check_max_coeff(op: str, max_coeff: Any, size: int) -> None:
+    """A bound is a number above 1/sqrt(S), which no orthogonal matrix can beat, and at most 1."""
+    if max_coeff is None:
+        return
+    if not isinstance(max_coeff, (int, float)) or isinstance(max_coeff, bool):
+        bad_type(op, "max_coeff", "be a number", type(max_coeff).__name__)
+    if not size**-0.5 < max_coeff <= 1:
+        bad_value(op, "max_coeff", f"be above 1/sqrt(S) = {size**-0.5:.3f} and at most 1", f"{max_coeff}")
+
+
 def check_group_size(op: str, size: Any) -> None:
     """Group sizes are ints from 2 to 64."""
     if not is_int(size):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .checks import bad_type, bad_value
-from .keys import MixKey, check_group_size
+from .keys import MixKey, check_group_size, check_max_coeff
 from .ops import act_mix, conv_mix, group_mix, unmix_linear
 from .spec import parse_activation, parse_pool
 
@@ -54,6 +54,7 @@ class _Mixer(nn.Module):
 
     def _init_mixer(self, group_size: int, max_coeff: float | None) -> None:
         check_group_size(type(self).__name__, group_size)
+        check_max_coeff(type(self).__name__, max_coeff, group_size)
         self.group_size, self.max_coeff, self.slot = group_size, max_coeff, _SHARED
 
     def _fresh_key(self, x: Tensor) -> MixKey:
@@ -62,6 +63,11 @@ class _Mixer(nn.Module):
         if x.dim() == 0 or x.shape[0] % self.group_size:
             bad_value(
                 name, "x", f"have a batch that is a multiple of group_size = {self.group_size}", f"{list(x.shape)}"
+            )
+        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+            raise RuntimeError(
+                f"{name}: recomputed during backward (activation checkpointing), where a fresh key would give wrong "
+                f"gradients; keep the layer outside, or pass a key: layer(x, key)"
             )
         key = MixKey.sample(x.shape[0], self.group_size, max_coeff=self.max_coeff, device=x.device)
         self.slot.key = key

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .checks import as_pair, bad_type, bad_value
+from .checks import as_pair, bad_type, bad_value, short
 
 NONE, RELU, LEAKY = 0, 1, 2
 
@@ -46,6 +46,8 @@ def parse_activation(op: str, value: Any) -> Activation:
             return Activation(LEAKY, float(slope))
         case nn.PReLU() | ("prelu", Tensor()):
             weight = value.weight if isinstance(value, nn.PReLU) else value[1]
+            if not weight.is_floating_point():
+                bad_type(op, "activation", "have a floating-point slope", short(weight))
             if weight.numel() != 1:
                 bad_value(op, "activation", "have one slope for all channels", f"a PReLU with {weight.numel()}")
             return Activation(LEAKY, 1.0, weight)

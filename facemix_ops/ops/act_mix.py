@@ -317,11 +317,9 @@ def act_mix(
     for name, tensor in (("scale", scale), ("shift", shift)):
         if tensor is None:
             continue
-        check_tensor(op, name, tensor, ndim=1)
+        check_tensor(op, name, tensor, ndim=1, like=x, dtype=compute_dtype(x.dtype))
         if tensor.shape[0] != x.shape[1]:
             bad_value(op, name, f"have shape [{x.shape[1]}]", f"{list(tensor.shape)}")
-        if tensor.dtype != compute_dtype(x.dtype):
-            bad_type(op, name, f"have dtype {compute_dtype(x.dtype)} for {x.dtype} input", str(tensor.dtype))
     if residual is not None:
         check_tensor(op, "residual", residual, ndim=4, like=x)
         if residual.shape != x.shape:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, overload
@@ -10,7 +9,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from ..backend import warn_if_slow
+from ..backend import select, warn_if_slow
 from ..native import C
 
 LIB = torch.library.Library("facemix_ops", "DEF")
@@ -39,7 +38,7 @@ def register(
 
     LIB.define(schema, tags=tuple(tags))
     LIB.impl(name, stand_in, "CompositeExplicitAutograd")
-    if os.environ.get("FACEMIX_BACKEND") != "reference":
+    if select(name, "cpu").backend == "native":
         LIB.impl(name, native, "CPU")
         if cuda is not None and name in C.cuda_ops.split():
             LIB.impl(name, cuda, "CUDA")
@@ -100,7 +99,7 @@ def key_args(coeffs: Tensor, order: Tensor) -> tuple[Tensor, Tensor, tuple[int, 
 def autocast(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
     """The arguments as PyTorch's own convolutions take them under autocast: in its dtype, float64 excepted."""
     device = x.device.type
-    if not torch.is_autocast_enabled(device):
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return (x, *others)
     dtype = torch.get_autocast_dtype(device)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..checks import bad_type, bad_value, is_int
+from ..keys import check_max_coeff
 from ..native import C
 from .library import LIB, REGISTERED
 
@@ -78,12 +79,7 @@ def sample_orthogonal(
         bad_type("sample_orthogonal", "groups and size", "be ints", f"{groups!r}, {size!r}")
     if groups < 0 or size < 1:
         bad_value("sample_orthogonal", "groups and size", "be at least 0 and 1", f"{groups}, {size}")
-    if max_coeff is not None and not isinstance(max_coeff, (int, float)):
-        bad_type("sample_orthogonal", "max_coeff", "be a number", type(max_coeff).__name__)
-    if max_coeff is not None and not size**-0.5 < max_coeff <= 1:
-        bad_value(
-            "sample_orthogonal", "max_coeff", f"be above 1/sqrt(S) = {size**-0.5:.3f} and at most 1", f"{max_coeff}"
-        )
+    check_max_coeff("sample_orthogonal", max_coeff, size)
     coeffs = torch.ops.facemix_ops.sample_orthogonal(groups, size, max_coeff or 1.0, _seed(generator))
     return coeffs if device is None else coeffs.to(device)
 

@@ -68,7 +68,8 @@ def winners(codes: Tensor, width: int, pool: list[int]) -> Tensor:
 
 def factors(codes: Tensor, pos: float, neg: float, dtype: torch.dtype) -> Tensor:
     """``neg`` where the activation's negative side was taken, else ``pos``."""
-    return torch.where(codes >= NEGATIVE, neg, pos).to(dtype)
+    choice = torch.tensor([pos, neg], dtype=dtype, device=codes.device)
+    return choice[(codes >= NEGATIVE).long()]
 
 
 def act_mix_jvp(z: Tensor, codes: Tensor, key: MixKey, pos: float, neg: float, pool: list[int]) -> Tensor:

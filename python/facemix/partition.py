@@ -78,9 +78,7 @@ def partition(model: nn.Module, pre: int | str = 1, post: int | str = 1) -> Part
         start += 1
     stop = nodes.index(_call_of(nodes, "post", last))
     if start + 1 >= stop:
-        raise ValueError(
-            f"partition: pre must end at least one layer before post begins, got {first!r} and {last!r}"
-        )
+        raise ValueError(f"partition: pre must end at least one layer before post begins, got {first!r} and {last!r}")
     return Parts(
         _subgraph(model, nodes[: start + 1], "EdgeFirst"),
         _subgraph(model, nodes[start + 1 : stop], "Cloud"),
@@ -91,9 +89,7 @@ def partition(model: nn.Module, pre: int | str = 1, post: int | str = 1) -> Part
 def _module_name(model: nn.Module, argument: str, value: int | str) -> str:
     if isinstance(value, str):
         if value not in dict(model.named_modules()) or not value:
-            raise ValueError(
-                f"partition: {argument} must name a module of {type(model).__name__}, got {value!r}"
-            )
+            raise ValueError(f"partition: {argument} must name a module of {type(model).__name__}, got {value!r}")
         return value
     blocks: tuple[str, ...] | None = getattr(model, f"{argument}_blocks", None)
     if blocks is None:
@@ -127,8 +123,7 @@ def _call_of(nodes: list[fx.Node], argument: str, name: str) -> fx.Node:
     calls = [node for node in nodes if node.op == "call_module" and node.target == name]
     if len(calls) != 1:
         raise ValueError(
-            f"partition: {argument} must name a module that is called once, got {name!r}, "
-            f"called {len(calls)} times"
+            f"partition: {argument} must name a module that is called once, got {name!r}, called {len(calls)} times"
         )
     return calls[0]
 
@@ -152,10 +147,11 @@ def _subgraph(model: nn.Module, nodes: list[fx.Node], name: str) -> fx.GraphModu
     copies: dict[fx.Node, fx.Node] = {}
     entering = {source for node in nodes for source in node.all_input_nodes if source not in inside}
     leaving = [node for node in nodes if any(user not in inside for user in node.users)]
-    if len(entering) > 1 or len(leaving) != 1:
+    enter = len(entering) + sum(node.op == "placeholder" for node in nodes)
+    if enter != 1 or len(leaving) != 1:
         raise ValueError(
-            f"partition: one tensor must cross each cut, got {len(entering)} into and "
-            f"{len(leaving)} out of {name}"
+            f"partition: one tensor must enter each part and one leave it, got {enter} that enter and "
+            f"{len(leaving)} that leave {name}"
         )
     for source in entering:
         copies[source] = graph.placeholder("x")

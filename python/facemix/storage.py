@@ -68,6 +68,4 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             config = json.loads((file.metadata() or {})[CONFIG_KEY])
             return {name: file.get_tensor(name) for name in file.keys()}, config  # noqa: SIM118 (not a dict)
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"load_tensors: {path} must be a safetensors file of facemix, got {error!r}"
-        ) from error
+        raise ValueError(f"load_tensors: {path} must be a safetensors file of facemix, got {error!r}") from error

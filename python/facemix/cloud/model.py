@@ -15,6 +15,8 @@ from facemix.wire import TensorSpec
 
 __all__ = ["INPUT_NAME", "OUTPUT_NAME", "CloudModel"]
 
+CONFIG_KEYS = ("name", "builder", "options", "pre", "post", "input_shape")
+
 INPUT_NAME, OUTPUT_NAME = "mixed_features", "mixed_outputs"
 
 
@@ -37,6 +39,10 @@ class CloudModel:
         tensors, config = load_tensors(path)
         if config.get("kind") != CLOUD_KIND:
             raise ValueError(f"CloudModel: {path} must be of kind {CLOUD_KIND!r}, got {config.get('kind')!r}")
+        if missing := [key for key in CONFIG_KEYS if key not in config]:
+            raise ValueError(
+                f"CloudModel: the config in {path} must have {', '.join(CONFIG_KEYS)}, got no {', '.join(missing)}"
+            )
         # On the meta device the whole network has shapes but no weights; the edge's layers vanish with it.
         with torch.device("meta"):
             whole = build(config["builder"], config["options"])
@@ -44,9 +50,7 @@ class CloudModel:
         try:
             self.module.load_state_dict(tensors, assign=True)
         except RuntimeError as error:  # PyTorch lists the names that are missing or too many
-            raise ValueError(
-                f"CloudModel: the weights in {path} must suit its config, got {error}"
-            ) from error
+            raise ValueError(f"CloudModel: the weights in {path} must suit its config, got {error}") from error
         self.module.eval().requires_grad_(False)
         self.name: str = config["name"]
         self.input = TensorSpec(INPUT_NAME, (-1, *config["input_shape"]))

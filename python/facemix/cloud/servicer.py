@@ -48,20 +48,14 @@ class Servicer(GRPCInferenceServiceServicer):
         """Whether the named model is the one that is served."""
         return pb.ModelReadyResponse(ready=self._serves(request.name, request.version))
 
-    async def ServerMetadata(
-        self, request: pb.ServerMetadataRequest, context: Context
-    ) -> pb.ServerMetadataResponse:
+    async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
         """Name and version of this program."""
         return pb.ServerMetadataResponse(name="facemix", version=facemix.__version__)
 
-    async def ModelMetadata(
-        self, request: pb.ModelMetadataRequest, context: Context
-    ) -> pb.ModelMetadataResponse:
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
         """Names and shapes of the model's tensors."""
         await self._require(request.name, request.version, context)
-        response = pb.ModelMetadataResponse(
-            name=self._model.name, versions=[MODEL_VERSION], platform="pytorch"
-        )
+        response = pb.ModelMetadataResponse(name=self._model.name, versions=[MODEL_VERSION], platform="pytorch")
         for specs, spec in ((response.inputs, self._model.input), (response.outputs, self._model.output)):
             specs.add(name=spec.name, datatype="FP32", shape=spec.shape)
         return response
@@ -87,9 +81,7 @@ class Servicer(GRPCInferenceServiceServicer):
         start = time.perf_counter_ns()
         outputs = self._model.run(features)
         elapsed = time.perf_counter_ns() - start
-        response = pb.ModelInferResponse(
-            model_name=self._model.name, model_version=MODEL_VERSION, id=request.id
-        )
+        response = pb.ModelInferResponse(model_name=self._model.name, model_version=MODEL_VERSION, id=request.id)
         response.parameters[COMPUTE_NS].int64_param = elapsed
         put_tensor(response, self._model.output.name, outputs, request.inputs[0].datatype)
         return response

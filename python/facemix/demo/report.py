@@ -39,9 +39,7 @@ def show(result: dict[str, Any]) -> None:
     console = Console(highlight=False)
     settings, baseline, mixed = result["settings"], result["baseline"], result["mixing_aware"]
     rounds = settings["rounds"]
-    accuracy = Table(
-        title=f"Accuracy on {result['test_images']} test faces, groups of {settings['group_size']}"
-    )
+    accuracy = Table(title=f"Accuracy on {result['test_images']} test faces, groups of {settings['group_size']}")
     accuracy.add_column("network")
     accuracy.add_column("without mixing", justify="right")
     accuracy.add_column(f"through the cloud, mixed\n(mean of {rounds}, lowest, highest)", justify="right")

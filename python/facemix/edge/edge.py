@@ -80,9 +80,7 @@ class Edge:
             CloudError: if the cloud does not answer as it should.
         """
         if images.ndim != 4 or images.shape[0] < 1:
-            raise ValueError(
-                f"classify: images must have shape [N, C, H, W] with N >= 1, got {list(images.shape)}"
-            )
+            raise ValueError(f"classify: images must have shape [N, C, H, W] with N >= 1, got {list(images.shape)}")
         start = time.perf_counter()
         batch, places = self._fill(images)
         with (

@@ -96,13 +96,9 @@ class CloudClient:
         response = self._call(self._stub.ModelInfer, request)
         try:
             # As many rows must come back as were sent.
-            outputs = get_tensor(
-                response, TensorSpec(self._output.name, (len(features), *self._output.shape[1:]))
-            )
+            outputs = get_tensor(response, TensorSpec(self._output.name, (len(features), *self._output.shape[1:])))
         except WireError as error:
-            raise CloudReplyError(
-                f"CloudClient: bad reply of {self._model} at {self._target}: {error}"
-            ) from error
+            raise CloudReplyError(f"CloudClient: bad reply of {self._model} at {self._target}: {error}") from error
         return Reply(
             outputs.astype(np.float32),
             request.ByteSize(),
@@ -130,7 +126,6 @@ class CloudClient:
             code, details = error.code(), error.details()
             if code in NO_ANSWER:
                 raise CloudUnreachable(
-                    f"CloudClient: no answer from {self._target} within {self._timeout:g} s "
-                    f"({code.name}): {details}"
+                    f"CloudClient: no answer from {self._target} within {self._timeout:g} s ({code.name}): {details}"
                 ) from error
             raise CloudRefused(f"CloudClient: {self._target} refused ({code.name}): {details}") from error

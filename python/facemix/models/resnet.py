@@ -23,9 +23,7 @@ STEM_WIDTH = 64
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions around a skip connection: [B, Cin, H, W] -> [B, Cout, H/stride, W/stride]."""
 
-    def __init__(
-        self, in_channels: int, channels: int, stride: int, activation: Callable[[], nn.Module]
-    ) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, activation: Callable[[], nn.Module]) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -46,9 +44,7 @@ class BasicBlock(nn.Module):
         return self.relu2(self.bn2(self.conv2(x)) + skip)
 
 
-def _stage(
-    in_channels: int, channels: int, stride: int, activations: list[Callable[[], nn.Module]]
-) -> nn.Sequential:
+def _stage(in_channels: int, channels: int, stride: int, activations: list[Callable[[], nn.Module]]) -> nn.Sequential:
     """A block for each of `activations`; the first one strides and widens."""
     return nn.Sequential(
         *(

@@ -44,24 +44,29 @@ def mixing_aware(
 def seeded_keys(model: nn.Module) -> Iterator[None]:
     """Within the block, a converted model draws the key of each forward from PyTorch's global generator.
 
+    A key is closed when the next one is drawn (its backward pass is over by then), and the last at the end.
     For training only, where it makes runs reproducible and the images are ours anyway: who knows the seed
-        knows the keys.
+    knows the keys.
     """
     key: fo.MixKey | None = None
 
     def draw(layer: fo.MixConv2d, args: tuple[Tensor], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         nonlocal key
+        close()
         key = fo.MixKey.sample(
             args[0].shape[0], layer.group_size, max_coeff=layer.max_coeff, generator=torch.default_generator
         )
         return args, {**kwargs, "key": key}
 
-    def reuse(
-        layer: fo.UnmixLinear, args: tuple[Tensor], kwargs: dict[str, Any]
-    ) -> tuple[Any, dict[str, Any]]:
+    def close() -> None:
+        if key is not None:
+            key.close()
+
+    def reuse(layer: fo.UnmixLinear, args: tuple[Tensor], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return args, {**kwargs, "key": key}
 
     with contextlib.ExitStack() as hooks:
+        hooks.callback(close)
         for layer in model.modules():
             if isinstance(layer, fo.MixConv2d | fo.UnmixLinear):
                 hook = draw if isinstance(layer, fo.MixConv2d) else reuse

@@ -27,8 +27,12 @@ def main() -> None:
     arguments = [f"--{kind}_out={ROOT}" for kind in ("python", "pyi", "grpc_python")]
     if protoc.main(["protoc", f"-I{ROOT}", *arguments, str(proto)]) != 0:
         raise SystemExit("generate: protoc failed")
-    service = HERE / "open_inference_pb2_grpc.py"
-    service.write_text("# mypy: ignore-errors\n" + service.read_text())
+    for name, comment in (
+        ("_pb2_grpc.py", "# mypy: ignore-errors\n"),
+        ("_pb2.pyi", "# ruff: noqa\n# fmt: off\n"),
+    ):
+        generated = HERE / f"open_inference{name}"
+        generated.write_text(comment + generated.read_text())
     module = HERE / "open_inference_pb2.py"
     text = module.read_text()
     shared, private = "_descriptor_pool.Default()", "_descriptor_pool.DescriptorPool()"
