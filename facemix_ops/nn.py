@@ -127,12 +127,21 @@ class MixConv2d(nn.Conv2d, _Mixer):
         self.norm, self.activation, self.pool = norm, activation, pool
 
     @classmethod
-    def from_conv(cls, conv: nn.Conv2d, *, group_size: int, max_coeff: float | None = None) -> Self:
+    def from_conv(
+        cls,
+        conv: nn.Conv2d,
+        *,
+        group_size: int,
+        norm: nn.Module | None = None,
+        activation: Any = None,
+        pool: Any = None,
+        max_coeff: float | None = None,
+    ) -> Self:
         """A layer that shares ``conv``'s parameters."""
         layer = cls(
             conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
             conv.groups, conv.bias is not None, conv.padding_mode, "meta", conv.weight.dtype,
-            group_size=group_size, max_coeff=max_coeff,
+            group_size=group_size, norm=norm, activation=activation, pool=pool, max_coeff=max_coeff,
         )  # fmt: skip
         layer.weight, layer.bias = conv.weight, conv.bias
         return layer.train(conv.training)

@@ -93,11 +93,12 @@ struct ConvMix {
 
     // Padded rows [h0, h0 + strip_rows) of image b, from the column -padding on.
     template <class E>
-    void fill_strip(T* strip, int64_t b, int64_t h0) const {
+    void fill_strip(T* image, int64_t b, int64_t h0) const {
         const E* x = static_cast<const E*>(a.x) + b * a.x_strides[0];
         const int64_t left = min64(a.padding[1], strip_width), right = min64(strip_width, a.padding[1] + a.W);
-        for (int64_t c = 0; c < a.C; ++c)
-            for (int64_t r = 0; r < strip_rows; ++r, strip += strip_width) {
+        for (int64_t r = 0; r < strip_rows; ++r)
+            for (int64_t c = 0; c < a.C; ++c) {
+                T* strip = image + (c * strip_rows + r) * strip_width;
                 const int64_t h = h0 + r;
                 if (h < 0 || h >= a.H) {
                     for (int64_t w = 0; w < strip_width; ++w) strip[w] = T(0);

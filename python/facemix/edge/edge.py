@@ -68,7 +68,7 @@ class Edge:
         decoys: Tensor | None = None,
         max_coeff: float | None = None,
     ) -> None:
-        self._first, self._last = first_half(parts.edge_first.eval()), last_half(parts.edge_last.eval())
+        self._first, self._last = first_half(parts.edge_first.eval(), group_size), last_half(parts.edge_last.eval())
         self._client, self._group_size, self._decoys, self._max_coeff = client, group_size, decoys, max_coeff
 
     def classify(self, images: Tensor) -> Answer:

@@ -4,60 +4,44 @@ not.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import facemix_ops as fo
 
 __all__ = ["first_half", "last_half"]
 
+# What a MixConv2d takes along, in this order.
+FUSABLE = (nn.BatchNorm2d, (nn.ReLU, nn.LeakyReLU, nn.PReLU), nn.MaxPool2d)
+
 Half = Callable[[Tensor, fo.MixKey], Tensor]
 
 
-def first_half(module: fx.GraphModule) -> Half:
+def first_half(module: fx.GraphModule, group_size: int) -> Half:
     """Return a function (images [B, ...], key) -> mixed and shuffled features [B, ...].
 
-    A convolution, with the batch norm, activation and max-pool that may follow, becomes one `conv_mix`: no
+    A convolution, with the batch norm, activation and max-pool that may follow, becomes one `MixConv2d`: no
     un-mixed feature map is ever written to memory. Anything deeper runs as it is, and `group_mix` comes after
     it.
 
     Args:
         module: `partition(...).edge_first`, in eval mode.
+        group_size: images in a group.
     """
     layers = _chain(module)
-    conv = layers.pop(0) if layers else None
-    if not isinstance(conv, nn.Conv2d) or conv.groups != 1 or conv.padding_mode != "zeros":
-        return lambda images, key: fo.group_mix(module(images), key)
-    activation: object = None
-    pool: object = None
-    if layers and isinstance(norm := layers[0], nn.BatchNorm2d) and norm.running_mean is not None:
-        conv = fuse_conv_bn_eval(conv, norm)
-        del layers[0]
-    if layers and (activation := _activation(layers[0])) is not None:
-        del layers[0]
-    if layers and (pool := _pool(layers[0])) is not None:
-        del layers[0]
-    if layers:
-        return lambda images, key: fo.group_mix(module(images), key)
-
-    weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
-
-    def fused(images: Tensor, key: fo.MixKey) -> Tensor:
-        return fo.conv_mix(
-            images,
-            weight,
-            bias,
-            key,
-            stride=conv.stride,
-            padding=conv.padding,
-            dilation=conv.dilation,
-            activation=activation,
-            pool=pool,
-        )
-
-    return fused
+    if layers and isinstance(conv := layers[0], nn.Conv2d):
+        rest = layers[1:]
+        found = [rest.pop(0) if rest and isinstance(rest[0], kinds) else None for kinds in FUSABLE]
+        if not rest:
+            norm, activation, pool = found
+            # The layer refuses what its kernel cannot do, such as a PReLU with a slope for each channel.
+            with contextlib.suppress(TypeError, ValueError):
+                return fo.MixConv2d.from_conv(
+                    conv, group_size=group_size, norm=norm, activation=activation, pool=pool
+                ).eval()
+    return lambda images, key: fo.group_mix(module(images), key)
 
 
 def last_half(module: fx.GraphModule) -> Half:
@@ -68,8 +52,7 @@ def last_half(module: fx.GraphModule) -> Half:
     """
     layers = _chain(module)
     if len(layers) == 1 and isinstance(linear := layers[0], nn.Linear):
-        weight, bias = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
-        return lambda outputs, key: fo.unmix_linear(outputs, key, weight, bias)
+        return fo.UnmixLinear.from_linear(linear)
     return lambda outputs, key: module(fo.group_unmix(outputs, key))
 
 
@@ -79,23 +62,3 @@ def _chain(module: fx.GraphModule) -> list[nn.Module]:
     if any(node.op != "call_module" or len(node.users) != 1 for node in nodes):
         return []
     return [module.get_submodule(str(node.target)) for node in nodes]
-
-
-def _activation(layer: nn.Module) -> object:
-    """Return `layer` as `conv_mix` takes it, or None if it does not."""
-    if isinstance(layer, nn.ReLU):
-        return "relu"
-    if isinstance(layer, nn.LeakyReLU):
-        return ("leaky_relu", layer.negative_slope)
-    if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
-        return ("prelu", layer.weight.detach())
-    return None
-
-
-def _pool(layer: nn.Module) -> object:
-    """Return `layer` as `conv_mix` takes it, or None if it does not."""
-    if not isinstance(layer, nn.MaxPool2d) or layer.ceil_mode or layer.return_indices:
-        return None
-    if layer.dilation not in (1, (1, 1)):
-        return None
-    return (layer.kernel_size, layer.stride, layer.padding)
