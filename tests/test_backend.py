@@ -1,0 +1,131 @@
+"""Which implementation runs: chosen by the environment, explained, and never slow in silence."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from cases import key_for
+from processes import error_of, output_of
+from tolerances import assert_near
+
+import facemix_ops
+from facemix_ops import backend
+from facemix_ops.native import C
+
+# Every op with fixed inputs, out= included; kernels that must not run are replaced by a trap.
+PROGRAM = """
+import sys, torch, facemix_ops
+from facemix_ops.native import C
+ran = []
+for name in ("conv_mix", "act_mix", "act_mix_jvp", "act_mix_vjp", "group_mix", "unmix_linear"):
+    setattr(C, name, lambda *a, f=getattr(C, name), n=name: (ran.append(n), f(*a))[1])
+torch.manual_seed(0)
+def randn(*s): return torch.randn(*s, dtype=torch.float64)
+key = facemix_ops.MixKey.sample(8, 4, generator=torch.Generator().manual_seed(0))
+empty = facemix_ops.MixKey.sample(0, 4)
+x, w, v = randn(8, 3, 9, 8), randn(5, 3, 3, 3), randn(6, 8)
+last = x.contiguous(memory_format=torch.channels_last)
+calls = [
+    lambda x, key, **k: facemix_ops.conv_mix(x, w, None, key, padding=1, activation="relu", pool=(3, 2, 1), **k),
+    lambda x, key, **k: facemix_ops.act_mix(x, key, scale=w[0, :, 0, 0], activation="leaky_relu", pool=2, **k),
+    lambda x, key, **k: facemix_ops.group_mix(x, key, **k),
+    lambda x, key, **k: facemix_ops.group_unmix(x, key, **k),
+    lambda x, key, **k: facemix_ops.unmix_linear(x, key, v, **k),
+]
+results = []
+for call in calls:
+    for image in (x, last):
+        y = call(image, key)
+        image = image.clone().requires_grad_()
+        (g,) = torch.autograd.grad(call(image, key).square().sum(), image, create_graph=True)
+        (h,) = torch.autograd.grad(g.square().sum(), image)
+        results += [y, call(x if image.is_contiguous() else last, key, out=torch.empty_like(y)), g.detach(), h]
+    results.append(call(x[:0], empty))
+layouts = [r.stride() for r in results]
+print(facemix_ops.explain("conv_mix", x), sorted(set(ran)), sep="|")
+torch.save((results, layouts), sys.argv[1] if len(sys.argv) > 1 else "results.pt")
+"""
+
+
+def test_reference_backend(tmp_path: Path) -> None:
+    """FACEMIX_BACKEND=reference gives the same values and layouts, derivatives and out= too, and runs no kernel."""
+    (tmp_path / "native").mkdir()
+    said, ran = output_of(PROGRAM, tmp_path / "native", FACEMIX_BACKEND="native").strip().split("|")
+    assert said == f"conv_mix on cpu: native (CPU kernels, {C.capability()})"
+    assert "conv_mix" in ran
+    assert "act_mix_vjp" in ran
+    said, ran = output_of(PROGRAM, tmp_path, FACEMIX_BACKEND="reference").strip().split("|")
+    assert said == "conv_mix on cpu: reference (FACEMIX_BACKEND=reference)"
+    assert ran == "[]"
+    (native, layouts), (plain, others) = (torch.load(p / "results.pt") for p in (tmp_path / "native", tmp_path))
+    assert layouts == others
+    for a, b in zip(native, plain, strict=True):
+        assert_near(a, b)
+
+
+def test_wrong_backend(tmp_path: Path) -> None:
+    code = "import torch, facemix_ops as f; f.group_mix(torch.zeros(8, 3), f.MixKey.sample(8, 4))"
+    message = error_of(code, tmp_path, FACEMIX_BACKEND="fast")
+    assert message == "ValueError: FACEMIX_BACKEND must be one of native, reference, got 'fast'"
+
+
+@pytest.mark.parametrize("capability", C.available_capabilities())
+def test_capability(tmp_path: Path, capability: str) -> None:
+    code = 'import torch, facemix_ops; print(facemix_ops.explain("act_mix", torch.zeros(1)))'
+    assert output_of(code, tmp_path, FACEMIX_CPU_CAPABILITY=capability) == (
+        f"act_mix on cpu: native (CPU kernels, {capability})\n"
+    )
+
+
+def test_wrong_capability(tmp_path: Path) -> None:
+    message = error_of("import facemix_ops.native", tmp_path, FACEMIX_CPU_CAPABILITY="sse9")
+    assert message.startswith("ValueError: FACEMIX_CPU_CAPABILITY: capability must be one of baseline")
+    assert message.endswith("got sse9")
+
+
+def test_explain() -> None:
+    assert facemix_ops.explain("group_mix", torch.zeros(1)).startswith("group_mix on cpu: native (CPU kernels, ")
+    meta = facemix_ops.explain("group_mix", torch.zeros(1, device="meta"))
+    assert meta == "group_mix on meta: reference (no native kernel for meta tensors in this version)"
+
+
+def test_native_is_an_error_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEMIX_BACKEND", "native")
+    with pytest.raises(RuntimeError, match=r"^group_mix: FACEMIX_BACKEND=native, but there is no native"):
+        backend.select("group_mix", "xpu")
+    assert backend.select("group_mix", "cpu").backend == "native"
+
+
+def test_slow_path_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for an op and a device, and it says what to do."""
+    monkeypatch.setattr(backend, "_warned", set())
+    with pytest.warns(
+        UserWarning, match=r"^group_mix: no native kernel for xpu tensors .* Move the edge half to the CPU"
+    ):
+        backend.warn_if_slow("group_mix", "xpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backend.warn_if_slow("group_mix", "xpu")
+        backend.warn_if_slow("group_mix", "cpu")
+    with pytest.warns(UserWarning, match=r"^act_mix"):
+        backend.warn_if_slow("act_mix", "xpu")
+
+
+def test_meta_tensors() -> None:
+    """Shapes, dtypes and layouts without data, as the kernels give them."""
+    key = key_for(4, 2)
+    there = key.to("meta")
+    x, w = torch.randn(4, 3, 7, 8).contiguous(memory_format=torch.channels_last), torch.randn(2, 3, 3, 3)
+    for call in (
+        lambda x, w, key: facemix_ops.conv_mix(x, w, None, key, padding="same", pool=2, out_dtype=torch.float16),
+        lambda x, w, key: facemix_ops.act_mix(x, key, pool=(3, 2, 1)),
+        lambda x, w, key: facemix_ops.group_mix(x, key),
+        lambda x, w, key: facemix_ops.group_unmix(x, key),
+        lambda x, w, key: facemix_ops.unmix_linear(x, key, w.flatten()[:16].view(2, 8)),
+    ):
+        real, meta = call(x, w, key), call(x.to("meta"), w.to("meta"), there)
+        assert meta.device.type == "meta"
+        assert (meta.shape, meta.dtype, meta.stride()) == (real.shape, real.dtype, real.stride())

@@ -1,0 +1,198 @@
+"""convert: what it finds, what stays equal, what trains."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+
+import pytest
+import torch
+from cases import key_for
+from models import AlexLike, Resnet, Vgg, linear_behind
+from tolerances import assert_near
+from torch import Tensor, nn
+
+from facemix_ops import MixConv2d, UnmixLinear, convert, group_unmix
+
+STEMS: dict[str, Callable[[], list[nn.Module]]] = {
+    "conv": list,
+    "bn": lambda: [nn.BatchNorm2d(6)],
+    "relu": lambda: [nn.ReLU()],
+    "bn_relu": lambda: [nn.BatchNorm2d(6), nn.ReLU(inplace=True)],
+    "bn_relu_pool": lambda: [nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(3, 2, 1)],
+    "bn_pool": lambda: [nn.BatchNorm2d(6, affine=False), nn.MaxPool2d(2)],
+    "leaky": lambda: [nn.LeakyReLU(0.3)],
+    "prelu_pool": lambda: [nn.PReLU(), nn.MaxPool2d((2, 3), (2, 1))],
+    "identities": lambda: [nn.Identity(), nn.BatchNorm2d(6), nn.Identity(), nn.ReLU(), nn.Identity()],
+    "nested": lambda: [nn.Sequential(nn.BatchNorm2d(6), nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)))],
+    "average": lambda: [nn.ReLU(), nn.AvgPool2d(2)],
+}
+
+
+def settled(model: nn.Module, channels: int = 3) -> nn.Module:
+    """In float64, its running statistics no longer the initial ones."""
+    model.double().train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(torch.randn(8, channels, 20, 20, dtype=torch.float64) * 2 + 0.5)
+    return model
+
+
+def images(batch: int = 8) -> Tensor:
+    return torch.randn(batch, 3, 20, 20, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_equal_to_the_plain_model(stem: str) -> None:
+    """Where the cloud's part is linear and without biases, mixing changes nothing: in eval, and in training with all
+    gradients and running statistics."""
+    plain = settled(linear_behind(*STEMS[stem]()))
+    mixing = convert(copy.deepcopy(plain), first="stem.0", last="fc", group_size=4)
+    for training in (False, True):
+        plain.train(training)
+        mixing.train(training)
+        x = images()
+        result, expected = mixing(x), plain(x)
+        assert_near(result, expected)
+        names = [n for n, _ in plain.named_parameters()]
+        assert names == [n for n, _ in mixing.named_parameters()]
+        ours = torch.autograd.grad(result.square().sum(), list(mixing.parameters()))
+        theirs = torch.autograd.grad(expected.square().sum(), list(plain.parameters()))
+        assert_near(torch.cat([g.flatten() for g in ours]), torch.cat([g.flatten() for g in theirs]))
+    for (name, a), (other, b) in zip(mixing.state_dict().items(), plain.state_dict().items(), strict=True):
+        assert name == other
+        assert_near(a.double(), b.double())
+
+
+def test_resnet() -> None:
+    """What followed the stem's convolution is absorbed, in place; the names stay."""
+    model = settled(Resnet())
+    bn, names = model.bn1, list(model.state_dict())
+    assert convert(model, group_size=4, max_coeff=0.9) is model
+    assert type(model.conv1) is MixConv2d
+    assert type(model.fc) is UnmixLinear
+    assert (model.conv1.group_size, model.conv1.max_coeff) == (4, 0.9)
+    assert model.conv1.norm is model.bn1 is bn
+    assert model.conv1.activation is model.relu
+    assert model.conv1.pool is model.maxpool
+    assert model.conv1.slot is model.fc.slot
+    assert list(model.state_dict()) == names
+    assert [n for n, _ in model.named_parameters()] == [n for n, _ in Resnet().named_parameters()]
+    z = torch.randn(4, 8, 5, 5)
+    assert model.maxpool(model.relu(model.bn1(z))) is z
+    assert model(images()).shape == (8, 10)
+    with pytest.raises(ValueError, match="MixConv2d: x must have a batch that is a multiple of"):
+        model(images(6))
+
+
+def test_resnet_stem_values() -> None:
+    """The stem gives the mix of the plain stem, and its statistics are updated once a forward."""
+    plain = settled(Resnet())
+    mixing = convert(copy.deepcopy(plain), group_size=4)
+    key = key_for(8, 4)
+    for training in (True, False):
+        x = images()
+        plain.train(training)
+        mixing.train(training)
+        expected = plain.maxpool(plain.relu(plain.bn1(plain.conv1(x))))
+        assert_near(group_unmix(mixing.conv1(x, key), key), expected)
+    assert mixing.bn1.num_batches_tracked == plain.bn1.num_batches_tracked == 4
+    assert_near(mixing.bn1.running_var, plain.bn1.running_var)
+
+
+def test_vgg() -> None:
+    model = settled(Vgg())
+    convert(model, first="features.0", last="classifier.4", group_size=2)
+    assert type(model.features[0]) is MixConv2d
+    assert model.features[0].norm is model.features[1]
+    assert model.features[0].activation is model.features[2]
+    assert model.features[0].pool is None
+    assert type(model.classifier[4]) is UnmixLinear
+    assert list(model.state_dict()) == list(Vgg().state_dict())
+    model(images(6)).sum().backward()
+
+
+def test_plain_sequential() -> None:
+    """The model itself may be the container."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 18 * 18, 2, bias=False)).double()
+    plain = copy.deepcopy(model)
+    convert(model, first="0", last="3", group_size=4)
+    x = images()
+    assert_near(model(x), plain(x))
+    assert [type(m).__name__ for m in model][::3] == ["MixConv2d", "UnmixLinear"]
+
+
+def test_residual_inline_behind_the_stem() -> None:
+    """Mixed rows may take two ways through the cloud's part."""
+    model = AlexLike("residual").double()
+    plain = copy.deepcopy(model)
+    x = images()
+    assert_near(convert(model, group_size=4)(x), plain(x))
+
+
+def test_state_dicts_fit_both_ways() -> None:
+    plain, other = settled(Resnet()), settled(Resnet())
+    mixing = convert(settled(Resnet()), group_size=4)
+    file = io.BytesIO()
+    torch.save(plain.state_dict(), file)
+    file.seek(0)
+    mixing.load_state_dict(torch.load(file, weights_only=True))
+    other.load_state_dict(mixing.state_dict())
+    for name, value in plain.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value)
+    x = images(4)
+    torch.testing.assert_close(other.eval()(x), plain.eval()(x))
+
+
+def test_optimiser_built_before_still_trains() -> None:
+    """Parameters are the same objects, and one step is the plain model's step."""
+    mixing = settled(linear_behind(nn.BatchNorm2d(6), nn.PReLU(), nn.MaxPool2d(2)))
+    plain = copy.deepcopy(mixing)
+    before = dict(mixing.named_parameters())
+    optimisers = [torch.optim.SGD(m.parameters(), 0.01, momentum=0.9) for m in (mixing, plain)]
+    convert(mixing, first="stem.0", group_size=4)
+    assert all(p is before[n] for n, p in mixing.named_parameters())
+    for _ in range(3):
+        x = images()
+        for model, optimiser in zip((mixing, plain), optimisers, strict=True):
+            optimiser.zero_grad()
+            model(x).square().mean().backward()
+            optimiser.step()
+    for a, b in zip(mixing.parameters(), plain.parameters(), strict=True):
+        assert_near(a.detach(), b.detach())
+
+
+@pytest.mark.parametrize("change", [
+    lambda m: m.float(), lambda m: m.to(torch.bfloat16), lambda m: m.half().double(), copy.deepcopy,
+    lambda m: m.to(memory_format=torch.channels_last), lambda m: m.eval().train().eval(),
+    lambda m: torch.load(_saved(m), weights_only=False), lambda m: m.requires_grad_(False),
+], ids=["float", "bfloat16", "half_double", "deepcopy", "channels_last", "modes", "save", "frozen"])  # fmt: skip
+def test_changes_after_conversion(change: Callable[[nn.Module], nn.Module]) -> None:
+    """A converted model goes through what a plain one goes through."""
+    plain = settled(linear_behind(nn.BatchNorm2d(6), nn.PReLU(), nn.MaxPool2d(2))).eval()
+    mixing = change(convert(copy.deepcopy(plain), first="stem.0", group_size=4)).eval()
+    low = change(plain) if change is not copy.deepcopy else plain
+    dtype = mixing.fc.weight.dtype
+    assert mixing.stem[0].norm is mixing.stem[1]
+    assert mixing.stem[0].slot is mixing.fc.slot
+    x = images().to(dtype)
+    exact = copy.deepcopy(low).double().eval()
+    assert_near(mixing(x).detach(), exact(x.double()).detach(), low.eval()(x).detach())
+
+
+def _saved(model: nn.Module) -> io.BytesIO:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return file
+
+
+def test_two_converted_models_interleave() -> None:
+    """convert pairs its layers: another model's forward in between does no harm."""
+    a, b = (convert(settled(linear_behind(nn.ReLU())), first="stem.0", group_size=4).eval() for _ in range(2))
+    x = images()
+    expected = a(x)
+    y = a.middle(a.stem(x)).mean((2, 3))
+    b(x)
+    assert_near(a.fc(y), expected)

@@ -1,0 +1,154 @@
+"""convert: what it cannot convert, it names and leaves as it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from models import AlexLike, Block, NormAct, Resnet
+from torch import nn
+
+from facemix_ops import convert
+
+KINDS = {
+    "functional": "relu",
+    "method": "relu_",
+    "functional_pool": "max_pool2d|relu",
+    "clamp": "clamp",
+    "maximum": "maximum",
+    "product": "mul",
+    "softmax": "softmax",
+    "dropout_relu": "relu",
+    "bn_after_relu": "bn",
+    "pool_then_relu": "relu",
+    "relu_twice": "relu",
+    "conv_twice": "conv1",
+    "skip": "conv1|relu",
+    "bypass": "x",
+    "input_out": "x",
+    "side_output": "fc",
+}
+MODULES = [
+    nn.ReLU6(), nn.GELU(), nn.SiLU(), nn.Sigmoid(), nn.Tanh(), nn.ELU(), nn.Hardtanh(), nn.Softmax(1), nn.PReLU(4),
+    nn.MaxPool2d(2, ceil_mode=True), nn.MaxPool2d(2, dilation=2), nn.MaxPool2d(12), nn.AdaptiveMaxPool2d(2),
+    nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.LocalResponseNorm(3), nn.LPPool2d(2, 2),
+]  # fmt: skip
+
+
+def snapshot(model: nn.Module) -> list[Any]:
+    """Everything that convert might change: the modules, their classes, their parameters, their attributes."""
+    return [
+        (name, module, type(module), sorted(vars(module)), [id(p) for p in module.parameters(recurse=False)])
+        for name, module in model.named_modules(remove_duplicate=False)
+    ]
+
+
+def refused(model: nn.Module, names: str, error: type[Exception] = ValueError, **kwargs: Any) -> str:
+    """Conversion fails, the message names one of ``names``, and the model is as it was."""
+    before = snapshot(model)
+    with pytest.raises(error, match=r"^convert: ") as caught:
+        convert(model, group_size=4, **kwargs)
+    message = str(caught.value)
+    assert any(f"{name!r}" in message or f" {name}" in message for name in names.split("|")), message
+    assert snapshot(model) == before
+    return message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_forward_passes(kind: str) -> None:
+    refused(AlexLike(kind), KINDS[kind])
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("kind", ["extra", "relu_extra"])
+def test_modules(module: nn.Module, kind: str) -> None:
+    """Behind the convolution, and behind its activation."""
+    refused(AlexLike(kind, module), "extra")
+
+
+def test_modules_inside_containers() -> None:
+    """A Sequential or a block of the user's own hides nothing."""
+    refused(AlexLike("extra", nn.BatchNorm2d(4), nn.ReLU6()), "extra.1")
+    refused(AlexLike("relu_extra", nn.LocalResponseNorm(3), nn.MaxPool2d(2)), "extra.0")
+    refused(AlexLike("relu_extra", nn.Dropout(0.5), nn.MaxPool2d(2)), "extra.0")
+
+
+def test_custom_block_that_begins_with_a_norm() -> None:
+    """It is either fused as if it were written out, or refused; never left behind the mix."""
+    model = AlexLike("extra", NormAct(4)).eval()
+    x = torch.randn(8, 3, 6, 6)
+    expected = model(x)
+    try:
+        convert(model, group_size=4)
+    except ValueError as error:
+        assert "extra" in str(error)  # noqa: PT017
+    else:
+        torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_activation_shared_with_a_block_further_on() -> None:
+    """Absorbing it would take it from the block as well."""
+    model = Resnet()
+    model.layer1[1] = Block(8, 2, relu=model.relu)
+    refused(model, "relu")
+
+
+def test_untraceable_forward() -> None:
+    message = refused(AlexLike("branches"), "AlexLike.forward")
+    assert "MixConv2d" in message
+
+
+def test_converting_twice() -> None:
+    model = convert(Resnet(), group_size=4)
+    refused(model, "conv1")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "names"),
+    [
+        ({"first": "conv"}, "conv1"),
+        ({"first": ""}, "conv1"),
+        ({"first": "layer1.0.conv3"}, "layer1.0.conv1"),
+        ({"last": "head"}, "fc"),
+    ],
+)
+def test_unknown_names_list_candidates(kwargs: dict[str, str], names: str) -> None:
+    message = refused(Resnet(), names, **kwargs)
+    assert repr(next(iter(kwargs.values()))) in message
+
+
+@pytest.mark.parametrize(
+    ("error", "kwargs", "names"),
+    [
+        (ValueError, {"first": "bn1"}, "bn1"),
+        (ValueError, {"first": "fc"}, "fc"),
+        (ValueError, {"last": "conv1"}, "conv1"),
+        (TypeError, {"first": 0}, "first"),
+        (TypeError, {"last": None}, "last"),
+        (TypeError, {"max_coeff": "0.6"}, "max_coeff"),
+        (ValueError, {"max_coeff": 0.2}, "max_coeff"),
+    ],
+)
+def test_arguments(error: type[Exception], kwargs: dict[str, Any], names: str) -> None:
+    refused(Resnet(), names, error, **kwargs)
+
+
+@pytest.mark.parametrize(("error", "size"), [(TypeError, "8"), (TypeError, 8.0), (ValueError, 1), (ValueError, 65)])
+def test_group_size(error: type[Exception], size: Any) -> None:
+    model = Resnet()
+    before = snapshot(model)
+    with pytest.raises(error, match=r"^convert: group_size must be"):
+        convert(model, group_size=size)
+    assert snapshot(model) == before
+
+
+def test_not_a_module() -> None:
+    with pytest.raises(TypeError, match=r"^convert: model must be an nn.Module, got str"):
+        convert("resnet18")  # type: ignore[type-var]
+
+
+def test_last_before_first() -> None:
+    model = nn.Sequential(nn.Linear(5, 5), nn.Conv2d(3, 4, 3))
+    with pytest.raises(ValueError, match=r"^convert: cannot convert '0': it does not come after the first convolution"):
+        convert(model, first="1", last="0")

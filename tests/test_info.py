@@ -1,0 +1,43 @@
+"""python -m facemix_ops.info."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from processes import output_of
+
+import facemix_ops
+from facemix_ops.info import collect
+from facemix_ops.native import C
+
+
+def test_prints_the_table(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "facemix_ops.info"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    rows = collect()
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(rows)
+    for line, (name, value) in zip(lines, rows.items(), strict=True):
+        assert line.split("  ")[0] == name
+        assert line.endswith(f"  {value}")
+
+
+def test_contents() -> None:
+    rows = collect()
+    assert rows["facemix"] == facemix_ops.__version__
+    assert rows["torch"] == torch.__version__
+    assert rows["cpu capability"] == C.capability()
+    assert rows["instruction sets, compiled"].split() == C.compiled_capabilities()
+    assert rows["instruction sets, compiled"].split()[0] == "baseline"
+    assert rows["cpu capability"] == C.available_capabilities()[-1]
+    assert rows["cuda architectures"]
+
+
+def test_follows_the_override(tmp_path: Path) -> None:
+    code = 'from facemix_ops.info import collect; print(collect()["cpu capability"])'
+    assert output_of(code, tmp_path, FACEMIX_CPU_CAPABILITY="baseline") == "baseline\n"
