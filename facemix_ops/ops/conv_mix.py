@@ -16,15 +16,8 @@ from ..checks import as_pair, bad_value, check_key, check_out, check_tensor
 from ..keys import MixKey
 from ..native import C
 from ..spec import Activation, needs_codes, parse_activation, parse_pool, pooled_size
-from .act_mix import (
-    IDENTITY_POOL,
-    check_wire_dtype,
-    grad_preactivation,
-    grad_slope,
-    mix_reference,
-    results,
-    slope_of,
-)
+from .act_mix import check_wire_dtype, mix_reference, results
+from .act_mix_linear import IDENTITY_POOL, grad_preactivation, grad_slope, slope_of
 from .library import (
     DTYPE_CODE,
     address,

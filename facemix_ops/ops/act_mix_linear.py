@@ -1,0 +1,145 @@
+"""The linearisation of act_mix at the recorded codes, and its adjoint: the derivatives of act_mix and conv_mix.
+
+A code says, for one pooled value, which element won its window and which side of the activation it was on. With
+f = neg where that was the negative side, else pos:
+
+    act_mix_jvp  y = mix(f * z[winner])
+    act_mix_vjp  z[winner] += f * unmix(y)         its adjoint: un-mix, un-pool and mask in one pass
+
+The two are each other's backward, so that gradients of any order need nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import reference
+from ..keys import MixKey
+from ..native import C
+from ..spec import NONE, RELU, needs_codes
+from .library import DTYPE_CODE, empty_image, is_channels_last, key_args, register, register_autograd
+
+IDENTITY_POOL = (1, 1, 1, 1, 0, 0)
+
+
+def slope_of(kind: int, slope: float, weight: Tensor | None) -> float:
+    """The activation's negative slope as a number."""
+    if kind == NONE:
+        return 1.0
+    if kind == RELU:
+        return 0.0
+    return slope if weight is None else float(weight)
+
+
+def _linear(kernel: Any, z: Tensor, y: Tensor, codes: Tensor, key: tuple[Tensor, Tensor], pos: float, neg: float,
+            pool: list[int]) -> None:  # fmt: skip
+    coeffs, order, shape = key_args(*key)
+    kernel(
+        z.data_ptr(), y.data_ptr(), codes.data_ptr(), DTYPE_CODE[z.dtype], tuple(z.shape[1:]), tuple(y.shape[2:]),
+        pos, neg, tuple(pool or IDENTITY_POOL), coeffs.data_ptr(), order.data_ptr(), shape,
+        is_channels_last(codes), torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def _as_codes(t: Tensor, codes: Tensor) -> Tensor:
+    return t.contiguous(memory_format=torch.channels_last if is_channels_last(codes) else torch.contiguous_format)
+
+
+def _jvp_native(z: Tensor, codes: Tensor, coeffs: Tensor, order: Tensor, pos: float, neg: float,
+                pool: list[int]) -> Tensor:  # fmt: skip
+    y = _jvp_fake(z, codes, coeffs, order, pos, neg, pool)
+    _linear(C.act_mix_jvp, _as_codes(z, codes), y, codes, (coeffs, order), pos, neg, pool)
+    return y
+
+
+def _jvp_reference(z: Tensor, codes: Tensor, coeffs: Tensor, order: Tensor, pos: float, neg: float,
+                   pool: list[int]) -> Tensor:  # fmt: skip
+    y = reference.act_mix_jvp(z, codes, MixKey._wrap(coeffs, order), pos, neg, pool)
+    return _jvp_fake(z, codes, coeffs, order, pos, neg, pool).copy_(y)
+
+
+def _jvp_fake(z: Tensor, codes: Tensor, coeffs: Tensor, order: Tensor, pos: float, neg: float,
+              pool: list[int]) -> Tensor:  # fmt: skip
+    return torch.empty_like(codes, dtype=z.dtype)
+
+
+def _jvp_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    z, codes, coeffs, order, *ctx.rest = inputs
+    ctx.save_for_backward(codes, coeffs, order)
+    ctx.size = z.shape[2:]
+
+
+def _jvp_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return torch.ops.facemix_ops.act_mix_vjp(grad, *ctx.saved_tensors, *ctx.size, *ctx.rest), *[None] * 6
+
+
+def _vjp_native(y: Tensor, codes: Tensor, coeffs: Tensor, order: Tensor, height: int, width: int, pos: float,
+                neg: float, pool: list[int]) -> Tensor:  # fmt: skip
+    z = _vjp_fake(y, codes, coeffs, order, height, width, pos, neg, pool)
+    _linear(C.act_mix_vjp, z, _as_codes(y, codes), codes, (coeffs, order), pos, neg, pool)
+    return z
+
+
+def _vjp_reference(y: Tensor, codes: Tensor, coeffs: Tensor, order: Tensor, height: int, width: int, pos: float,
+                   neg: float, pool: list[int]) -> Tensor:  # fmt: skip
+    z = reference.act_mix_vjp(y, codes, MixKey._wrap(coeffs, order), height, width, pos, neg, pool)
+    return _vjp_fake(y, codes, coeffs, order, height, width, pos, neg, pool).copy_(z)
+
+
+def _vjp_fake(y: Tensor, codes: Tensor, coeffs: Tensor, order: Tensor, height: int, width: int, pos: float,
+              neg: float, pool: list[int]) -> Tensor:  # fmt: skip
+    return empty_image(codes, (*codes.shape[:2], height, width), y.dtype)
+
+
+def _vjp_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, codes, coeffs, order, _, _, *ctx.rest = inputs
+    ctx.save_for_backward(codes, coeffs, order)
+
+
+def _vjp_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return torch.ops.facemix_ops.act_mix_jvp(grad, *ctx.saved_tensors, *ctx.rest), *[None] * 8
+
+
+register(
+    "act_mix_jvp(Tensor z, Tensor codes, Tensor coeffs, Tensor order, float pos, float neg, int[] pool) -> Tensor",
+    native=_jvp_native,
+    reference=_jvp_reference,
+    fake=_jvp_fake,
+)
+register_autograd("act_mix_jvp", _jvp_backward, _jvp_setup)
+register(
+    "act_mix_vjp(Tensor y, Tensor codes, Tensor coeffs, Tensor order, SymInt height, SymInt width, float pos, "
+    "float neg, int[] pool) -> Tensor",
+    native=_vjp_native,
+    reference=_vjp_reference,
+    fake=_vjp_fake,
+)
+register_autograd("act_mix_vjp", _vjp_backward, _vjp_setup)
+
+
+def grad_preactivation(
+    grad: Tensor, z: Tensor | torch.Size, codes: Tensor, key: tuple[Tensor, Tensor], kind: int, slope: float,
+    weight: Tensor | None, pool: list[int], dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
+    """The gradient with respect to z [B, C, H, W] (or of that size), in ``dtype``, of y = mix(maxpool(act(z)))."""
+    height, width = z[-2:] if isinstance(z, torch.Size) else z.shape[-2:]
+    grad = grad.to(dtype)
+    if not needs_codes(kind, pool):
+        return torch.ops.facemix_ops.group_unmix(grad, *key)
+    if weight is not None and weight.requires_grad:
+        # Linear in the trained slope: two halves, so that second derivatives see it.
+        vjp = torch.ops.facemix_ops.act_mix_vjp
+        positive = vjp(grad, codes, *key, height, width, 1.0, 0.0, pool)
+        return positive + weight.to(dtype) * vjp(grad, codes, *key, height, width, 0.0, 1.0, pool)
+    neg = slope_of(kind, slope, weight)
+    return torch.ops.facemix_ops.act_mix_vjp(grad, codes, *key, height, width, 1.0, neg, pool)
+
+
+def grad_slope(grad: Tensor, z: Tensor, codes: Tensor, key: tuple[Tensor, Tensor], weight: Tensor,
+               pool: list[int]) -> Tensor:  # fmt: skip
+    """The gradient with respect to a trained slope: <grad, mix of the z that it was applied to>."""
+    taken = torch.ops.facemix_ops.act_mix_jvp(z, codes, *key, 0.0, 1.0, pool)
+    return (grad.to(taken.dtype) * taken).sum().to(weight.dtype).reshape(weight.shape)
