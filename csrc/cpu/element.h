@@ -9,7 +9,11 @@ namespace {
 struct Bf16 {
     uint16_t bits;
 };
+#if defined(__aarch64__)
+typedef __fp16 F16;  // GCC 12 has _Float16 on x86 only
+#else
 typedef _Float16 F16;
+#endif
 
 template <class T, class E>
 inline T widen(E e) {

@@ -1,6 +1,10 @@
 // The table of one instruction set's kernels; compiled once for each of them.
 #include "../kernels.h"
 
+#if defined(__AVX2__)
+#include <cpuid.h>
+#endif
+
 #define FACEMIX_STRING_(x) #x
 #define FACEMIX_STRING(x) FACEMIX_STRING_(x)
 
@@ -13,14 +17,22 @@ void act_mix_vjp(const ActMixLinearArgs&);
 void group_mix(const GroupMixArgs&);
 void unmix_linear(const UnmixLinearArgs&);
 
+#if defined(__AVX2__)
+// Clang's __builtin_cpu_supports does not know this one.
+static bool has_f16c() {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 // Asks for every feature that CMakeLists.txt compiles this instruction set with.
 static bool supported() {
 #if defined(__AVX512F__)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c");
+           has_f16c();
 #elif defined(__AVX2__)
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 #else
     return true;
 #endif
