@@ -51,12 +51,14 @@ struct ConvMix {
     const T* bias;       // [blocks][N]
     const int32_t* off;  // [K]: offset in the strip of each weight's input
     int64_t K, blocks, rows, row_blocks, conv_rows, strip_rows, strip_width, width;
+    bool streaming;
     bool windows;  // pooled, or codes wanted: convolved rows are kept until their windows are complete
 
     explicit ConvMix(const ConvMixArgs& args) : a(args) {
         const int64_t S = a.key.size, G = a.key.groups;
         K = a.C * a.KH * a.KW;
         blocks = ceil_div(a.OC, N);
+        streaming = G * S * a.OC * a.PH * a.PW * int64_t(sizeof(T)) >= kStreamBytes;
         windows = !a.pool.identity() || a.codes;
         width = ceil_div(a.OW, kPixels) * kPixels;
         strip_width = (width - 1) * a.stride[1] + (a.KW - 1) * a.dilation[1] + 1;
@@ -177,7 +179,7 @@ struct ConvMix {
                     y[i - i0] = out + row_offset(g * S + i) + (ph * a.PW + w0) * a.OC + oc0;
                 mix_tile<T>(s.in, c, S, i0, i1, n * N, [&](int64_t i, int64_t e, Vec<T> v, int64_t) {
                     const int64_t lane = e % N, lanes = channels - lane;
-                    if (lanes > 0) store_as<T>(y[i - i0] + e / N * a.OC + lane, v, lanes);
+                    if (lanes > 0) write_as<T>(y[i - i0] + e / N * a.OC + lane, v, lanes, streaming);
                 });
             } else {
                 mix_tile<T>(s.in, c, S, i0, i1, n * N, [&](int64_t i, int64_t e, Vec<T> v, int64_t) {
@@ -193,7 +195,7 @@ struct ConvMix {
 
     // [n pixels][N channels] in cache to `channels` planes.
     template <class O>
-    static void to_planes(O* y, const T* tile, int64_t plane, int64_t channels, int64_t n) {
+    void to_planes(O* y, const T* tile, int64_t plane, int64_t channels, int64_t n) const {
         constexpr int W = kLanes<T>;
         for (int64_t oc = 0; oc < channels; oc += W)
             for (int64_t p = 0; p < n; p += W) {
@@ -201,7 +203,7 @@ struct ConvMix {
                 for (int k = 0; k < W; ++k) r[k] = load(tile + min64(p + k, kTilePixels - 1) * N + oc);
                 transpose<T>(r);
                 const int64_t rows = min64(W, channels - oc);
-                for (int64_t k = 0; k < rows; ++k) store_as<T>(y + (oc + k) * plane + p, r[k], n - p);
+                for (int64_t k = 0; k < rows; ++k) write_as<T>(y + (oc + k) * plane + p, r[k], n - p, streaming);
             }
     }
 
@@ -225,6 +227,7 @@ struct ConvMix {
             if (self.windows) self.pooled_rows(s, coeffs.get(), g, first, last, oh0, image, block);
             else self.plain_rows(s, coeffs.get(), g, first, last, image, block);
         }
+        finish_streaming();
     }
 
     void plain_rows(const Scratch& s, const T* c, int64_t g, int64_t first, int64_t last, int64_t image,

@@ -91,6 +91,15 @@ inline void store_as(E* p, Vec<T> v, int64_t lanes) {
     }
 }
 
+// store_as, past the caches where `streaming` and the types allow it.
+template <class T, class E>
+inline void write_as(E* p, Vec<T> v, int64_t lanes, bool streaming) {
+    if constexpr (kSame<T, E>) {
+        if (streaming && lanes >= kLanes<T>) return stream(p, v);
+    }
+    store_as<T>(p, v, lanes);
+}
+
 // The type that a kernel computes in.
 template <class E>
 struct ComputeOf {

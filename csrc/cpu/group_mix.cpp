@@ -12,10 +12,12 @@ struct GroupMix {
     using T = Compute<E>;
     const GroupMixArgs& a;
     int64_t chunks = ceil_div(a.n, kChunk);
+    bool streaming = a.key.groups * a.key.size * a.n * int64_t(sizeof(E)) >= kStreamBytes;
 
-    size_t carve(char* base, T** c, const E*** in, E*** out) const {
+    size_t carve(char* base, T** c, T** t, const E*** in, E*** out) const {
         Carver carver(base);
         *c = carver.take<T>(a.key.size * a.key.size);
+        *t = carver.take<T>(streaming ? a.key.size * kChunk : 0);
         *in = carver.take<const E*>(a.key.size);
         *out = carver.take<E*>(a.key.size);
         return carver.used();
@@ -25,25 +27,35 @@ struct GroupMix {
         const GroupMix& self = *static_cast<const GroupMix*>(ctx);
         const GroupMixArgs& a = self.a;
         const int64_t S = a.key.size, g = index / self.chunks, e0 = index % self.chunks * kChunk;
-        T* c;
+        T *c, *t;
         const E** in;
         E** out;
-        self.carve(scratch, &c, &in, &out);
+        self.carve(scratch, &c, &t, &in, &out);
         Coefficients<T> coeffs(a.key, g, a.transpose, c);
         for (int64_t s = 0; s < S; ++s) {
             const int64_t plain = g * S + s, sent = a.key.order[plain];
             in[s] = static_cast<const E*>(a.x) + (a.transpose ? sent : plain) * a.n + e0;
             out[s] = static_cast<E*>(a.y) + (a.transpose ? plain : sent) * a.n + e0;
         }
-        mix_tile<T>(in, coeffs.get(), S, 0, S, min64(kChunk, a.n - e0),
-                    [&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) { store_as<T>(out[i] + e, v, lanes); });
+        const int64_t n = min64(kChunk, a.n - e0);
+        const auto mixed = [&](auto&& sink) { mix_tile<T>(in, coeffs.get(), S, 0, S, n, sink); };
+        if (!self.streaming) {
+            mixed([&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) { store_as<T>(out[i] + e, v, lanes); });
+            return;
+        }
+        // Memory likes one long run after the other better than S at once.
+        mixed([&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) { store_as<T>(t + i * kChunk + e, v, lanes); });
+        for (int64_t i = 0; i < S; ++i)
+            for (int64_t e = 0; e < n; e += kLanes<T>)
+                write_as<T>(out[i] + e, load_as<T>(t + i * kChunk + e, n - e), n - e, true);
+        finish_streaming();
     }
 
     void run() const {
-        T* c;
+        T *c, *t;
         const E** in;
         E** out;
-        parallel_for(a.key.groups * chunks, a.threads, carve(nullptr, &c, &in, &out), item, this);
+        parallel_for(a.key.groups * chunks, a.threads, carve(nullptr, &c, &t, &in, &out), item, this);
     }
 };
 
