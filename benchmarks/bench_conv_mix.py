@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import GROUP_SIZE
 
 import facemix_ops
 from facemix_ops import reference
@@ -18,13 +17,13 @@ WORKLOADS = {
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
-def bench_conv_mix(benchmark, workload: str, layout: torch.memory_format, contestant: str) -> None:
+def bench_conv_mix(benchmark, group_size: int, workload: str, layout: torch.memory_format, contestant: str) -> None:
     batch, c, h, w, oc, kernel, stride, padding, pool = WORKLOADS[workload]
     benchmark.group = f"conv_mix {workload} {layout}"
     x = torch.randn(batch, c, h, w).contiguous(memory_format=layout)
     weight, bias = torch.randn(oc, c, kernel, kernel).contiguous(memory_format=layout), torch.randn(oc)
     args = {"stride": stride, "padding": padding, "activation": "relu", "pool": pool}
-    key = facemix_ops.MixKey.sample(batch, GROUP_SIZE)
+    key = facemix_ops.MixKey.sample(batch, group_size)
     if contestant == "eager":
         benchmark(reference.conv_mix, x, weight, bias, key, **args)
     else:

@@ -2,18 +2,17 @@
 
 import pytest
 import torch
-from conftest import GROUP_SIZE
 
 import facemix_ops
 from facemix_ops import reference
 
 
 @pytest.mark.parametrize("contestant", ["facemix", "eager", "copy"])
-def bench_group_mix(benchmark, contestant: str) -> None:
+def bench_group_mix(benchmark, group_size: int, contestant: str) -> None:
     benchmark.group = "group_mix"
     x = torch.randn(256, 64, 56, 56)
     out = torch.empty_like(x).copy_(x)
-    key = facemix_ops.MixKey.sample(256, GROUP_SIZE)
+    key = facemix_ops.MixKey.sample(256, group_size)
     if contestant == "copy":
         benchmark(out.copy_, x)
     elif contestant == "eager":

@@ -2,17 +2,16 @@
 
 import pytest
 import torch
-from conftest import GROUP_SIZE
 
 import facemix_ops
 from facemix_ops import reference
 
 
 @pytest.mark.parametrize("batch", [32, 256, 4096])
-def bench_unmix_linear(benchmark, batch: int, contestant: str) -> None:
+def bench_unmix_linear(benchmark, group_size: int, batch: int, contestant: str) -> None:
     benchmark.group = f"unmix_linear {batch}"
     y, weight, bias = torch.randn(batch, 512), torch.randn(80, 512), torch.randn(80)
-    key = facemix_ops.MixKey.sample(batch, GROUP_SIZE)
+    key = facemix_ops.MixKey.sample(batch, group_size)
     if contestant == "eager":
         benchmark(reference.unmix_linear, y, key, weight, bias)
     else:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-GROUP_SIZE = 8
+
+@pytest.fixture
+def group_size() -> int:
+    return 8
 
 
 @pytest.fixture(autouse=True)
