@@ -25,18 +25,17 @@ def register(
     cuda: Callable[..., Any] | None = None,
     reference: Callable[..., Any],
     fake: Callable[..., Any],
-    tags: Sequence[torch.Tag] = (),
 ) -> None:
-    """Defines ``facemix_ops::<schema>``: native kernels for CPU tensors, the reference for all others."""
+    """Defines ``facemix_ops::<schema>``: ``native`` for CPU tensors, ``cuda`` where it was built, the reference for all
+    others."""
     name = schema.split("(")[0]
 
     @wraps(reference)
-    def stand_in(first: Any, *rest: Any) -> Any:
-        if isinstance(first, Tensor):
-            warn_if_slow(name, first.device.type)
-        return reference(first, *rest)
+    def stand_in(x: Tensor, *rest: Any) -> Any:
+        warn_if_slow(name, x.device.type)
+        return reference(x, *rest)
 
-    LIB.define(schema, tags=tuple(tags))
+    LIB.define(schema)
     LIB.impl(name, stand_in, "CompositeExplicitAutograd")
     if select(name, "cpu").backend == "native":
         LIB.impl(name, native, "CPU")
