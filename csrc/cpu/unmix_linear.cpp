@@ -5,27 +5,49 @@
 namespace facemix::FACEMIX_ISA {
 namespace {
 
-constexpr int kDotRows = 4;     // register block of dot products: 4 rows by 2 outputs,
-constexpr int kDotOutputs = 2;  // each a vector of partial sums
+// Register block of dot products, each a vector of partial sums: 4x4 of 32 registers, 4x2 of 16.
+constexpr int kDotRows = 4;
+constexpr int kDotOutputs = kRegisters == 32 ? 4 : 2;
+static_assert(kDotRows * kDotOutputs + kDotOutputs + 1 <= kRegisters, "the dot products would spill");
+// Multiply-adds below which waking other threads takes longer than the work.
+constexpr int64_t kSerialWork = 2 << 20;
+
+// sums[i] = the sum of the lanes of v[i]: as many at once as there are lanes, by a transpose.
+template <class T, int count>
+inline void sum_lanes(const Vec<T> (&v)[count], T (&sums)[count]) {
+    constexpr int W = kLanes<T>;
+    if constexpr (count % W == 0) {
+        for (int i = 0; i < count; i += W) {
+            Vec<T> r[W], total = {};
+            for (int l = 0; l < W; ++l) r[l] = v[i + l];
+            transpose<T>(r);
+            for (int l = 0; l < W; ++l) total += r[l];
+            store(sums + i, total);
+        }
+    } else {
+        for (int i = 0; i < count; ++i) {
+            sums[i] = T(0);
+            for (int l = 0; l < W; ++l) sums[i] += v[i][l];
+        }
+    }
+}
 
 template <class T, int R, int N>
 inline void dots(const T* const* rows, const T* w, int64_t K, T* const* out, int64_t n0) {
-    Vec<T> acc[R][N] = {};
+    Vec<T> acc[R * N] = {};
     for (int64_t k = 0; k < K; k += kLanes<T>) {
         const int64_t lanes = K - k;
         Vec<T> b[N];
         for (int n = 0; n < N; ++n) b[n] = load_as<T>(w + (n0 + n) * K + k, lanes);
         for (int r = 0; r < R; ++r) {
             const Vec<T> v = load_as<T>(rows[r] + k, lanes);
-            for (int n = 0; n < N; ++n) acc[r][n] += v * b[n];
+            for (int n = 0; n < N; ++n) acc[r * N + n] += v * b[n];
         }
     }
+    T sums[R * N];
+    sum_lanes<T>(acc, sums);
     for (int r = 0; r < R; ++r)
-        for (int n = 0; n < N; ++n) {
-            T sum = T(0);
-            for (int l = 0; l < kLanes<T>; ++l) sum += acc[r][n][l];
-            out[r][n0 + n] = sum;
-        }
+        for (int n = 0; n < N; ++n) out[r][n0 + n] = sums[r * N + n];
 }
 
 // out[r][n] = sum_k rows[r][k] * w[n * K + k]
@@ -112,7 +134,11 @@ struct UnmixLinear {
         store_as<T>(static_cast<E*>(a.out) + ((g * a.key.size + j) * a.M + m) * a.N + n, v, lanes);
     }
 
-    void run() const { parallel_for(a.key.groups * a.M, a.threads, carve(nullptr).bytes, item, this); }
+    void run() const {
+        const int64_t items = a.key.groups * a.M;
+        const bool serial = items * a.key.size * a.K * a.N < kSerialWork;
+        parallel_for(items, serial ? 1 : a.threads, carve(nullptr).bytes, item, this);
+    }
 };
 
 }  // namespace
