@@ -1,4 +1,7 @@
-"""conv_mix against PyTorch eager on the first convolutions of known networks. S = 8, float32, ReLU."""
+"""conv_mix against PyTorch eager on the first convolutions of known networks. S = 8, float32, ReLU.
+
+"facemix" reuses its output, "fresh" and "eager" cannot.
+"""
 
 import pytest
 import torch
@@ -16,6 +19,7 @@ WORKLOADS = {
 }
 
 
+@pytest.mark.parametrize("contestant", ["facemix", "fresh", "eager"])
 @pytest.mark.parametrize("workload", WORKLOADS)
 def bench_conv_mix(benchmark, group_size: int, workload: str, layout: torch.memory_format, contestant: str) -> None:
     batch, c, h, w, oc, kernel, stride, padding, pool = WORKLOADS[workload]
@@ -26,6 +30,8 @@ def bench_conv_mix(benchmark, group_size: int, workload: str, layout: torch.memo
     key = facemix_ops.MixKey.sample(batch, group_size)
     if contestant == "eager":
         benchmark(reference.conv_mix, x, weight, bias, key, **args)
+    elif contestant == "fresh":
+        benchmark(facemix_ops.conv_mix, x, weight, bias, key, **args)
     else:
         out = facemix_ops.conv_mix(x, weight, bias, key, **args)
         benchmark(facemix_ops.conv_mix, x, weight, bias, key, **args, out=out)

@@ -10,6 +10,7 @@
 namespace facemix {
 
 enum class Dtype : int { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };
+constexpr int64_t bytes_of(Dtype dtype) { return dtype == Dtype::f64 ? 8 : dtype == Dtype::f32 ? 4 : 2; }
 enum class Activation : int { none = 0, relu = 1, leaky = 2 };
 
 // A private key. Kernels convert the coefficients into scratch memory and wipe it before they return.

@@ -97,7 +97,10 @@ struct ActMix {
         }
     }
 
-    void run() const { parallel_for(a.key.groups * blocks, a.threads, carve(nullptr).bytes, item, this); }
+    void run() const {
+        prefer_large_pages(a.y, a.key.groups * a.key.size * lines.pooled_plane() * bytes_of(a.y_dtype));
+        parallel_for(a.key.groups * blocks, a.threads, carve(nullptr).bytes, item, this);
+    }
 };
 
 }  // namespace

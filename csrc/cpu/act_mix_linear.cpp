@@ -139,7 +139,12 @@ struct ActMixLinear {
         });
     }
 
-    void run() const { parallel_for(a.key.groups * blocks, a.threads, carve(nullptr).bytes, item, this); }
+    void run() const {
+        const int64_t rows = a.key.groups * a.key.size;
+        if constexpr (Adjoint) prefer_large_pages(a.z, rows * lines.plane() * bytes_of(a.dtype));
+        else prefer_large_pages(a.y, rows * lines.pooled_plane() * bytes_of(a.dtype));
+        parallel_for(a.key.groups * blocks, a.threads, carve(nullptr).bytes, item, this);
+    }
 };
 
 }  // namespace

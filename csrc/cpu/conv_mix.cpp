@@ -302,6 +302,7 @@ struct ConvMix {
     void run() {
         const Packed packed = carve_packed(workspace(carve_packed(nullptr).bytes));
         with_dtype_of<T>(a.x_dtype, [&](auto tag) { pack<typename decltype(tag)::type>(packed); });
+        prefer_large_pages(a.y, a.key.groups * a.key.size * a.OC * a.PH * a.PW * bytes_of(a.y_dtype));
         parallel_for(a.key.groups * row_blocks, a.threads, carve(nullptr).bytes, item, this);
     }
 };

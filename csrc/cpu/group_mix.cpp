@@ -55,6 +55,7 @@ struct GroupMix {
         T *c, *t;
         const E** in;
         E** out;
+        prefer_large_pages(a.y, a.key.groups * a.key.size * a.n * bytes_of(a.dtype));
         parallel_for(a.key.groups * chunks, a.threads, carve(nullptr, &c, &t, &in, &out), item, this);
     }
 };

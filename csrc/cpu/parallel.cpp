@@ -3,6 +3,9 @@
 #include "parallel.h"
 
 #include <pthread.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include <atomic>
 #include <condition_variable>
@@ -153,6 +156,17 @@ void parallel_for(int64_t items, int threads, size_t scratch_bytes, Body body, c
 char* workspace(size_t bytes) {
     static thread_local Kept kept;
     return kept.get(bytes);
+}
+
+void prefer_large_pages(void* p, int64_t bytes) {
+#if defined(__linux__)
+    constexpr uintptr_t kPage = uintptr_t{2} << 20;
+    const uintptr_t begin = (reinterpret_cast<uintptr_t>(p) + kPage - 1) / kPage * kPage;
+    const uintptr_t end = (reinterpret_cast<uintptr_t>(p) + uintptr_t(bytes)) / kPage * kPage;
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // advice: may fail
+#else
+    (void)p, (void)bytes;
+#endif
 }
 
 void wipe(void* p, size_t bytes) {
