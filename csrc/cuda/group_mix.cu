@@ -1,5 +1,6 @@
 // group_mix and group_unmix on CUDA. One thread walks down a column: it reads the S values of a group at one position,
-// keeps them in registers, and writes the S mixed ones; so x is read once, y written once, both coalesced.
+// keeps them (in registers where S is known at compile time), and writes the S mixed ones; so x is read once, y written
+// once, both coalesced. It compiles; it has not run on a GPU yet.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -58,6 +59,21 @@ void check(cudaError_t error) {
     if (error != cudaSuccess) throw std::runtime_error(std::string("group_mix: CUDA: ") + cudaGetErrorString(error));
 }
 
+// The device of the call, for as long as the object lives; the caller's own comes back whatever happens.
+class OnDevice {
+  public:
+    explicit OnDevice(int device) {
+        check(cudaGetDevice(&before_));
+        check(cudaSetDevice(device));
+    }
+    ~OnDevice() { (void)cudaSetDevice(before_); }
+    OnDevice(const OnDevice&) = delete;
+    OnDevice& operator=(const OnDevice&) = delete;
+
+  private:
+    int before_ = 0;
+};
+
 template <class E>
 void launch(const GroupMixArgs& a, cudaStream_t stream) {
     const int64_t columns = (a.n + kThreads - 1) / kThreads;
@@ -81,9 +97,7 @@ void launch(const GroupMixArgs& a, cudaStream_t stream) {
 
 void group_mix(const GroupMixArgs& a, int device, void* stream) {
     if (a.key.groups == 0 || a.n == 0) return;
-    int current;
-    check(cudaGetDevice(&current));
-    if (current != device) check(cudaSetDevice(device));
+    const OnDevice here(device);
     const auto s = static_cast<cudaStream_t>(stream);
     switch (a.dtype) {
         case Dtype::f32: launch<float>(a, s); break;
@@ -91,7 +105,6 @@ void group_mix(const GroupMixArgs& a, int device, void* stream) {
         case Dtype::bf16: launch<__nv_bfloat16>(a, s); break;
         case Dtype::f16: launch<__half>(a, s); break;
     }
-    if (current != device) check(cudaSetDevice(current));
 }
 
 }  // namespace facemix::cuda
