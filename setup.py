@@ -31,7 +31,7 @@ def choose_cuda() -> str | None:
     if wish == "1" and nvcc is None:
         sys.exit(
             "facemix: FACEMIX_BUILD_CUDA=1 needs nvcc, and there is none on PATH, in CUDACXX or in CUDA_HOME/bin. "
-            "Install the CUDA toolkit (12.4 or newer), or build without it: FACEMIX_BUILD_CUDA=0"
+            "Install the CUDA toolkit (13.0 is what it was tried with), or build without it: FACEMIX_BUILD_CUDA=0"
         )
     return nvcc
 

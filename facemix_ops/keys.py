@@ -82,8 +82,7 @@ class MixKey:
         ``max_coeff`` bounds the largest |coefficient|. Haar matrices are often lopsided, so that a mixed row is
         nearly one image; 0.6 is a good bound for groups of 8. The distribution is then that of a random walk of plane
         rotations, from a Haar matrix to below the bound and eight sweeps on: it tends to the Haar measure restricted
-        to the bound, and is not an exact draw from it. Tight bounds on large groups take long: 0.2 for groups of 64
-        takes seconds a matrix, 0.6 for groups of 8 a quarter of a millisecond.
+        to the bound, and is not an exact draw from it. Tight bounds on large groups (0.2 for 64) take long.
 
         Raises ValueError where ``batch`` does not divide by ``group_size``, or the bound cannot be met.
         """
