@@ -3,11 +3,17 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <new>
 #include <optional>
 #include <vector>
 
 #include "cpu/dispatch.h"
+#include "cpu/parallel.h"
 #ifdef FACEMIX_CUDA
 #include "cuda/launch.h"
 #endif
@@ -132,6 +138,43 @@ void cuda_group_mix(Address x, Address y, int dtype, int64_t n, bool transpose, 
 }
 #endif
 
+// The highest rate of `amount` a call that was seen in `seconds`.
+template <class Work>
+double best_rate(double seconds, Work&& work) {
+    using Clock = std::chrono::steady_clock;
+    const auto since = [](Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); };
+    double best = 0;
+    for (const auto start = Clock::now(); since(start) < seconds;) {
+        const auto begin = Clock::now();
+        const double amount = work();
+        best = std::max(best, amount / since(begin));
+    }
+    return best;
+}
+
+double fma_peak(int threads, double seconds) {
+    py::gil_scoped_release nogil;
+    return best_rate(seconds, [&] { return kernels().fma_work(60000, threads); });
+}
+
+// Bytes written a second; with `copy`, each is read as well.
+double write_peak(int threads, int64_t bytes, double seconds, bool copy) {
+    py::gil_scoped_release nogil;
+    const std::align_val_t page{4096};
+    const auto free = [&](char* p) { ::operator delete(p, page); };
+    const auto block = [&] {
+        std::unique_ptr<char, decltype(free)> p(static_cast<char*>(::operator new(size_t(bytes), page)), free);
+        prefer_large_pages(p.get(), bytes);
+        std::memset(p.get(), 1, size_t(bytes));
+        return p;
+    };
+    const auto to = block(), from = block();
+    return best_rate(seconds, [&] {
+        kernels().copy_work(to.get(), copy ? from.get() : nullptr, bytes, threads);
+        return double(bytes);
+    });
+}
+
 const uint64_t* seed_of(const std::optional<uint64_t>& seed) { return seed ? &*seed : nullptr; }
 
 }  // namespace
@@ -154,6 +197,8 @@ PYBIND11_MODULE(_C, m) {
 #ifdef FACEMIX_CUDA
     m.def("cuda_group_mix", cuda_group_mix);
 #endif
+    m.def("fma_peak", fma_peak, py::arg("threads"), py::arg("seconds"));
+    m.def("write_peak", write_peak, py::arg("threads"), py::arg("bytes"), py::arg("seconds"), py::arg("copy") = false);
     m.def("sample_orthogonal",
           [](Address coeffs, int64_t groups, int64_t size, double max_coeff, std::optional<uint64_t> seed) {
               py::gil_scoped_release nogil;

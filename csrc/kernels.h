@@ -123,6 +123,10 @@ struct CpuKernels {
     void (*act_mix_vjp)(const ActMixLinearArgs&);
     void (*group_mix)(const GroupMixArgs&);
     void (*unmix_linear)(const UnmixLinearArgs&);
+    // For benchmarks: `steps` rounds of independent float multiply-adds on each thread, the FLOP done as a result; and
+    // a non-temporal copy, or with from == null a non-temporal fill.
+    double (*fma_work)(int64_t steps, int threads);
+    void (*copy_work)(void* to, const void* from, int64_t bytes, int threads);
 };
 
 }  // namespace facemix

@@ -49,6 +49,7 @@ struct ActMix {
             const Span columns = clip_window(column, p.kw, p.sw, p.pad_w, lines.W);
             const int64_t origin = lines.origin(line, e0 + e), c = lines.channel(line, e0 + e);
             WindowMax<T, WithCodes> window;
+            bool first = true;
             for (int64_t kh = rows.begin; kh < rows.end; ++kh)
                 for (int64_t kw = columns.begin; kw < columns.end; ++kw) {
                     const int64_t at = origin + kh * lines.row_step() + kw * lines.pixel_step();
@@ -56,7 +57,8 @@ struct ActMix {
                     if (scale) z *= channel_values(scale + c, lanes);
                     if (shift) z += channel_values(shift + c, lanes);
                     if (residual) z += load_strided<T>(residual + at, lines.element_step(), lanes);
-                    window.add(z, kh * p.kw + kw, a.activation, T(a.slope));
+                    window.add(z, kh * p.kw + kw, a.activation, T(a.slope), first);
+                    first = false;
                 }
             store_as<T>(t + e, window.best, lanes);
             if constexpr (WithCodes)
@@ -89,7 +91,7 @@ struct ActMix {
                 });
                 with_dtype_of<T>(a.y_dtype, [&](auto tag) {
                     auto* y = static_cast<typename decltype(tag)::type*>(a.y) + line * lines.length() + e0;
-                    mix_tile<T>(s.in, coeffs.get(), S, 0, S, n, [&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) {
+                    mix_tile<T>(s.in, coeffs.get(), S, n, [&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) {
                         store_as<T>(y + a.key.order[g * S + i] * lines.pooled_plane() + e, v, lanes);
                     });
                 });

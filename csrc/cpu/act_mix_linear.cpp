@@ -106,13 +106,13 @@ struct ActMixLinear {
                 static_cast<const E*>(a.y) + a.key.order[g * S + i] * lines.pooled_plane() + line * lines.length() + e0;
         const int64_t step = lines.element_step(), origin = lines.origin(line, e0);
         if (a.pool.identity()) {
-            mix_tile<T>(s.rows, c, S, 0, S, n, [&](int64_t j, int64_t e, Vec<T> v, int64_t lanes) {
+            mix_tile<T>(s.rows, c, S, n, [&](int64_t j, int64_t e, Vec<T> v, int64_t lanes) {
                 const Vec<T> f = factors(codes_of(g * S + j, line, e0) + e, lanes);
                 store_as<T>(sums + j * lines.plane() + origin + e, f * v, lanes);
             });
             return;
         }
-        mix_tile<T>(s.rows, c, S, 0, S, n,
+        mix_tile<T>(s.rows, c, S, n,
                     [&](int64_t j, int64_t e, Vec<T> v, int64_t lanes) { store_as<T>(s.t + j * kTile + e, v, lanes); });
         for (int64_t j = 0; j < S; ++j) {
             const uint8_t* codes = codes_of(g * S + j, line, e0);
@@ -134,7 +134,7 @@ struct ActMixLinear {
             s.in[j] = t;
         }
         E* y = static_cast<E*>(a.y) + line * lines.length() + e0;
-        mix_tile<T>(s.in, c, S, 0, S, n, [&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) {
+        mix_tile<T>(s.in, c, S, n, [&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) {
             store_as<T>(y + a.key.order[g * S + i] * lines.pooled_plane() + e, v, lanes);
         });
     }

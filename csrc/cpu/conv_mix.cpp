@@ -1,317 +1,379 @@
 // conv_mix: z = conv2d(x, weight) + bias, p = maxpool(act(z)), y = mix(p), written to the shuffled rows; one pass.
 //
-// A work item is a group and a block of output rows. The input rows it needs are copied, padded and widened, into a
-// strip of S images that stays in L2, so that any strides, dtype and padding cost nothing in the inner loop. Then, for
-// a block of output channels (the vector lanes) and a tile of pixels, a register-blocked micro-kernel convolves the S
-// images into an L1 tile, which is activated, pooled and mixed before its only way to memory.
+// A work item is a group and a range of output rows, walked in blocks. The input of a block is copied into a strip
+// (strip.h) that stays in L2. A register-blocked inner loop (conv_micro.h) convolves a tile of all S images into L1, or
+// whole rows where there are windows to reduce (conv_window.h); the tile is mixed, and goes to memory once.
+#include "conv_micro.h"
+#include "conv_window.h"
 #include "mixing.h"
-#include "window.h"
+#include "strip.h"
 
 namespace facemix::FACEMIX_ISA {
 namespace {
 
-// Register block: kPixels x kVectors accumulators, kVectors weights, and a broadcast where the instruction set cannot
-// take it from memory: 8x2 of 32 registers, 6x2 of 16.
-constexpr int kVectors = 2;
-constexpr int kPixels = kRegisters == 32 ? 8 : 6;
-static_assert(kPixels * kVectors + kVectors + 1 <= kRegisters, "the micro-kernel would spill");
-constexpr int kTilePixels = kRegisters == 32 ? 16 : 24;  // S tiles of this many pixels stay in L1
-static_assert(kTilePixels % kPixels == 0);
-constexpr int64_t kStripBytes = 384 << 10;  // the input strip's share of L2
+constexpr int64_t kStripBytes = 384 << 10;  // the strip's share of L2
 constexpr int64_t kMinItems = 16;           // work items, at least, where there are rows enough: balance
 
-template <class T>
-constexpr int kChannels = kVectors * kLanes<T>;  // output channels of one block
+// How the work is cut and laid out.
+template <class P>
+struct Plan {
+    using T = typename P::Sum;
+    static constexpr int W = kLanes<T>;
+    bool windows;         // pooled, or codes wanted: convolved rows are kept until their windows are complete
+    bool pixel_lanes;     // the lanes of a vector are pixels, not output channels
+    bool streaming;       // y is large and its lines aligned: it is written past the caches
+    bool collected;       // NCHW lines of a large y that start anywhere: collected, and written in long runs
+    int64_t item_rows;    // output rows of a work item
+    int64_t items;        // of a group
+    int64_t block_rows;   // convolved rows of a strip
+    int64_t strip_width;  // pixels of a row that are computed
 
-// z[p][0..kChannels) = bias + sum_k in[off[k] + p * step] * w[k][0..kChannels), then the activation.
-template <class T, int Step>
-inline void micro(const T* in, const int32_t* off, int64_t K, int64_t step, const T* w, const T* bias,
-                  Activation activation, T slope, T* z) {
-    constexpr int W = kLanes<T>;
-    if constexpr (Step > 0) step = Step;
-    Vec<T> acc[kPixels][kVectors];
-    for (int p = 0; p < kPixels; ++p)
-        for (int v = 0; v < kVectors; ++v) acc[p][v] = load(bias + v * W);
-    for (int64_t k = 0; k < K; ++k) {
-        const T* a = in + off[k];
-        Vec<T> b[kVectors];
-        for (int v = 0; v < kVectors; ++v) b[v] = load(w + k * kChannels<T> + v * W);
-        for (int p = 0; p < kPixels; ++p)
-            for (int v = 0; v < kVectors; ++v) acc[p][v] += a[p * step] * b[v];
-    }
-    for (int p = 0; p < kPixels; ++p)
-        for (int v = 0; v < kVectors; ++v) store(z + p * kChannels<T> + v * W, activate(acc[p][v], activation, slope));
-}
-
-template <class T>
-struct ConvMix {
-    static constexpr int N = kChannels<T>;
-    const ConvMixArgs& a;
-    const T* weight;     // [blocks][K][N], zero past OC
-    const T* bias;       // [blocks][N]
-    const int32_t* off;  // [K]: offset in the strip of each weight's input
-    int64_t K, blocks, rows, row_blocks, conv_rows, strip_rows, strip_width, width;
-    bool streaming;
-    bool windows;  // pooled, or codes wanted: convolved rows are kept until their windows are complete
-
-    explicit ConvMix(const ConvMixArgs& args) : a(args) {
-        const int64_t S = a.key.size, G = a.key.groups;
-        K = a.C * a.KH * a.KW;
-        blocks = ceil_div(a.OC, N);
-        streaming = G * S * a.OC * a.PH * a.PW * int64_t(sizeof(T)) >= kStreamBytes;
+    explicit Plan(const ConvMixArgs& a) {
+        const int64_t G = a.key.groups, S = a.key.size;
         windows = !a.pool.identity() || a.codes;
-        width = ceil_div(a.OW, kPixels) * kPixels;
-        strip_width = (width - 1) * a.stride[1] + (a.KW - 1) * a.dilation[1] + 1;
-        const int64_t most = ceil_div(a.PH, max64(1, ceil_div(kMinItems, max64(1, G))));
-        const int64_t row_bytes = S * a.C * strip_width * int64_t(sizeof(T));
-        for (rows = 1; rows < most && strip_height(rows + 1) * row_bytes <= kStripBytes;) ++rows;
-        conv_rows = convolved(rows);
-        strip_rows = strip_height(rows);
-        row_blocks = ceil_div(a.PH, rows);
+        pixel_lanes = !a.channels_last && !windows;
+        strip_width = pixel_lanes ? ceil_div(a.OW, W) * W : a.OW;
+        const bool large = G * S * a.OC * a.PH * a.PW * bytes_of(a.y_dtype) >= kStreamBytes;
+        const bool aligned =
+            reinterpret_cast<uintptr_t>(a.y) % kVectorBytes == 0 && (a.channels_last ? a.OC : a.PW) % W == 0;
+        streaming = large && aligned;
+        collected = large && !aligned && pixel_lanes;
+        item_rows = ceil_div(a.PH, max64(1, ceil_div(kMinItems, max64(1, G))));
+        const int64_t most = windows ? (item_rows - 1) * a.pool.sh + a.pool.kh : item_rows;
+        const auto fits = [&](int64_t rows) {
+            const Strip<P> strip(a, rows, strip_width, pixel_lanes);
+            return S * strip.image_step * int64_t(sizeof(typename P::Elem)) <= kStripBytes;
+        };
+        for (block_rows = 1; block_rows < most && fits(block_rows + 1);) ++block_rows;
+        if (!windows) item_rows = block_rows;
+        items = ceil_div(a.PH, item_rows);
     }
-    int64_t convolved(int64_t pooled) const { return (pooled - 1) * a.pool.sh + a.pool.kh; }
-    int64_t strip_height(int64_t pooled) const {
-        return (convolved(pooled) - 1) * a.stride[0] + (a.KH - 1) * a.dilation[0] + 1;
-    }
+};
+
+template <class P>
+struct ConvMix {
+    using T = typename P::Sum;
+    using Elem = typename P::Elem;
+    using Part = typename P::Part;
+    static constexpr int W = kLanes<T>;
+    // Elements of one image's tile, at most, and from one tile to the next: not a power of two, so that the S tiles
+    // do not meet in the same sets of L1.
+    static constexpr int64_t kTilePixels = max64(pixel_rows(kChannelVectors), W);
+    static constexpr int64_t kTile = max64(kTilePixels * kChannelVectors, kChannelRows* kPixelVectors) * W + W;
+
+    const ConvMixArgs& a;
+    const Plan<P> plan{a};
+    const Strip<P> strip{a, plan.block_rows, plan.strip_width, plan.pixel_lanes};
+    const int64_t S = a.key.size, G = a.key.groups, K = strip.channels * a.KH * a.KW;
+    const int64_t channels = ceil_div(a.OC, max64(W, kChannelRows)) * max64(W, kChannelRows);  // OC, rounded up
+    const Elem* weight = nullptr;  // blocks of n output channels, each [K][n], zero past OC
+    const T* bias = nullptr;
+    const int32_t* off = nullptr;  // [K]: offset in the strip of each weight's input
+
+    explicit ConvMix(const ConvMixArgs& args) : a(args) {}
 
     struct Scratch {
-        T *c, *strip, *z, *t, *mixed;
+        T *c, *row, *best, *code, *tile, *tile_code, *mixed, *lines;
+        Elem* strip;
         const T** in;
         size_t bytes;
     };
     Scratch carve(char* base) const {
         Carver carver(base);
-        const int64_t S = a.key.size;
+        const int64_t ring = plan.windows ? a.pool.kh * S * a.PW * channels : 0;
         Scratch s;
         s.c = carver.take<T>(S * S);
-        s.strip = carver.take<T>(S * a.C * strip_rows * strip_width);
-        s.z = carver.take<T>(windows ? a.pool.kh * S * width * N : 0);  // ring of rows
-        s.t = carver.take<T>(S * kTilePixels * N);
-        s.mixed = carver.take<T>(kMixRows * kTilePixels * N);
+        s.strip = carver.take<Elem>(S * strip.image_step);
+        s.row = carver.take<T>(plan.windows ? a.OW * kChannelVectors * W : 0);
+        s.best = carver.take<T>(ring);
+        s.code = carver.take<T>(a.codes ? ring : 0);
+        s.tile = carver.take<T>(S * kTile);
+        s.tile_code = carver.take<T>(a.codes ? kTile : 0);
+        s.mixed = carver.take<T>(plan.windows && !a.channels_last ? S * kTile : 0);
+        s.lines = carver.take<T>(plan.collected ? S * kChannelRows * plan.block_rows * a.PW : 0);
         s.in = carver.take<const T*>(S);
         s.bytes = carver.used();
         return s;
     }
 
-    // Padded rows [h0, h0 + strip_rows) of image b, from the column -padding on.
-    template <class E>
-    void fill_strip(T* image, int64_t b, int64_t h0) const {
-        const E* x = static_cast<const E*>(a.x) + b * a.x_strides[0];
-        const int64_t left = min64(a.padding[1], strip_width), right = min64(strip_width, a.padding[1] + a.W);
-        for (int64_t r = 0; r < strip_rows; ++r)
-            for (int64_t c = 0; c < a.C; ++c) {
-                T* strip = image + (c * strip_rows + r) * strip_width;
-                const int64_t h = h0 + r;
-                if (h < 0 || h >= a.H) {
-                    for (int64_t w = 0; w < strip_width; ++w) strip[w] = T(0);
-                    continue;
-                }
-                const E* row = x + c * a.x_strides[1] + h * a.x_strides[2] - a.padding[1] * a.x_strides[3];
-                for (int64_t w = 0; w < left; ++w) strip[w] = T(0);
-                if (a.x_strides[3] == 1)
-                    for (int64_t w = left; w < right; ++w) strip[w] = widen<T>(row[w]);
-                else
-                    for (int64_t w = left; w < right; ++w) strip[w] = widen<T>(row[w * a.x_strides[3]]);
-                for (int64_t w = max64(left, right); w < strip_width; ++w) strip[w] = T(0);
-            }
-    }
-
-    // z[0..n) pixels from column w0 on of one image's row at `strip`; n a multiple of kPixels.
-    void convolve(T* z, const T* strip, int64_t w0, int64_t n, int64_t block, Activation activation) const {
-        const T *w = weight + block * K * N, *d = bias + block * N, slope = T(a.slope);
-        const int64_t step = a.stride[1];
-        for (int64_t p = 0; p < n; p += kPixels) {
-            const T* in = strip + (w0 + p) * step;
-            if (step == 1) micro<T, 1>(in, off, K, step, w, d, activation, slope, z + p * N);
-            else if (step == 2) micro<T, 2>(in, off, K, step, w, d, activation, slope, z + p * N);
-            else micro<T, 0>(in, off, K, step, w, d, activation, slope, z + p * N);
+    // Output channels [oc, oc + n), in `vectors` vectors where they are the lanes.
+    struct Block {
+        int64_t oc, n;
+        int vectors;
+    };
+    template <class F>
+    void for_blocks(F&& f) const {
+        for (int64_t oc = 0; oc < a.OC;) {
+            const int64_t left = ceil_div(a.OC - oc, W);
+            const int vectors = left >= kChannelVectors ? kChannelVectors : left >= 2 ? 2 : 1;
+            const Block b{oc, plan.pixel_lanes ? kChannelRows : vectors * W, vectors};
+            f(b);
+            oc += b.n;
         }
     }
 
-    // t[p][0..N): the maxima of the windows of pooled row ph, columns [w0, w0 + n), from the ring of image j = b % S.
-    template <bool WithCodes>
-    void reduce(T* t, const T* ring, int64_t j, int64_t b, int64_t ph, int64_t w0, int64_t n, int64_t block) const {
-        const Pool& p = a.pool;
-        const Span span_h = clip_window(ph, p.kh, p.sh, p.pad_h, a.OH);
-        // Without codes the rows were activated as they were made.
-        const Activation activation = WithCodes ? a.activation : Activation::none;
-        for (int64_t q = 0; q < n; ++q) {
-            const Span span_w = clip_window(w0 + q, p.kw, p.sw, p.pad_w, a.OW);
-            for (int v = 0; v < kVectors; ++v) {
-                WindowMax<T, WithCodes> window;
-                for (int64_t kh = span_h.begin; kh < span_h.end; ++kh) {
-                    const int64_t oh = ph * p.sh - p.pad_h + kh;
-                    const T* row = ring + ((oh % p.kh) * a.key.size + j) * width * N + v * kLanes<T>;
-                    for (int64_t kw = span_w.begin; kw < span_w.end; ++kw)
-                        window.add(load(row + ((w0 + q) * p.sw - p.pad_w + kw) * N), kh * p.kw + kw, activation,
-                                   T(a.slope));
-                }
-                store(t + q * N + v * kLanes<T>, window.best);
-                if constexpr (WithCodes) write_codes(window.code, b, ph, w0 + q, block * N + v * kLanes<T>);
-            }
-        }
-    }
-    void write_codes(Vec<T> code, int64_t b, int64_t ph, int64_t pw, int64_t oc) const {
-        const int64_t pixel = ph * a.PW + pw, plane = a.PH * a.PW;
-        uint8_t* codes = a.codes + b * a.OC * plane + (a.channels_last ? pixel * a.OC + oc : oc * plane + pixel);
-        const int64_t lanes = min64(kLanes<T>, a.OC - oc), step = a.channels_last ? 1 : plane;
-        T c[kLanes<T>];
-        store(c, code);
-        for (int64_t l = 0; l < lanes; ++l) codes[l * step] = uint8_t(c[l]);
-    }
-
-    // Mixes the S tiles of n pixels at s.t and writes them to (ph, w0..) of their destination rows.
-    void emit(const Scratch& s, const T* c, int64_t g, int64_t ph, int64_t w0, int64_t n, int64_t block) const {
-        with_dtype_of<T>(a.y_dtype, [&](auto tag) {
-            emit_as(static_cast<typename decltype(tag)::type*>(a.y), s, c, g, ph, w0, n, block);
-        });
-    }
-    template <class O>
-    void emit_as(O* out, const Scratch& s, const T* c, int64_t g, int64_t ph, int64_t w0, int64_t n,
-                 int64_t block) const {
-        const int64_t S = a.key.size, oc0 = block * N, plane = a.PH * a.PW;
-        const int64_t channels = min64(N, a.OC - oc0);
-        for (int64_t i0 = 0; i0 < S; i0 += kMixRows) {
-            const int64_t i1 = min64(S, i0 + kMixRows);
-            if (a.channels_last) {
-                O* y[kMixRows];
-                for (int64_t i = i0; i < i1; ++i)
-                    y[i - i0] = out + row_offset(g * S + i) + (ph * a.PW + w0) * a.OC + oc0;
-                mix_tile<T>(s.in, c, S, i0, i1, n * N, [&](int64_t i, int64_t e, Vec<T> v, int64_t) {
-                    const int64_t lane = e % N, lanes = channels - lane;
-                    if (lanes > 0) write_as<T>(y[i - i0] + e / N * a.OC + lane, v, lanes, streaming);
-                });
-            } else {
-                mix_tile<T>(s.in, c, S, i0, i1, n * N, [&](int64_t i, int64_t e, Vec<T> v, int64_t) {
-                    store(s.mixed + (i - i0) * kTilePixels * N + e, v);
-                });
-                for (int64_t i = i0; i < i1; ++i)
-                    to_planes(out + row_offset(g * S + i) + oc0 * plane + ph * a.PW + w0,
-                              s.mixed + (i - i0) * kTilePixels * N, plane, channels, n);
-            }
-        }
-    }
-    int64_t row_offset(int64_t b) const { return a.key.order[b] * a.OC * a.PH * a.PW; }
-
-    // [n pixels][N channels] in cache to `channels` planes.
-    template <class O>
-    void to_planes(O* y, const T* tile, int64_t plane, int64_t channels, int64_t n) const {
-        constexpr int W = kLanes<T>;
-        for (int64_t oc = 0; oc < channels; oc += W)
-            for (int64_t p = 0; p < n; p += W) {
-                Vec<T> r[W];
-                for (int k = 0; k < W; ++k) r[k] = load(tile + min64(p + k, kTilePixels - 1) * N + oc);
-                transpose<T>(r);
-                const int64_t rows = min64(W, channels - oc);
-                for (int64_t k = 0; k < rows; ++k) write_as<T>(y + (oc + k) * plane + p, r[k], n - p, streaming);
-            }
-    }
+    // One group's share of an item.
+    struct Task {
+        Scratch s;
+        const T* c;
+        int64_t g, last;  // its rows end before `last`
+    };
 
     static void item(const void* ctx, int64_t index, char* scratch) {
         const ConvMix& self = *static_cast<const ConvMix*>(ctx);
-        const ConvMixArgs& a = self.a;
-        const int64_t S = a.key.size, g = index / self.row_blocks, first = index % self.row_blocks * self.rows;
-        const int64_t last = min64(a.PH, first + self.rows);
-        const Scratch s = self.carve(scratch);
-        Coefficients<T> coeffs(a.key, g, false, s.c);
-        const int64_t oh0 = first * a.pool.sh - a.pool.pad_h;  // may lie in the pool's padding
-        const int64_t image = a.C * self.strip_rows * self.strip_width;
-        for (int64_t j = 0; j < S; ++j) {
-            with_dtype_of<T>(a.x_dtype, [&](auto tag) {
-                using E = typename decltype(tag)::type;
-                self.template fill_strip<E>(s.strip + j * image, g * S + j, oh0 * a.stride[0] - a.padding[0]);
+        self.walk(index / self.plan.items, index % self.plan.items * self.plan.item_rows, self.carve(scratch));
+    }
+    void walk(int64_t g, int64_t first, const Scratch& s) const {
+        const int64_t last = min64(a.PH, first + plan.item_rows);
+        const Coefficients<T> coeffs(a.key, g, false, s.c);
+        const Task task{s, coeffs.get(), g, last};
+        for (int64_t j = 0; j < S; ++j) s.in[j] = s.tile + j * kTile;
+        const int64_t begin = max64(0, first * a.pool.sh - a.pool.pad_h);
+        const int64_t end = min64(a.OH, (last - 1) * a.pool.sh - a.pool.pad_h + a.pool.kh);
+        int64_t next = first;  // the first output row that is not written yet
+        for (int64_t oh = begin; oh < end; oh += plan.block_rows) {
+            const int64_t rows = min64(plan.block_rows, end - oh);
+            for (int64_t j = 0; j < S; ++j) strip.fill(s.strip + j * strip.image_step, g * S + j, oh, rows);
+            int64_t written = next;
+            for_blocks([&](Block b) {
+                if (plan.windows) written = window_rows(task, b, oh, rows, next);
+                else if (plan.pixel_lanes) pixel_lane_rows(task, b, oh, rows);
+                else channel_lane_rows(task, b, oh, rows);
             });
-            s.in[j] = s.t + j * kTilePixels * N;
-        }
-        for (int64_t block = 0; block < self.blocks; ++block) {
-            if (self.windows) self.pooled_rows(s, coeffs.get(), g, first, last, oh0, image, block);
-            else self.plain_rows(s, coeffs.get(), g, first, last, image, block);
+            next = written;
         }
         finish_streaming();
     }
 
-    void plain_rows(const Scratch& s, const T* c, int64_t g, int64_t first, int64_t last, int64_t image,
-                    int64_t block) const {
-        for (int64_t oh = first; oh < last; ++oh)
-            for (int64_t w0 = 0; w0 < a.OW; w0 += kTilePixels) {
-                const int64_t n = min64(kTilePixels, a.OW - w0);
-                for (int64_t j = 0; j < a.key.size; ++j)
-                    convolve(s.t + j * kTilePixels * N, s.strip + j * image + (oh - first) * a.stride[0] * strip_width,
-                             w0, ceil_div(n, kPixels) * kPixels, block, a.activation);
-                emit(s, c, g, oh, w0, n, block);
+    // --- without windows ---------------------------------------------------------------------------------------------
+
+    void channel_lane_rows(const Task& t, Block b, int64_t oh, int64_t rows) const {
+        for (int64_t r = 0; r < rows; ++r)
+            for (int64_t w = 0; w < a.OW;) {
+                const auto choice = Micro<P>::channel_lanes(b.vectors, a.OW - w);
+                for (int64_t j = 0; j < S; ++j) convolve(t, choice.run, b, j, r, w, t.s.tile + j * kTile);
+                write(t, ((oh + r) * a.PW + w) * a.OC + b.oc, choice.rows, a.OC, b.vectors, a.OC - b.oc);
+                w += choice.rows;
+            }
+    }
+    void convolve(const Task& t, typename Micro<P>::Block run, Block b, int64_t j, int64_t r, int64_t w, T* z) const {
+        const Activation activation = a.codes ? Activation::none : a.activation;
+        run(t.s.strip + j * strip.image_step + r * strip.convolved_row_step() + w * strip.pixel_step(), off, K,
+            strip.pixel_step(), weight + b.oc * K, bias + b.oc, activation, T(a.slope), z);
+    }
+
+    void pixel_lane_rows(const Task& t, Block b, int64_t oh, int64_t rows) const {
+        const int64_t plane = a.PH * a.PW, run = rows * a.PW, n = min64(b.n, a.OC - b.oc);
+        for (int64_t r = 0; r < rows; ++r)
+            for (int64_t w = 0, vectors; w < a.OW; w += vectors * W) {
+                const int64_t left = ceil_div(a.OW - w, W);
+                vectors = left == 4 ? 2 : min64(left, kPixelVectors);
+                const auto micro = Micro<P>::pixel_lanes(int(vectors));
+                for (int64_t j = 0; j < S; ++j) convolve(t, micro, b, j, r, w, t.s.tile + j * kTile);
+                if (plan.collected)
+                    mix_to(
+                        t, [&](int64_t i) { return t.s.lines + i * n * run + r * a.PW + w; }, n, run, vectors, a.OW - w,
+                        false);
+                else write(t, b.oc * plane + (oh + r) * a.PW + w, n, plane, vectors, a.OW - w);
+            }
+        if (!plan.collected) return;
+        with_dtype_of<T>(a.y_dtype, [&](auto tag) {
+            using O = typename decltype(tag)::type;
+            for (int64_t i = 0; i < S; ++i)
+                for (int64_t c = 0; c < n; ++c)
+                    stream_run<T>(static_cast<O*>(a.y) + sent_row(t, i) * row_size() + (b.oc + c) * plane + oh * a.PW,
+                                  t.s.lines + (i * n + c) * run, run);
+        });
+    }
+
+    // --- with windows: a pool, or codes for the backward pass --------------------------------------------------------
+
+    // Convolves the rows, and writes the output rows from `next` on that they complete; returns the next one after.
+    int64_t window_rows(const Task& t, Block b, int64_t oh, int64_t rows, int64_t next) const {
+        const Pool& p = a.pool;
+        for (int64_t r = 0; r < rows; ++r) {
+            const int64_t row = oh + r;
+            if (row < next * p.sh - p.pad_h) continue;  // between two windows
+            for (int64_t j = 0; j < S; ++j) {
+                for (int64_t w = 0; w < a.OW;) {
+                    const auto choice = Micro<P>::channel_lanes(b.vectors, a.OW - w);
+                    convolve(t, choice.run, b, j, r, w, t.s.row + w * b.n);
+                    w += choice.rows;
+                }
+                T* best = ring(t.s.best, b, row, j);
+                if (a.codes) reduce_row<T, true>(a, t.s.row, b.n, a.activation, best, ring(t.s.code, b, row, j));
+                else reduce_row<T, false>(a, t.s.row, b.n, Activation::none, best, nullptr);
+            }
+            for (; next < t.last && row + 1 == min64(a.OH, next * p.sh - p.pad_h + p.kh); ++next)
+                for (int64_t q = 0; q < a.PW; q += kTilePixels)
+                    window_tile(t, b, next, q, min64(kTilePixels, a.PW - q));
+        }
+        return next;
+    }
+    // Row `row` of image j among the last p.kh convolved rows.
+    T* ring(T* base, Block b, int64_t row, int64_t j) const {
+        return base + a.PW * (a.pool.kh * S * b.oc + (row % a.pool.kh * S + j) * b.n);
+    }
+
+    // n pixels from column q of output row ph.
+    void window_tile(const Task& t, Block b, int64_t ph, int64_t q, int64_t n) const {
+        const Pool& p = a.pool;
+        const Span span = clip_window(ph, p.kh, p.sh, p.pad_h, a.OH);
+        for (int64_t j = 0; j < S; ++j) {
+            T* tile = t.s.tile + j * kTile;
+            for (int64_t kh = span.begin; kh < span.end; ++kh) {
+                const int64_t row = ph * p.sh - p.pad_h + kh;
+                const T* best = ring(t.s.best, b, row, j) + q * b.n;
+                if (a.codes)
+                    reduce_column<T, true>(best, ring(t.s.code, b, row, j) + q * b.n, n * b.n, kh == span.begin,
+                                           kh * p.kw, tile, t.s.tile_code);
+                else reduce_column<T, false>(best, nullptr, n * b.n, kh == span.begin, 0, tile, nullptr);
+            }
+            if (a.codes) place(t.s.tile_code, a.codes + (t.g * S + j) * row_size(), b, ph, q, n);
+        }
+        if (a.channels_last) {
+            write(t, (ph * a.PW + q) * a.OC + b.oc, n, a.OC, b.vectors, a.OC - b.oc);
+            return;
+        }
+        mix_to(t, [&](int64_t i) { return t.s.mixed + i * kTile; }, n, b.n, b.vectors, b.n, false);
+        with_dtype_of<T>(a.y_dtype, [&](auto tag) {
+            using O = typename decltype(tag)::type;
+            for (int64_t i = 0; i < S; ++i)
+                place(t.s.mixed + i * kTile, static_cast<O*>(a.y) + sent_row(t, i) * row_size(), b, ph, q, n);
+        });
+    }
+    // A tile [n pixels][b.n channels] to its place in an image of the layout of y.
+    template <class O>
+    void place(const T* tile, O* image, Block b, int64_t ph, int64_t q, int64_t n) const {
+        const int64_t pixel = ph * a.PW + q, plane = a.PH * a.PW, real = min64(b.n, a.OC - b.oc);
+        if (a.channels_last) {
+            for (int64_t k = 0; k < n; ++k)
+                for (int64_t c = 0; c < real; c += W)
+                    store_as<T>(image + (pixel + k) * a.OC + b.oc + c, load(tile + k * b.n + c), real - c);
+            return;
+        }
+        for (int64_t c = 0; c < real; c += W)
+            for (int64_t k = 0; k < n; k += W) {
+                Vec<T> v[W];
+                for (int l = 0; l < W; ++l) v[l] = load(tile + min64(k + l, n - 1) * b.n + c);
+                transpose<T>(v);
+                for (int64_t l = 0; l < min64(W, real - c); ++l)
+                    store_as<T>(image + (b.oc + c + l) * plane + pixel + k, v[l], n - k);
             }
     }
 
-    void pooled_rows(const Scratch& s, const T* c, int64_t g, int64_t first, int64_t last, int64_t oh0, int64_t image,
-                     int64_t block) const {
-        const int64_t S = a.key.size;
-        const Activation activation = a.codes ? Activation::none : a.activation;
-        int64_t done = max64(oh0, 0);  // rows before this one are in the ring
-        for (int64_t ph = first; ph < last; ++ph) {
-            const int64_t end = min64(a.OH, ph * a.pool.sh - a.pool.pad_h + a.pool.kh);
-            done = max64(done, ph * a.pool.sh - a.pool.pad_h);
-            for (; done < end; ++done)
-                for (int64_t j = 0; j < S; ++j)
-                    convolve(s.z + ((done % a.pool.kh) * S + j) * width * N,
-                             s.strip + j * image + (done - oh0) * a.stride[0] * strip_width, 0, width, block,
-                             activation);
-            for (int64_t w0 = 0; w0 < a.PW; w0 += kTilePixels) {
-                const int64_t n = min64(kTilePixels, a.PW - w0);
-                for (int64_t j = 0; j < S; ++j) {
-                    T* t = s.t + j * kTilePixels * N;
-                    if (a.codes) reduce<true>(t, s.z, j, g * S + j, ph, w0, n, block);
-                    else reduce<false>(t, s.z, j, g * S + j, ph, w0, n, block);
-                }
-                emit(s, c, g, ph, w0, n, block);
-            }
+    // --- the mix -----------------------------------------------------------------------------------------------------
+
+    int64_t row_size() const { return a.OC * a.PH * a.PW; }
+    int64_t sent_row(const Task& t, int64_t i) const { return a.key.order[t.g * S + i]; }
+
+    // Mixes the S tiles, `rows` rows of `vectors` vectors each, to elements `at + r * step` of the rows of y, of which
+    // `lanes` exist.
+    void write(const Task& t, int64_t at, int64_t rows, int64_t step, int64_t vectors, int64_t lanes) const {
+        with_dtype_of<T>(a.y_dtype, [&](auto tag) {
+            auto* base = static_cast<typename decltype(tag)::type*>(a.y) + at;
+            mix_to(
+                t, [&](int64_t i) { return base + sent_row(t, i) * row_size(); }, rows, step, vectors, lanes,
+                plan.streaming);
+        });
+    }
+    template <class Out>
+    void mix_to(const Task& t, Out&& out, int64_t rows, int64_t step, int64_t vectors, int64_t lanes,
+                bool streaming) const {
+        for_row_blocks(S, [&](auto block, int64_t i0) {
+            constexpr int I = decltype(block)::count;
+            decltype(out(0)) y[I];
+            for (int i = 0; i < I; ++i) y[i] = out(i0 + i);
+            if (streaming) mix_rows<I, true>(t, y, i0, rows, step, vectors, lanes);
+            else mix_rows<I, false>(t, y, i0, rows, step, vectors, lanes);
+        });
+    }
+    template <int I, bool Streaming, class O>
+    void mix_rows(const Task& t, O* const (&y)[I], int64_t i0, int64_t rows, int64_t step, int64_t vectors,
+                  int64_t lanes) const {
+        for (int64_t r = 0; r < rows; ++r) {
+            int64_t v = 0;
+            for (; v + kMixVectors <= vectors; v += kMixVectors)
+                mix_vectors<I, kMixVectors, Streaming>(t, y, i0, (r * vectors + v) * W, r * step + v * W,
+                                                       lanes - v * W);
+            if (v < vectors)
+                mix_vectors<I, 1, Streaming>(t, y, i0, (r * vectors + v) * W, r * step + v * W, lanes - v * W);
         }
     }
+    template <int I, int V, bool Streaming, class O>
+    void mix_vectors(const Task& t, O* const (&y)[I], int64_t i0, int64_t e, int64_t at, int64_t lanes) const {
+        Vec<T> sums[I][V];
+        mix_sums<T>(sums, t.s.in, t.c, S, i0, e, W);
+        if (lanes >= V * W) {
+            for (int i = 0; i < I; ++i)
+                for (int v = 0; v < V; ++v) {
+                    if constexpr (Streaming) stream_as<T>(y[i] + at + v * W, sums[i][v]);
+                    else store_as<T>(y[i] + at + v * W, sums[i][v], W);
+                }
+            return;
+        }
+        for (int i = 0; i < I; ++i)
+            for (int v = 0; v < V; ++v)
+                if (lanes > v * W) store_as<T>(y[i] + at + v * W, sums[i][v], lanes - v * W);
+    }
 
-    // Offsets, weights and bias in the order that the micro-kernel reads them.
+    // --- weights -----------------------------------------------------------------------------------------------------
+
     struct Packed {
         int32_t* off;
-        T *weight, *bias;
+        Elem* weight;
+        T* bias;
         size_t bytes;
     };
     Packed carve_packed(char* base) const {
         Carver carver(base);
         Packed p;
         p.off = carver.take<int32_t>(K);
-        p.weight = carver.take<T>(blocks * K * N);
-        p.bias = carver.take<T>(blocks * N);
+        p.weight = carver.take<Elem>(channels * K);
+        p.bias = carver.take<T>(channels);
         p.bytes = carver.used();
         return p;
     }
+    // Offsets, weights and bias in the order that the inner loop reads them: kh, kw, channel.
     template <class E>
     void pack(const Packed& p) {
         const E* w = static_cast<const E*>(a.weight);
         const E* d = static_cast<const E*>(a.bias);
-        for (int64_t c = 0, k = 0; c < a.C; ++c)
-            for (int64_t kh = 0; kh < a.KH; ++kh)
-                for (int64_t kw = 0; kw < a.KW; ++kw, ++k)
-                    p.off[k] = int32_t((c * strip_rows + kh * a.dilation[0]) * strip_width + kw * a.dilation[1]);
-        for (int64_t oc = 0; oc < blocks * N; ++oc) {
-            const bool real = oc < a.OC;
-            p.bias[oc] = real && d ? widen<T>(d[oc]) : T(0);
-            T* out = p.weight + oc / N * K * N + oc % N;
-            for (int64_t k = 0; k < K; ++k) out[k * N] = real ? widen<T>(w[oc * K + k]) : T(0);
-        }
+        const int64_t taps = a.KH * a.KW;
+        for (int64_t tap = 0, k = 0; tap < taps; ++tap)
+            for (int64_t c = 0; c < strip.channels; ++c, ++k)
+                p.off[k] = int32_t(strip.offset(c, tap / a.KW, tap % a.KW));
+        for (int64_t oc = 0; oc < channels; ++oc) p.bias[oc] = oc < a.OC && d ? widen<T>(d[oc]) : T(0);
+        for_blocks([&](Block b) {
+            Part* out = reinterpret_cast<Part*>(p.weight + b.oc * K);
+            for (int64_t tap = 0; tap < taps; ++tap)
+                for (int64_t c = 0; c < strip.channels; ++c)
+                    for (int64_t l = 0; l < b.n; ++l)
+                        for (int64_t part = 0; part < P::kPack; ++part, ++out) {
+                            const int64_t oc = b.oc + l, ic = c * P::kPack + part;
+                            const bool real = oc < a.OC && ic < a.C;
+                            *out = real ? widen<Part>(w[(oc * a.C + ic) * taps + tap]) : Part{};
+                        }
+        });
         weight = p.weight, bias = p.bias, off = p.off;
     }
 
     void run() {
         const Packed packed = carve_packed(workspace(carve_packed(nullptr).bytes));
-        with_dtype_of<T>(a.x_dtype, [&](auto tag) { pack<typename decltype(tag)::type>(packed); });
-        prefer_large_pages(a.y, a.key.groups * a.key.size * a.OC * a.PH * a.PW * bytes_of(a.y_dtype));
-        parallel_for(a.key.groups * row_blocks, a.threads, carve(nullptr).bytes, item, this);
+        with_dtype_of<T>(a.x_dtype, [&](auto tag) {
+            using E = typename decltype(tag)::type;
+            if constexpr (P::kPack == 1 || kSame<E, Part>) pack<E>(packed);
+        });
+        prefer_large_pages(a.y, G * S * row_size() * bytes_of(a.y_dtype));
+        parallel_for(G * plan.items, a.threads, carve(nullptr).bytes, item, this);
     }
 };
 
 }  // namespace
 
 void conv_mix(const ConvMixArgs& a) {
-    if (a.x_dtype == Dtype::f64) ConvMix<double>(a).run();
-    else ConvMix<float>(a).run();
+    if (a.x_dtype == Dtype::f64) ConvMix<Single<double>>(a).run();
+    else ConvMix<Single<float>>(a).run();
 }
 
 }  // namespace facemix::FACEMIX_ISA

@@ -45,6 +45,53 @@ constexpr bool kSame = false;
 template <class A>
 constexpr bool kSame<A, A> = true;
 
+// A vector of 16-bit elements with as many lanes as a Vec<float>.
+typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
+typedef uint16_t LooseHalf __attribute__((vector_size(kVectorBytes / 2), aligned(2), may_alias));
+
+template <class T, class E>
+inline Vec<T> widen_vector(const E* p) {
+    if constexpr (kSame<T, E>) {
+        return load(p);
+    } else if constexpr (kSame<E, Bf16>) {
+        const Half h = *reinterpret_cast<const LooseHalf*>(p);
+        return reinterpret_cast<Vec<T>>(__builtin_convertvector(h, Vec<uint32_t>) << 16);
+#if defined(__AVX512F__)
+    } else if constexpr (kSame<E, F16>) {
+        return Vec<T>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+#elif defined(__AVX2__)
+    } else if constexpr (kSame<E, F16>) {
+        return Vec<T>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#endif
+    } else {
+        T t[kLanes<T>];
+        for (int i = 0; i < kLanes<T>; ++i) t[i] = widen<T>(p[i]);
+        return load(t);
+    }
+}
+
+// The vector as it lies in memory in elements of type E.
+template <class E, class T>
+inline auto narrow_vector(Vec<T> v) {
+    if constexpr (kSame<T, E>) {
+        return v;
+    } else if constexpr (kSame<E, Bf16>) {  // as narrow<Bf16>
+        const auto u = reinterpret_cast<Vec<uint32_t>>(v);
+        const Vec<uint32_t> nearest = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, nan = (u >> 16) | 0x40u;
+        return __builtin_convertvector((u & 0x7fffffffu) > 0x7f800000u ? nan : nearest, Half);
+#if defined(__AVX512F__)
+    } else if constexpr (kSame<E, F16>) {
+        return reinterpret_cast<Half>(_mm512_cvtps_ph(__m512(v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(__AVX2__)
+    } else if constexpr (kSame<E, F16>) {
+        return reinterpret_cast<Half>(_mm256_cvtps_ph(__m256(v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#endif
+    } else {
+        typedef E Out __attribute__((vector_size(kLanes<T> * sizeof(E))));
+        return __builtin_convertvector(v, Out);
+    }
+}
+
 // Vectors at the end of a row, and elements that lie apart, go one by one. Out of line: they are everywhere, and rare.
 template <class T, class E>
 __attribute__((noinline)) Vec<T> gather(const E* p, int64_t step, int64_t lanes) {
@@ -62,15 +109,8 @@ __attribute__((noinline)) void store_some(E* p, Vec<T> v, int64_t lanes) {
 // Reads min(lanes, kLanes<T>) elements that lie `step` apart; the other lanes are zero.
 template <class T, class E>
 inline Vec<T> load_strided(const E* p, int64_t step, int64_t lanes) {
-    constexpr int W = kLanes<T>;
-    if (step != 1 || lanes < W) return gather<T>(p, step, min64(lanes, W));
-    if constexpr (kSame<T, E>) {
-        return load(p);
-    } else {
-        T t[W];
-        for (int i = 0; i < W; ++i) t[i] = widen<T>(p[i]);
-        return load(t);
-    }
+    if (step != 1 || lanes < kLanes<T>) return gather<T>(p, step, min64(lanes, kLanes<T>));
+    return widen_vector<T>(p);
 }
 template <class T, class E>
 inline Vec<T> load_as(const E* p, int64_t lanes) {
@@ -80,24 +120,25 @@ inline Vec<T> load_as(const E* p, int64_t lanes) {
 // Writes the first min(lanes, kLanes<T>) elements of v.
 template <class T, class E>
 inline void store_as(E* p, Vec<T> v, int64_t lanes) {
-    constexpr int W = kLanes<T>;
-    if (lanes < W) return store_some<T>(p, v, lanes);
-    if constexpr (kSame<T, E>) {
-        store(p, v);
-    } else {
-        T t[W];
-        store(t, v);
-        for (int i = 0; i < W; ++i) p[i] = narrow<E>(t[i]);
-    }
+    if (lanes < kLanes<T>) return store_some<T>(p, v, lanes);
+    const auto n = narrow_vector<E, T>(v);
+    memcpy(static_cast<void*>(p), &n, sizeof n);
 }
 
-// store_as, past the caches where `streaming` and the types allow it.
+// All of v, past the caches; p is aligned to as many elements.
 template <class T, class E>
-inline void write_as(E* p, Vec<T> v, int64_t lanes, bool streaming) {
-    if constexpr (kSame<T, E>) {
-        if (streaming && lanes >= kLanes<T>) return stream(p, v);
-    }
-    store_as<T>(p, v, lanes);
+inline void stream_as(E* p, Vec<T> v) {
+    stream(p, narrow_vector<E, T>(v));
+}
+// A run of n elements, past the caches but for the ends that are no whole vectors.
+template <class T, class E>
+inline void stream_run(E* to, const T* from, int64_t n) {
+    constexpr int W = kLanes<T>;
+    const int64_t over = int64_t(reinterpret_cast<uintptr_t>(to) / sizeof(E) % W);
+    int64_t e = over ? min64(n, W - over) : 0;
+    if (e) store_some<T>(to, load_as<T>(from, e), e);
+    for (; e + W <= n; e += W) stream_as<T>(to + e, load(from + e));
+    if (e < n) store_some<T>(to + e, load_as<T>(from + e, n - e), n - e);
 }
 
 // The type that a kernel computes in.

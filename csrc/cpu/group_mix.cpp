@@ -38,16 +38,14 @@ struct GroupMix {
             out[s] = static_cast<E*>(a.y) + (a.transpose ? plain : sent) * a.n + e0;
         }
         const int64_t n = min64(kChunk, a.n - e0);
-        const auto mixed = [&](auto&& sink) { mix_tile<T>(in, coeffs.get(), S, 0, S, n, sink); };
+        const auto mixed = [&](auto&& sink) { mix_tile<T>(in, coeffs.get(), S, n, sink); };
         if (!self.streaming) {
             mixed([&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) { store_as<T>(out[i] + e, v, lanes); });
             return;
         }
         // Memory likes one long run after the other better than S at once.
         mixed([&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) { store_as<T>(t + i * kChunk + e, v, lanes); });
-        for (int64_t i = 0; i < S; ++i)
-            for (int64_t e = 0; e < n; e += kLanes<T>)
-                write_as<T>(out[i] + e, load_as<T>(t + i * kChunk + e, n - e), n - e, true);
+        for (int64_t i = 0; i < S; ++i) stream_run<T>(out[i], t + i * kChunk, n);
         finish_streaming();
     }
 

@@ -16,6 +16,8 @@ void act_mix_jvp(const ActMixLinearArgs&);
 void act_mix_vjp(const ActMixLinearArgs&);
 void group_mix(const GroupMixArgs&);
 void unmix_linear(const UnmixLinearArgs&);
+double fma_work(int64_t steps, int threads);
+void copy_work(void* to, const void* from, int64_t bytes, int threads);
 
 #if defined(__AVX2__)
 // Clang's __builtin_cpu_supports does not know this one.
@@ -40,7 +42,16 @@ static bool supported() {
 
 extern const CpuKernels kernels;
 const CpuKernels kernels = {
-    FACEMIX_STRING(FACEMIX_ISA), supported, conv_mix, act_mix, act_mix_jvp, act_mix_vjp, group_mix, unmix_linear,
+    FACEMIX_STRING(FACEMIX_ISA),
+    supported,
+    conv_mix,
+    act_mix,
+    act_mix_jvp,
+    act_mix_vjp,
+    group_mix,
+    unmix_linear,
+    fma_work,
+    copy_work,
 };
 
 }  // namespace facemix::FACEMIX_ISA

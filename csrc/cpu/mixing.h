@@ -1,4 +1,4 @@
-// The S x S mixing of one tile that lies in cache: out[i][e] = sum_j c[i * S + j] * in[j][e].
+// The S x S mixing of one tile that lies in cache: out[i][e] = sum_j A[i][j] * in[j][e].
 #pragma once
 
 #include "element.h"
@@ -7,7 +7,8 @@
 namespace facemix::FACEMIX_ISA {
 namespace {
 
-// Coefficients of one group in the compute type; transposed for unmix. Wiped by the destructor.
+// The matrix of one group in the compute type, column by column: c[j * S + i] = A[i][j], or A[j][i] to un-mix. Wiped by
+// the destructor.
 template <class T>
 class Coefficients {
   public:
@@ -15,7 +16,7 @@ class Coefficients {
         const int64_t S = key.size;
         const double* a = key.coeffs + g * count_;
         for (int64_t i = 0; i < S; ++i)
-            for (int64_t j = 0; j < S; ++j) c_[i * S + j] = T(transposed ? a[j * S + i] : a[i * S + j]);
+            for (int64_t j = 0; j < S; ++j) c_[j * S + i] = T(transposed ? a[j * S + i] : a[i * S + j]);
     }
     ~Coefficients() { wipe(c_, size_t(count_) * sizeof(T)); }
     Coefficients(const Coefficients&) = delete;
@@ -27,39 +28,57 @@ class Coefficients {
     int64_t count_;
 };
 
-constexpr int kMixRows = 4;  // output rows a register block: 4 x 2 accumulators and 2 inputs fit in 16 registers
+constexpr int kMixRows = kRegisters == 32 ? 8 : 4;  // output rows a register block, at most
 constexpr int kMixVectors = 2;
 
-// sink(i, e, v, lanes) takes `lanes` values of output row i from element e on.
-template <class T, int I, int V, class E, class Sink>
-inline void mix_block(const E* const* in, const T* c, int64_t S, int64_t i0, int64_t e, int64_t lanes, Sink&& sink) {
-    constexpr int W = kLanes<T>;
-    Vec<T> acc[I][V] = {};
+// sums[i][v] = vector v, from element e on, of output row i0 + i; `lanes` elements of the last one count.
+template <class T, int I, int V, class E>
+inline void mix_sums(Vec<T> (&sums)[I][V], const E* const* in, const T* c, int64_t S, int64_t i0, int64_t e,
+                     int64_t lanes) {
+    for (int i = 0; i < I; ++i)
+        for (int v = 0; v < V; ++v) sums[i][v] = Vec<T>{};
     for (int64_t j = 0; j < S; ++j) {
         Vec<T> b[V];
-        for (int v = 0; v < V; ++v) b[v] = load_as<T>(in[j] + e + v * W, lanes);
-        for (int i = 0; i < I; ++i) {
-            const T a = c[(i0 + i) * S + j];
-            for (int v = 0; v < V; ++v) acc[i][v] += a * b[v];
-        }
+        for (int v = 0; v < V; ++v) b[v] = load_as<T>(in[j] + e + v * kLanes<T>, lanes);
+        for (int i = 0; i < I; ++i)
+            for (int v = 0; v < V; ++v) sums[i][v] += c[j * S + i0 + i] * b[v];
     }
-    for (int i = 0; i < I; ++i)
-        for (int v = 0; v < V; ++v) sink(i0 + i, e + v * W, acc[i][v], lanes);
 }
 
-template <class T, int I, class E, class Sink>
-inline void mix_rows(const E* const* in, const T* c, int64_t S, int64_t i0, int64_t n, Sink&& sink) {
-    constexpr int W = kLanes<T>;
-    int64_t e = 0;
-    for (; e + kMixVectors * W <= n; e += kMixVectors * W) mix_block<T, I, kMixVectors>(in, c, S, i0, e, W, sink);
-    for (; e < n; e += W) mix_block<T, I, 1>(in, c, S, i0, e, min64(W, n - e), sink);
+template <int I>
+struct Rows {
+    static constexpr int count = I;
+};
+// Calls f(Rows<I>{}, i0) for blocks of rows that make up [0, S).
+template <class F>
+inline void for_row_blocks(int64_t S, F&& f) {
+    int64_t i = 0;
+    for (; i + kMixRows <= S; i += kMixRows) f(Rows<kMixRows>{}, i);
+    if constexpr (kMixRows > 4)
+        for (; i + 4 <= S; i += 4) f(Rows<4>{}, i);
+    for (; i + 2 <= S; i += 2) f(Rows<2>{}, i);
+    for (; i < S; ++i) f(Rows<1>{}, i);
 }
 
-// Rows [i0, i1) of the mixed tile; n elements a row.
+// The whole mixed tile, n elements a row; sink(i, e, v, lanes) takes `lanes` values of output row i from element e on.
 template <class T, class E, class Sink>
-inline void mix_tile(const E* const* in, const T* c, int64_t S, int64_t i0, int64_t i1, int64_t n, Sink&& sink) {
-    for (; i0 + kMixRows <= i1; i0 += kMixRows) mix_rows<T, kMixRows>(in, c, S, i0, n, sink);
-    for (; i0 < i1; ++i0) mix_rows<T, 1>(in, c, S, i0, n, sink);
+inline void mix_tile(const E* const* in, const T* c, int64_t S, int64_t n, Sink&& sink) {
+    constexpr int W = kLanes<T>;
+    for_row_blocks(S, [&](auto rows, int64_t i0) {
+        constexpr int I = decltype(rows)::count;
+        int64_t e = 0;
+        for (; e + kMixVectors * W <= n; e += kMixVectors * W) {
+            Vec<T> sums[I][kMixVectors];
+            mix_sums<T>(sums, in, c, S, i0, e, W);
+            for (int i = 0; i < I; ++i)
+                for (int v = 0; v < kMixVectors; ++v) sink(i0 + i, e + v * W, sums[i][v], W);
+        }
+        for (; e < n; e += W) {
+            Vec<T> sums[I][1];
+            mix_sums<T>(sums, in, c, S, i0, e, min64(W, n - e));
+            for (int i = 0; i < I; ++i) sink(i0 + i, e, sums[i][0], min64(W, n - e));
+        }
+    });
 }
 
 }  // namespace

@@ -116,10 +116,10 @@ struct UnmixLinear {
                 for (int64_t k = 0; k < K; k += kLanes<T>)
                     store_as<T>(s.rows + i * K + k, load_as<T>(s.sent[i] + k, K - k), K - k);
             product<T>(s.in, S, self.weight, N, K, s.out);
-            mix_tile<T>(const_cast<const T* const*>(s.out), coeffs.get(), S, 0, S, N,
+            mix_tile<T>(const_cast<const T* const*>(s.out), coeffs.get(), S, N,
                         [&](int64_t j, int64_t n, Vec<T> v, int64_t lanes) { self.finish(g, j, m, n, v, lanes); });
         } else {
-            mix_tile<T>(s.sent, coeffs.get(), S, 0, S, K, [&](int64_t j, int64_t k, Vec<T> v, int64_t lanes) {
+            mix_tile<T>(s.sent, coeffs.get(), S, K, [&](int64_t j, int64_t k, Vec<T> v, int64_t lanes) {
                 store_as<T>(s.rows + j * K + k, v, lanes);
             });
             product<T>(s.in, S, self.weight, N, K, s.out);

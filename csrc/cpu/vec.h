@@ -47,23 +47,20 @@ template <class T>
 inline void store(T* p, Vec<T> v) {
     *reinterpret_cast<typename VecOf<T>::loose*>(p) = v;
 }
-// Writes past the caches, for results too large to be read from there again: it saves reading each line first. Goes by
-// the caches where p is not aligned to a vector. finish_streaming() comes before anyone else may read.
-template <class T>
-inline void stream(T* p, Vec<T> v) {
-#if defined(__AVX512F__) || defined(__AVX2__) || defined(__SSE2__)
-    if (reinterpret_cast<uintptr_t>(p) % kVectorBytes == 0) {
+// Writes past the caches: for results too large to be read from there again, it
+// saves reading each line first. p is aligned to the vector. finish_streaming() comes before anyone else may read.
+template <class V>
+inline void stream(void* p, V v) {
 #if defined(__AVX512F__)
-        _mm512_stream_si512(reinterpret_cast<__m512i*>(p), reinterpret_cast<__m512i>(v));
-#elif defined(__AVX2__)
-        _mm256_stream_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<__m256i>(v));
-#else
-        _mm_stream_si128(reinterpret_cast<__m128i*>(p), reinterpret_cast<__m128i>(v));
+    if constexpr (sizeof(V) == 64) return _mm512_stream_si512(static_cast<__m512i*>(p), reinterpret_cast<__m512i>(v));
 #endif
-        return;
-    }
+#if defined(__AVX2__)
+    if constexpr (sizeof(V) == 32) return _mm256_stream_si256(static_cast<__m256i*>(p), reinterpret_cast<__m256i>(v));
 #endif
-    store(p, v);
+#if defined(__SSE2__)
+    if constexpr (sizeof(V) == 16) return _mm_stream_si128(static_cast<__m128i*>(p), reinterpret_cast<__m128i>(v));
+#endif
+    memcpy(p, &v, sizeof v);
 }
 inline void finish_streaming() {
 #if defined(__SSE2__)
@@ -124,9 +121,9 @@ inline void transpose(Vec<T> (&r)[kLanes<T>]) {
     }
 }
 
-inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Carves typed pieces out of one block of scratch memory; with base == nullptr it only counts the bytes.
 class Carver {

@@ -19,26 +19,24 @@ inline Span clip_window(int64_t out, int64_t kernel, int64_t stride, int64_t pad
 template <class T, bool WithCodes>
 struct WindowMax {
     Vec<T> best = {}, code = {};
-    bool empty = true;
 
-    // z: values before the activation; k: the element's index in the window.
-    inline void add(Vec<T> z, int64_t k, Activation activation, T slope) {
-        const Vec<T> a = activate(z, activation, slope);
-        if constexpr (WithCodes) {
-            const Vec<T> zero = {};
-            const Vec<T> positive = zero + T(k), negative = zero + T(k + kCodeNegative);
-            const Vec<T> here = z > zero ? positive : negative;
-            if (empty) {
-                best = a, code = here;
-            } else {
-                const auto better = (a > best) | (a != a);
-                best = better ? a : best;
-                code = better ? here : code;
-            }
-        } else {
-            best = empty ? a : (((a > best) | (a != a)) ? a : best);
+    // z: values before the activation; k: the element's index in the window. `start` takes the first element.
+    inline void start(Vec<T> z, int64_t k, Activation activation, T slope) { add(z, k, activation, slope, true); }
+    inline void add(Vec<T> z, int64_t k, Activation activation, T slope, bool first = false) {
+        const Vec<T> zero = {};
+        Vec<T> here = {};
+        if constexpr (WithCodes) here = z > zero ? zero + T(k) : zero + T(k + kCodeNegative);
+        take(activate(z, activation, slope), here, first);
+    }
+    // The same with the activated value and its code.
+    inline void take(Vec<T> a, Vec<T> here, bool first) {
+        if (first) {
+            best = a, code = here;
+            return;
         }
-        empty = false;
+        const auto better = (a > best) | (a != a);
+        best = better ? a : best;
+        if constexpr (WithCodes) code = better ? here : code;
     }
 };
 

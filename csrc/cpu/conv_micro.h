@@ -1,0 +1,93 @@
+// The inner loop of conv_mix: a register block of rows x vectors, fed by one broadcast a row and one load a vector.
+//
+// In NHWC the lanes of a vector are output channels and the rows are pixels: weights are loaded, pixels broadcast.
+// In NCHW the lanes are pixels and the rows are output channels: pixels are loaded, weights broadcast.
+#pragma once
+
+#include "element.h"
+
+namespace facemix::FACEMIX_ISA {
+namespace {
+
+// What one step multiplies. `Elem` holds `kPack` input channels of a pixel or of a weight, each a `Part`.
+template <class T>
+struct Single {
+    using Sum = T;
+    using Elem = T;
+    using Part = T;
+    static constexpr int kPack = 1;
+    static Vec<T> madd(Vec<T> sum, T a, Vec<T> b) { return sum + a * b; }
+};
+
+// Register blocks: rows * vectors sums, the vectors, and one broadcast.
+constexpr bool kWide = kRegisters == 32;
+constexpr int kChannelVectors = kWide ? 4 : 2;  // NHWC, at most; 2 and 1 for the rest of the channels
+constexpr int pixel_rows(int v) { return v == 4 ? 6 : kWide ? 12 : 6; }  // NHWC, at most; 8, 4, 2, 1 for the rest
+constexpr int kPixelVectors = 3;             // NCHW, at most; 2 and 1 for the rest of a line
+constexpr int kChannelRows = kWide ? 8 : 4;  // NCHW
+
+template <class P>
+struct Micro {
+    using Sum = typename P::Sum;
+    using Elem = typename P::Elem;
+    static constexpr int W = kLanes<Sum>;
+
+    // z[r][0..V*W) = act(bias + sum_k a[k][r] * b[k][0..V*W)). With PixelLanes a is w [K][R] and b is in[off[k]..];
+    // else a is in[off[k] + r * step] and b is w [K][V*W].
+    template <int R, int V, bool PixelLanes>
+    static void block(const Elem* in, const int32_t* off, int64_t K, int64_t step, const Elem* w, const Sum* bias,
+                      Activation activation, Sum slope, Sum* z) {
+        const Vec<Sum> zero = {};
+        Vec<Sum> acc[R][V];
+        for (int r = 0; r < R; ++r)
+            for (int v = 0; v < V; ++v) acc[r][v] = PixelLanes ? bias[r] - zero : load(bias + v * W);
+        for (int64_t k = 0; k < K; ++k) {
+            const Elem* at = in + off[k];
+            Vec<Elem> b[V];
+            for (int v = 0; v < V; ++v) b[v] = load((PixelLanes ? at : w) + v * W);
+            for (int r = 0; r < R; ++r) {
+                const Elem a = PixelLanes ? w[r] : at[r * step];
+                for (int v = 0; v < V; ++v) acc[r][v] = P::madd(acc[r][v], a, b[v]);
+            }
+            w += PixelLanes ? R : V * W;
+        }
+        // One test for the block, not one a vector.
+        const auto finish = [&](auto&& f) {
+            for (int r = 0; r < R; ++r)
+                for (int v = 0; v < V; ++v) store(z + (r * V + v) * W, f(acc[r][v]));
+        };
+        if (activation == Activation::none) finish([](Vec<Sum> s) { return s; });
+        else finish([&](Vec<Sum> s) { return activate(s, activation, slope); });
+    }
+
+    using Block = decltype(&block<1, 1, false>);
+
+    // The largest block of at most `rows` pixels for `vectors` vectors of channels.
+    struct Choice {
+        Block run;
+        int rows;
+    };
+    template <int V>
+    static Choice channel_lanes(int64_t rows) {
+        constexpr int most = pixel_rows(V);
+        if (rows >= most) return {block<most, V, false>, most};
+        if constexpr (most > 8)
+            if (rows >= 8) return {block<8, V, false>, 8};
+        if (rows >= 4) return {block<4, V, false>, 4};
+        if (rows >= 2) return {block<2, V, false>, 2};
+        return {block<1, V, false>, 1};
+    }
+    static Choice channel_lanes(int vectors, int64_t rows) {
+        if constexpr (kChannelVectors == 4)
+            if (vectors == 4) return channel_lanes<4>(rows);
+        return vectors == 2 ? channel_lanes<2>(rows) : channel_lanes<1>(rows);
+    }
+    static Block pixel_lanes(int vectors) {
+        return vectors == 3   ? block<kChannelRows, 3, true>
+               : vectors == 2 ? block<kChannelRows, 2, true>
+                              : block<kChannelRows, 1, true>;
+    }
+};
+
+}  // namespace
+}  // namespace facemix::FACEMIX_ISA
