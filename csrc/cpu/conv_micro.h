@@ -39,25 +39,33 @@ struct Micro {
                       Activation activation, Sum slope, Sum* z) {
         const Vec<Sum> zero = {};
         Vec<Sum> acc[R][V];
-        for (int r = 0; r < R; ++r)
-            for (int v = 0; v < V; ++v) acc[r][v] = PixelLanes ? bias[r] - zero : load(bias + v * W);
+        FACEMIX_UNROLL
+        for (int r = 0; r < R; ++r) FACEMIX_UNROLL
+        for (int v = 0; v < V; ++v) acc[r][v] = PixelLanes ? bias[r] - zero : load(bias + v * W);
         for (int64_t k = 0; k < K; ++k) {
             const Elem* at = in + off[k];
             Vec<Elem> b[V];
+            FACEMIX_UNROLL
             for (int v = 0; v < V; ++v) b[v] = load((PixelLanes ? at : w) + v * W);
+            FACEMIX_UNROLL
             for (int r = 0; r < R; ++r) {
                 const Elem a = PixelLanes ? w[r] : at[r * step];
+                FACEMIX_UNROLL
                 for (int v = 0; v < V; ++v) acc[r][v] = P::madd(acc[r][v], a, b[v]);
             }
             w += PixelLanes ? R : V * W;
         }
         // One test for the block, not one a vector.
-        const auto finish = [&](auto&& f) {
-            for (int r = 0; r < R; ++r)
-                for (int v = 0; v < V; ++v) store(z + (r * V + v) * W, f(acc[r][v]));
-        };
-        if (activation == Activation::none) finish([](Vec<Sum> s) { return s; });
-        else finish([&](Vec<Sum> s) { return activate(s, activation, slope); });
+        if (activation == Activation::relu) finish<R, V>(acc, z, [](Vec<Sum> s) { return relu<Sum>(s); });
+        else if (activation == Activation::leaky)
+            finish<R, V>(acc, z, [=](Vec<Sum> s) { return leaky<Sum>(s, slope); });
+        else finish<R, V>(acc, z, [](Vec<Sum> s) { return s; });
+    }
+    template <int R, int V, class F>
+    static inline void finish(const Vec<Sum> (&acc)[R][V], Sum* z, F&& f) {
+        FACEMIX_UNROLL
+        for (int r = 0; r < R; ++r) FACEMIX_UNROLL
+        for (int v = 0; v < V; ++v) store(z + (r * V + v) * W, f(acc[r][v]));
     }
 
     using Block = decltype(&block<1, 1, false>);

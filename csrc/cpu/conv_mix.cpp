@@ -301,20 +301,23 @@ struct ConvMix {
         }
     }
     template <int I, int V, bool Streaming, class O>
-    void mix_vectors(const Task& t, O* const (&y)[I], int64_t i0, int64_t e, int64_t at, int64_t lanes) const {
+    __attribute__((always_inline)) inline void mix_vectors(const Task& t, O* const (&y)[I], int64_t i0, int64_t e,
+                                                           int64_t at, int64_t lanes) const {
         Vec<T> sums[I][V];
         mix_sums<T>(sums, t.s.in, t.c, S, i0, e, W);
         if (lanes >= V * W) {
-            for (int i = 0; i < I; ++i)
-                for (int v = 0; v < V; ++v) {
-                    if constexpr (Streaming) stream_as<T>(y[i] + at + v * W, sums[i][v]);
-                    else store_as<T>(y[i] + at + v * W, sums[i][v], W);
-                }
+            FACEMIX_UNROLL
+            for (int i = 0; i < I; ++i) FACEMIX_UNROLL
+            for (int v = 0; v < V; ++v) {
+                if constexpr (Streaming) stream_as<T>(y[i] + at + v * W, sums[i][v]);
+                else store_as<T>(y[i] + at + v * W, sums[i][v], W);
+            }
             return;
         }
-        for (int i = 0; i < I; ++i)
-            for (int v = 0; v < V; ++v)
-                if (lanes > v * W) store_as<T>(y[i] + at + v * W, sums[i][v], lanes - v * W);
+        FACEMIX_UNROLL
+        for (int i = 0; i < I; ++i) FACEMIX_UNROLL
+        for (int v = 0; v < V; ++v)
+            if (lanes > v * W) store_as<T>(y[i] + at + v * W, sums[i][v], lanes - v * W);
     }
 
     // --- weights -----------------------------------------------------------------------------------------------------

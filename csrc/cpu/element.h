@@ -185,13 +185,18 @@ inline void with_dtype_of(Dtype dtype, F&& f) {
 
 // max(z, 0) and leaky variants as PyTorch has them: NaN stays, the slope applies where z < 0.
 template <class T>
-inline Vec<T> activate(Vec<T> z, Activation kind, T slope) {
+inline Vec<T> relu(Vec<T> z) {
     const Vec<T> zero = {};
-    switch (kind) {
-        case Activation::relu: return z < zero ? zero : z;
-        case Activation::leaky: return z < zero ? z * slope : z;
-        default: return z;
-    }
+    return zero > z ? zero : z;
+}
+template <class T>
+inline Vec<T> leaky(Vec<T> z, T slope) {
+    const Vec<T> zero = {};
+    return z < zero ? z * slope : z;
+}
+template <class T>
+inline Vec<T> activate(Vec<T> z, Activation kind, T slope) {
+    return kind == Activation::relu ? relu<T>(z) : kind == Activation::leaky ? leaky<T>(z, slope) : z;
 }
 
 }  // namespace

@@ -33,15 +33,18 @@ constexpr int kMixVectors = 2;
 
 // sums[i][v] = vector v, from element e on, of output row i0 + i; `lanes` elements of the last one count.
 template <class T, int I, int V, class E>
-inline void mix_sums(Vec<T> (&sums)[I][V], const E* const* in, const T* c, int64_t S, int64_t i0, int64_t e,
-                     int64_t lanes) {
-    for (int i = 0; i < I; ++i)
-        for (int v = 0; v < V; ++v) sums[i][v] = Vec<T>{};
+__attribute__((always_inline)) inline void mix_sums(Vec<T> (&sums)[I][V], const E* const* in, const T* c, int64_t S,
+                                                    int64_t i0, int64_t e, int64_t lanes) {
+    FACEMIX_UNROLL
+    for (int i = 0; i < I; ++i) FACEMIX_UNROLL
+    for (int v = 0; v < V; ++v) sums[i][v] = Vec<T>{};
     for (int64_t j = 0; j < S; ++j) {
         Vec<T> b[V];
+        FACEMIX_UNROLL
         for (int v = 0; v < V; ++v) b[v] = load_as<T>(in[j] + e + v * kLanes<T>, lanes);
-        for (int i = 0; i < I; ++i)
-            for (int v = 0; v < V; ++v) sums[i][v] += c[j * S + i0 + i] * b[v];
+        FACEMIX_UNROLL
+        for (int i = 0; i < I; ++i) FACEMIX_UNROLL
+        for (int v = 0; v < V; ++v) sums[i][v] += c[j * S + i0 + i] * b[v];
     }
 }
 
@@ -70,12 +73,14 @@ inline void mix_tile(const E* const* in, const T* c, int64_t S, int64_t n, Sink&
         for (; e + kMixVectors * W <= n; e += kMixVectors * W) {
             Vec<T> sums[I][kMixVectors];
             mix_sums<T>(sums, in, c, S, i0, e, W);
-            for (int i = 0; i < I; ++i)
-                for (int v = 0; v < kMixVectors; ++v) sink(i0 + i, e + v * W, sums[i][v], W);
+            FACEMIX_UNROLL
+            for (int i = 0; i < I; ++i) FACEMIX_UNROLL
+            for (int v = 0; v < kMixVectors; ++v) sink(i0 + i, e + v * W, sums[i][v], W);
         }
         for (; e < n; e += W) {
             Vec<T> sums[I][1];
             mix_sums<T>(sums, in, c, S, i0, e, min64(W, n - e));
+            FACEMIX_UNROLL
             for (int i = 0; i < I; ++i) sink(i0 + i, e, sums[i][0], min64(W, n - e));
         }
     });

@@ -12,10 +12,10 @@ constexpr int64_t kBlock = 1 << 16;      // bytes of a work item of the memory l
 void chain(const void* ctx, int64_t item, char* scratch) {
     const int64_t steps = *static_cast<const int64_t*>(ctx);
     Vec<float> acc[kChains], a = Vec<float>{} + 0.999f, b = Vec<float>{} + float(item);
-#pragma GCC unroll 32
+    FACEMIX_UNROLL
     for (int c = 0; c < kChains; ++c) acc[c] = b + float(c);
     for (int64_t s = 0; s < steps; ++s) {
-#pragma GCC unroll 32
+        FACEMIX_UNROLL
         for (int c = 0; c < kChains; ++c) acc[c] = acc[c] * a + b;
         // The factors are new to the compiler each time, so that it computes every step.
 #if defined(__aarch64__)
@@ -24,7 +24,7 @@ void chain(const void* ctx, int64_t item, char* scratch) {
         asm volatile("" : "+v"(a), "+v"(b));
 #endif
     }
-#pragma GCC unroll 32
+    FACEMIX_UNROLL
     for (int c = 1; c < kChains; ++c) acc[0] += acc[c];
     store(reinterpret_cast<float*>(scratch), acc[0]);
 }

@@ -12,6 +12,13 @@
 #include <immintrin.h>
 #endif
 
+// Before loops over a register block: not unrolled, the block would live on the stack.
+#if defined(__clang__)
+#define FACEMIX_UNROLL _Pragma("unroll")
+#else
+#define FACEMIX_UNROLL _Pragma("GCC unroll 32")
+#endif
+
 namespace facemix::FACEMIX_ISA {
 namespace {
 
