@@ -32,37 +32,57 @@ struct Micro {
     using Elem = typename P::Elem;
     static constexpr int W = kLanes<Sum>;
 
-    // z[r][0..V*W) = act(bias + sum_k a[k][r] * b[k][0..V*W)). With PixelLanes a is w [K][R] and b is in[off[k]..];
-    // else a is in[off[k] + r * step] and b is w [K][V*W].
+    // One tile of `images` images, which lie image_step and tile_step apart:
+    //     z[r][0..V*W) = act(bias + sum_k a[k][r] * b[k][0..V*W))
+    // With PixelLanes a is weight [K][R] and b is in[off[k]..]; else a is in[off[k] + r * step] and b is weight
+    // [K][V*W].
+    struct Args {
+        const Elem* in;
+        int64_t image_step, images;
+        const int32_t* off;
+        int64_t K, step;
+        const Elem* weight;
+        const Sum* bias;
+        Activation activation;
+        Sum slope;
+        Sum* z;
+        int64_t tile_step;
+    };
     template <int R, int V, bool PixelLanes>
-    static void block(const Elem* in, const int32_t* off, int64_t K, int64_t step, const Elem* w, const Sum* bias,
-                      Activation activation, Sum slope, Sum* z) {
+    static void block(const Args& args) {
+        for (int64_t j = 0; j < args.images; ++j)
+            image<R, V, PixelLanes>(args, args.in + j * args.image_step, args.z + j * args.tile_step);
+    }
+    template <int R, int V, bool PixelLanes>
+    __attribute__((always_inline)) static inline void image(const Args& args, const Elem* in, Sum* z) {
         const Vec<Sum> zero = {};
+        const Elem* w = args.weight;
         Vec<Sum> acc[R][V];
         FACEMIX_UNROLL
         for (int r = 0; r < R; ++r) FACEMIX_UNROLL
-        for (int v = 0; v < V; ++v) acc[r][v] = PixelLanes ? bias[r] - zero : load(bias + v * W);
-        for (int64_t k = 0; k < K; ++k) {
-            const Elem* at = in + off[k];
+        for (int v = 0; v < V; ++v) acc[r][v] = PixelLanes ? args.bias[r] - zero : load(args.bias + v * W);
+        for (int64_t k = 0; k < args.K; ++k) {
+            const Elem* at = in + args.off[k];
             Vec<Elem> b[V];
             FACEMIX_UNROLL
             for (int v = 0; v < V; ++v) b[v] = load((PixelLanes ? at : w) + v * W);
             FACEMIX_UNROLL
             for (int r = 0; r < R; ++r) {
-                const Elem a = PixelLanes ? w[r] : at[r * step];
+                const Elem a = PixelLanes ? w[r] : at[r * args.step];
                 FACEMIX_UNROLL
                 for (int v = 0; v < V; ++v) acc[r][v] = P::madd(acc[r][v], a, b[v]);
             }
             w += PixelLanes ? R : V * W;
         }
         // One test for the block, not one a vector.
-        if (activation == Activation::relu) finish<R, V>(acc, z, [](Vec<Sum> s) { return relu<Sum>(s); });
-        else if (activation == Activation::leaky)
+        const Sum slope = args.slope;
+        if (args.activation == Activation::relu) finish<R, V>(acc, z, [](Vec<Sum> s) { return relu<Sum>(s); });
+        else if (args.activation == Activation::leaky)
             finish<R, V>(acc, z, [=](Vec<Sum> s) { return leaky<Sum>(s, slope); });
         else finish<R, V>(acc, z, [](Vec<Sum> s) { return s; });
     }
     template <int R, int V, class F>
-    static inline void finish(const Vec<Sum> (&acc)[R][V], Sum* z, F&& f) {
+    __attribute__((always_inline)) static inline void finish(const Vec<Sum> (&acc)[R][V], Sum* z, F&& f) {
         FACEMIX_UNROLL
         for (int r = 0; r < R; ++r) FACEMIX_UNROLL
         for (int v = 0; v < V; ++v) store(z + (r * V + v) * W, f(acc[r][v]));

@@ -151,15 +151,17 @@ struct ConvMix {
         for (int64_t r = 0; r < rows; ++r)
             for (int64_t w = 0; w < a.OW;) {
                 const auto choice = Micro<P>::channel_lanes(b.vectors, a.OW - w);
-                for (int64_t j = 0; j < S; ++j) convolve(t, choice.run, b, j, r, w, t.s.tile + j * kTile);
+                convolve(t, choice.run, b, 0, S, r, w, t.s.tile);
                 write(t, ((oh + r) * a.PW + w) * a.OC + b.oc, choice.rows, a.OC, b.vectors, a.OC - b.oc);
                 w += choice.rows;
             }
     }
-    void convolve(const Task& t, typename Micro<P>::Block run, Block b, int64_t j, int64_t r, int64_t w, T* z) const {
-        const Activation activation = a.codes ? Activation::none : a.activation;
-        run(t.s.strip + j * strip.image_step + r * strip.convolved_row_step() + w * strip.pixel_step(), off, K,
-            strip.pixel_step(), weight + b.oc * K, bias + b.oc, activation, T(a.slope), z);
+    // A tile from pixel w of row r of the strip on, of `images` images from the j-th on.
+    void convolve(const Task& t, typename Micro<P>::Block run, Block b, int64_t j, int64_t images, int64_t r, int64_t w,
+                  T* z) const {
+        const Elem* in = t.s.strip + j * strip.image_step + r * strip.convolved_row_step() + w * strip.pixel_step();
+        run({in, strip.image_step, images, off, K, strip.pixel_step(), weight + b.oc * K, bias + b.oc,
+             a.codes ? Activation::none : a.activation, T(a.slope), z, kTile});
     }
 
     void pixel_lane_rows(const Task& t, Block b, int64_t oh, int64_t rows) const {
@@ -169,7 +171,7 @@ struct ConvMix {
                 const int64_t left = ceil_div(a.OW - w, W);
                 vectors = left == 4 ? 2 : min64(left, kPixelVectors);
                 const auto micro = Micro<P>::pixel_lanes(int(vectors));
-                for (int64_t j = 0; j < S; ++j) convolve(t, micro, b, j, r, w, t.s.tile + j * kTile);
+                convolve(t, micro, b, 0, S, r, w, t.s.tile);
                 if (plan.collected)
                     mix_to(
                         t, [&](int64_t i) { return t.s.lines + i * n * run + r * a.PW + w; }, n, run, vectors, a.OW - w,
@@ -197,7 +199,7 @@ struct ConvMix {
             for (int64_t j = 0; j < S; ++j) {
                 for (int64_t w = 0; w < a.OW;) {
                     const auto choice = Micro<P>::channel_lanes(b.vectors, a.OW - w);
-                    convolve(t, choice.run, b, j, r, w, t.s.row + w * b.n);
+                    convolve(t, choice.run, b, j, 1, r, w, t.s.row + w * b.n);
                     w += choice.rows;
                 }
                 T* best = ring(t.s.best, b, row, j);
