@@ -56,8 +56,8 @@ class CMakeBuild(build_ext):
         if nvcc:
             configure.append(f"-DCMAKE_CUDA_COMPILER={nvcc}")
         subprocess.run(configure, check=True)
-        subprocess.run(["cmake", "--build", str(build)], check=True)
-        subprocess.run(["cmake", "--install", str(build)], check=True)
+        subprocess.run(["cmake", "--build", str(build), "--target", "_C"], check=True)
+        subprocess.run(["cmake", "--install", str(build), "--component", "python"], check=True)
         # Python started in the clone finds ./facemix_ops before the installed one: it needs the extension too.
         built = target / Path(self.get_ext_filename(ext.name)).name
         in_tree = ROOT / "facemix_ops" / built.name

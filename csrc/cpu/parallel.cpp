@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #endif
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
@@ -14,8 +15,8 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <system_error>
 #include <thread>
-#include <vector>
 
 namespace facemix {
 namespace {
@@ -23,6 +24,7 @@ namespace {
 constexpr size_t kAlign = 64;
 // Scratch memory up to this size is kept between calls: fresh pages cost more than the kernels that use them.
 constexpr size_t kKeepBytes = size_t{64} << 20;
+constexpr int kMaxThreads = 256;  // a wish beyond any CPU's is not taken at its word
 
 struct Free {
     void operator()(char* p) const { std::free(p); }
@@ -56,7 +58,7 @@ class Kept {
 class Pool {
   public:
     void run(int64_t items, int threads, size_t stride, char* scratch, Body body, const void* ctx) {
-        grow(threads - 1);
+        threads = 1 + grow(threads - 1);
         {
             std::lock_guard<std::mutex> lock(mutex_);
             body_ = body, ctx_ = ctx, items_ = items, stride_ = stride, scratch_ = scratch;
@@ -74,12 +76,18 @@ class Pool {
     Kept kept;
 
   private:
-    void grow(int workers) {
-        while (started_ < workers) {
-            const int id = started_;
-            std::thread([this, id] { loop(id); }).detach();
-            ++started_;
+    // Starts workers up to the number wanted; returns how many there are of these, fewer where the system gives no
+    // more.
+    int grow(int wanted) {
+        try {
+            while (started_ < wanted) {
+                const int id = started_;
+                std::thread([this, id] { loop(id); }).detach();
+                ++started_;
+            }
+        } catch (const std::system_error&) {
         }
+        return std::min(started_, wanted);
     }
 
     void loop(int id) {
@@ -130,8 +138,7 @@ Pool& the_pool() {
 
 void parallel_for(int64_t items, int threads, size_t scratch_bytes, Body body, const void* ctx) {
     if (items <= 0) return;
-    if (threads > items) threads = int(items);
-    if (threads < 1) threads = 1;
+    threads = int(std::clamp<int64_t>(threads, 1, std::min<int64_t>(items, kMaxThreads)));
     // A cache line between the threads' pieces; never zero, so that the pointers differ.
     const size_t stride = (scratch_bytes + 2 * kAlign - 1) / kAlign * kAlign;
     Pool& p = the_pool();
@@ -170,7 +177,7 @@ void prefer_large_pages(void* p, int64_t bytes) {
 }
 
 void wipe(void* p, size_t bytes) {
-    std::memset(p, 0, bytes);
+    if (bytes) std::memset(p, 0, bytes);
     asm volatile("" : : "r"(p) : "memory");  // the zeros count as read
 }
 

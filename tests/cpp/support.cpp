@@ -1,0 +1,235 @@
+#include "support.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(p, n) (void)(p)
+#define ASAN_UNPOISON_MEMORY_REGION(p, n) (void)(p)
+#endif
+
+namespace test {
+namespace {
+
+char current[1024];
+constexpr int64_t kAlign = 64, kGuard = 256;  // bytes before and after an array, at least
+constexpr unsigned char kFill = 0xff;
+
+struct Format {
+    int mantissa, min_exponent;  // bits with the hidden one; of the smallest normal number, as frexp counts
+};
+Format format_of(Dtype dtype) {
+    switch (dtype) {
+        case Dtype::f32: return {24, -125};
+        case Dtype::bf16: return {8, -125};
+        case Dtype::f16: return {11, -13};
+        default: return {53, -1021};
+    }
+}
+
+double decode_half(uint16_t bits) {
+    const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+    const double magnitude = exponent == 31  ? (fraction ? NAN : INFINITY)
+                             : exponent == 0 ? std::ldexp(fraction, -24)
+                                             : std::ldexp(1024 + fraction, exponent - 25);
+    return bits & 0x8000 ? -magnitude : magnitude;
+}
+
+// Of a finite number that the format has and that is not beyond its range.
+uint16_t encode_half(double value) {
+    const uint16_t sign = std::signbit(value) ? 0x8000 : 0;
+    value = std::fabs(value);
+    if (value < 0x1p-14) return uint16_t(sign | uint16_t(value * 0x1p24));
+    int exponent;
+    const double fraction = std::frexp(value, &exponent);
+    return uint16_t(sign | (exponent + 14) << 10 | (int(fraction * 2048) & 1023));
+}
+
+double round_to(Dtype dtype, double value) {
+    const Format f = format_of(dtype);
+    int exponent;
+    std::frexp(value, &exponent);
+    const double unit = std::ldexp(1.0, std::max(exponent, f.min_exponent) - f.mantissa);
+    return std::nearbyint(value / unit) * unit;
+}
+
+}  // namespace
+
+void describe(const std::string& what) { std::snprintf(current, sizeof current, "%s", what.c_str()); }
+const char* description() { return current; }
+
+std::string show(const char* name, std::initializer_list<int64_t> values) {
+    std::string s = std::string(name) + "=";
+    for (int64_t v : values) s.append(s.back() == '=' ? "" : ",").append(std::to_string(v));
+    return s + " ";
+}
+
+uint64_t Random::word() {
+    uint64_t z = (state_ += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+int64_t Random::between(int64_t low, int64_t high) { return low + int64_t(word() % uint64_t(high - low + 1)); }
+int64_t Random::among(const std::vector<int64_t>& list) { return list[size_t(between(0, int64_t(list.size()) - 1))]; }
+double Random::real() { return std::ldexp(double(word() >> 11), -52) - 1; }
+
+Array::Array(Dtype dtype, int64_t count, int64_t offset)
+    : dtype_(dtype), count_(count), element_(facemix::bytes_of(dtype)) {
+    const int64_t bytes = kGuard + kAlign + offset * element_ + count * element_ + kGuard;
+    memory_.reset(new char[size_t(bytes)]);
+    std::memset(memory_.get(), kFill, size_t(bytes));
+    char* aligned = memory_.get() + kGuard;
+    aligned += (kAlign - int64_t(reinterpret_cast<uintptr_t>(aligned) % kAlign)) % kAlign;
+    begin_ = aligned + offset * element_;
+    ASAN_POISON_MEMORY_REGION(begin_ - kGuard, kGuard);
+    ASAN_POISON_MEMORY_REGION(begin_ + count * element_, kGuard);
+}
+Array::~Array() {
+    if (!memory_) return;
+    ASAN_UNPOISON_MEMORY_REGION(begin_ - kGuard, kGuard);
+    ASAN_UNPOISON_MEMORY_REGION(begin_ + count_ * element_, kGuard);
+}
+
+void Array::check_guards(const char* name) {
+    const char* end = begin_ + count_ * element_;
+    ASAN_UNPOISON_MEMORY_REGION(begin_ - kGuard, kGuard);
+    ASAN_UNPOISON_MEMORY_REGION(end, kGuard);
+    for (int64_t i = 0; i < kGuard; ++i) {
+        if ((unsigned char)(begin_[i - kGuard]) != kFill)
+            throw Failure(std::string(name) + ": written before its start");
+        if ((unsigned char)(end[i]) != kFill) throw Failure(std::string(name) + ": written past its end");
+    }
+}
+
+double Array::get(int64_t i) const {
+    const char* p = begin_ + i * element_;
+    if (dtype_ == Dtype::f64) {
+        double d;
+        std::memcpy(&d, p, sizeof d);
+        return d;
+    }
+    uint32_t bits = 0;
+    std::memcpy(&bits, p, size_t(element_));
+    if (dtype_ == Dtype::f16) return decode_half(uint16_t(bits));
+    if (dtype_ == Dtype::bf16) bits <<= 16;
+    float f;
+    std::memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+std::vector<double> Array::values() const {
+    std::vector<double> v;
+    for (int64_t i = 0; i < count_; ++i) v.push_back(get(i));
+    return v;
+}
+
+void Array::set(int64_t i, double value) {
+    char* p = begin_ + i * element_;
+    value = round_to(dtype_, value);
+    if (dtype_ == Dtype::f64) {
+        std::memcpy(p, &value, sizeof value);
+        return;
+    }
+    const float f = float(value);
+    uint32_t bits;
+    std::memcpy(&bits, &f, sizeof bits);
+    if (dtype_ == Dtype::bf16) bits >>= 16;
+    if (dtype_ == Dtype::f16) bits = encode_half(value);
+    std::memcpy(p, &bits, size_t(element_));  // little-endian, as all machines that the kernels know
+}
+
+void Array::fill(Random& random, bool whole) {
+    for (int64_t i = 0; i < count_; ++i) set(i, whole ? double(random.between(-3, 3)) : random.real());
+}
+
+RandomKey::RandomKey(Random& random, int64_t g, int64_t s)
+    : coeffs(size_t(g * s * s)), order(size_t(g * s)), groups(g), size(s) {
+    for (double& c : coeffs) c = random.real();
+    for (int64_t b = 0; b < g * s; ++b) {
+        const int64_t other = random.between(0, b);
+        order[size_t(b)] = order[size_t(other)];
+        order[size_t(other)] = b;
+    }
+}
+
+double roundoff(Dtype dtype) { return std::ldexp(1.0, -format_of(dtype).mantissa); }
+
+void check_near(const char* name, const Array& out, int64_t i, const Sum& want, int64_t terms) {
+    const Dtype dtype = out.dtype();
+    const double got = out.get(i), error = std::fabs(got - want.value);
+    const Format f = format_of(dtype);
+    // Twice, because the reference rounds too; the smallest unit is for results below the normal numbers.
+    const double allowed = 2 * double(terms) * roundoff(compute_dtype(dtype)) * want.magnitude +
+                           2 * roundoff(dtype) * std::fabs(want.value) + std::ldexp(1.0, f.min_exponent - f.mantissa);
+    if (error <= allowed) return;
+    char text[256];
+    std::snprintf(text, sizeof text, "%s[%lld] is %.9g, expected %.9g: error %.3g, allowed %.3g", name, (long long)i,
+                  got, want.value, error, allowed);
+    throw Failure(text);
+}
+
+std::vector<Sum> mix(const std::vector<Sum>& rows, const RandomKey& key, int64_t n, bool transpose) {
+    const int64_t S = key.size;
+    std::vector<Sum> out(rows.size());
+    for (int64_t g = 0; g < key.groups; ++g)
+        for (int64_t i = 0; i < S; ++i)
+            for (int64_t j = 0; j < S; ++j) {
+                const double a = key.coeffs[size_t((g * S + i) * S + j)];
+                const int64_t sent = key.order[size_t(g * S + i)], plain = g * S + j;
+                const Sum* from = rows.data() + (transpose ? sent : plain) * n;
+                Sum* to = out.data() + (transpose ? plain : sent) * n;
+                for (int64_t e = 0; e < n; ++e) to[e].add(a, from[e]);
+            }
+    return out;
+}
+
+Pool random_pool(Random& random, int64_t height, int64_t width) {
+    static const Pool kUsual[] = {{2, 2, 2, 2, 0, 0}, {3, 3, 2, 2, 1, 1}, {3, 3, 1, 1, 1, 1}, {3, 3, 3, 3, 0, 0}};
+    const Pool none = {1, 1, 1, 1, 0, 0};
+    if (random.chance(2)) return none;
+    Pool p = kUsual[random.between(0, 3)];
+    if (random.chance(2)) {
+        p.kh = random.between(1, 5), p.kw = random.between(1, 5);
+        p.sh = random.between(1, 6), p.sw = random.between(1, 6);
+        p.pad_h = random.between(0, p.kh / 2), p.pad_w = random.between(0, p.kw / 2);
+    }
+    return p.kh <= height + 2 * p.pad_h && p.kw <= width + 2 * p.pad_w ? p : none;
+}
+
+std::string show(const Pool& p) { return show("pool", {p.kh, p.kw, p.sh, p.sw, p.pad_h, p.pad_w}); }
+
+std::vector<Sum> activate_and_pool(const std::vector<Sum>& z, int64_t B, const Layout& in, const Layout& out,
+                                   Activation activation, double slope, const Pool& p, std::vector<int>* codes) {
+    const double factor = activation == Activation::none ? 1 : activation == Activation::relu ? 0 : slope;
+    std::vector<Sum> result(size_t(B * out.C * out.H * out.W));
+    if (codes) codes->assign(result.size(), 0);
+    for (int64_t b = 0; b < B; ++b)
+        for (int64_t c = 0; c < out.C; ++c)
+            for (int64_t ph = 0; ph < out.H; ++ph)
+                for (int64_t pw = 0; pw < out.W; ++pw) {
+                    Sum best{-INFINITY, 0};
+                    int code = 0;
+                    for (int64_t k = 0; k < p.kh * p.kw; ++k) {
+                        const int64_t h = ph * p.sh - p.pad_h + k / p.kw, w = pw * p.sw - p.pad_w + k % p.kw;
+                        if (h < 0 || h >= in.H || w < 0 || w >= in.W) continue;
+                        const Sum& here = z[size_t(in.at(b, c, h, w))];
+                        const double a = here.value < 0 ? factor * here.value : here.value;
+                        if (a > best.value) {
+                            best.value = a;
+                            code = int(k) | (here.value > 0 ? 0 : facemix::kCodeNegative);
+                        }
+                        best.magnitude = std::fmax(best.magnitude, std::fmax(1, std::fabs(factor)) * here.magnitude);
+                    }
+                    const int64_t at = out.at(b, c, ph, pw);
+                    result[size_t(at)] = best;
+                    if (codes) (*codes)[size_t(at)] = code;
+                }
+    return result;
+}
+
+}  // namespace test

@@ -1,0 +1,133 @@
+// What the C++ tests share: seeded random numbers, guarded arrays of any dtype, random keys, and the error bounds.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+namespace test {
+
+using facemix::Activation;
+using facemix::CpuKernels;
+using facemix::Dtype;
+using facemix::Key;
+using facemix::Pool;
+
+// A wrong result; the message says what is wrong, main() says how to see it again.
+struct Failure : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+// What is being run, for the message of a failure or a crash.
+void describe(const std::string& what);
+const char* description();
+
+// "name=1,2,3 "
+std::string show(const char* name, std::initializer_list<int64_t> values);
+
+// SplitMix64 (Steele, Lea, Flood 2014).
+class Random {
+  public:
+    explicit Random(uint64_t seed) : state_(seed) {}
+    uint64_t word();
+    int64_t between(int64_t low, int64_t high);       // both included
+    int64_t among(const std::vector<int64_t>& list);  // one of them
+    bool chance(int64_t one_in) { return between(1, one_in) == 1; }
+    double real();  // uniform in [-1, 1)
+
+  private:
+    uint64_t state_;
+};
+
+// An array [count], `offset` elements past an address that is aligned to 64 bytes. All bytes are 0xff, NaN in every
+// floating-point dtype, until set. Writes beyond the ends show in check_guards(); under AddressSanitizer all accesses
+// do.
+class Array {
+  public:
+    Array(Dtype dtype, int64_t count, int64_t offset = 0);
+    Array(Array&&) = default;
+    Array& operator=(Array&&) = default;
+    ~Array();
+
+    void* data() { return begin_; }
+    Dtype dtype() const { return dtype_; }
+    int64_t count() const { return count_; }
+    double get(int64_t i) const;
+    std::vector<double> values() const;
+    void set(int64_t i, double value);  // rounded to nearest even
+    // Random values: whole numbers from -3 to 3, or reals of the dtype's full precision in [-1, 1).
+    void fill(Random& random, bool whole);
+    void check_guards(const char* name);
+
+  private:
+    Dtype dtype_;
+    int64_t count_, element_;
+    std::unique_ptr<char[]> memory_;
+    char* begin_;
+};
+
+// Random coefficients (not orthogonal: the kernels do not ask for it) and a random order.
+struct RandomKey {
+    RandomKey(Random& random, int64_t groups, int64_t size);
+    std::vector<double> coeffs;
+    std::vector<int64_t> order;
+    int64_t groups, size;
+    Key key() const { return {coeffs.data(), order.data(), groups, size}; }
+};
+
+// Unit roundoff of a dtype, and the dtype that kernels take its sums in.
+double roundoff(Dtype dtype);
+inline Dtype compute_dtype(Dtype dtype) { return dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32; }
+
+// A double result and the sum of the magnitudes of its terms, which bounds its rounding errors.
+struct Sum {
+    double value = 0, magnitude = 0;
+    void add(double factor, const Sum& other) {
+        value += factor * other.value;
+        magnitude += (factor < 0 ? -factor : factor) * other.magnitude;
+    }
+};
+inline Sum exact(double value) { return {value, value < 0 ? -value : value}; }
+
+// out[i] must be `want` to the rounding of `terms` operations in the compute type and of the result to its dtype.
+void check_near(const char* name, const Array& out, int64_t i, const Sum& want, int64_t terms);
+
+// rows [B][n] of sums, mixed into their destination rows, or the adjoint.
+std::vector<Sum> mix(const std::vector<Sum>& rows, const RandomKey& key, int64_t n, bool transpose);
+
+// The map after a pool; "no pool" keeps it.
+inline int64_t pooled(int64_t size, int64_t kernel, int64_t stride, int64_t pad) {
+    return (size + 2 * pad - kernel) / stride + 1;
+}
+Pool random_pool(Random& random, int64_t height, int64_t width);
+std::string show(const Pool& pool);
+
+// Where an element of an image lies: [C, H, W] dense.
+struct Layout {
+    bool channels_last;
+    int64_t C, H, W;
+    int64_t at(int64_t b, int64_t c, int64_t h, int64_t w) const {
+        return channels_last ? ((b * H + h) * W + w) * C + c : ((b * C + c) * H + h) * W + w;
+    }
+};
+
+// act, then max-pool, of B images z in `in`; codes, if wanted, as kernels.h has them, both in the layout `out`.
+std::vector<Sum> activate_and_pool(const std::vector<Sum>& z, int64_t B, const Layout& in, const Layout& out,
+                                   Activation activation, double slope, const Pool& pool, std::vector<int>* codes);
+
+// One case of an op. Cases below a small number are laid out by index, the others are random.
+void conv_mix_case(const CpuKernels& kernels, Random& random, int64_t index);
+void act_mix_case(const CpuKernels& kernels, Random& random, int64_t index);
+void act_mix_linear_case(const CpuKernels& kernels, Random& random, int64_t index);
+void group_mix_case(const CpuKernels& kernels, Random& random, int64_t index);
+void unmix_linear_case(const CpuKernels& kernels, Random& random, int64_t index);
+
+void sampling();  // sample_orthogonal and sample_permutation
+void c_api();     // facemix.h
+
+}  // namespace test

@@ -1,0 +1,175 @@
+// conv_mix against plain loops in double: layouts, strides, dtypes, pools and codes, at sizes around vectors and tiles.
+#include "support.h"
+
+namespace test {
+namespace {
+
+constexpr int64_t kWork = 1 << 20;  // multiply-adds of one case, at most
+
+struct Case {
+    facemix::ConvMixArgs a{};
+    int64_t G, S;
+    int64_t x_layout;  // see strides_of
+    bool bias, whole;
+    int64_t offset;  // of the arrays, in elements from an aligned address
+    int64_t work() const { return G * S * a.OC * a.OH * a.OW * a.C * a.KH * a.KW; }
+};
+
+int64_t span(const facemix::ConvMixArgs& a, int d) { return ((d ? a.KW : a.KH) - 1) * a.dilation[d] + 1; }
+
+// An input size that gives an output of about `out`, and that output.
+void size_for(Random& random, facemix::ConvMixArgs& a, int d, int64_t out, int64_t* in, int64_t* result) {
+    *in = (out - 1) * a.stride[d] + span(a, d) - 2 * a.padding[d] + random.between(0, a.stride[d] - 1);
+    if (*in < 1) *in = 1;
+    while (*in + 2 * a.padding[d] < span(a, d)) ++*in;
+    *result = (*in + 2 * a.padding[d] - span(a, d)) / a.stride[d] + 1;
+}
+
+Case draw(Random& random, int64_t index) {
+    static const std::vector<int64_t> kWidths = {5, 12, 16, 24, 48, 89}, kChannels = {16, 32, 64, 65};
+    const bool listed = index < 48;
+    Case c;
+    facemix::ConvMixArgs& a = c.a;
+    c.G = listed ? 1 : random.among({0, 1, 1, 1, 2, 3});
+    c.S = random.among(listed ? std::vector<int64_t>{2, 3, 8} : std::vector<int64_t>{1, 2, 3, 4, 7, 8, 8, 16, 17});
+    a.C = random.among({1, 2, 3, 3, 3, 4, 5, 64});
+    a.OC = listed             ? kChannels[size_t(index / 6 % 4)]
+           : random.chance(2) ? random.among({1, 16, 32, 64, 65})
+                              : random.between(1, 70);
+    a.KH = random.among({1, 2, 3, 3, 3, 5, 7});
+    a.KW = random.chance(2) ? a.KH : random.between(1, 5);
+    for (int d = 0; d < 2; ++d) {
+        a.stride[d] = random.among({1, 1, 1, 2, 2, 3, 5});
+        a.dilation[d] = random.among({1, 1, 1, 1, 2, 3});
+        a.padding[d] = random.chance(2) ? (span(a, d) - 1) / 2 : random.between(0, 4);
+    }
+    const int64_t OW = listed             ? kWidths[size_t(index % 6)]
+                       : random.chance(2) ? random.among({1, 5, 11, 12, 13, 15, 16, 17, 24, 48, 89})
+                                          : random.between(1, 40);
+    size_for(random, a, 0, listed ? random.between(1, 4) : random.between(1, 12), &a.H, &a.OH);
+    size_for(random, a, 1, OW, &a.W, &a.OW);
+    a.channels_last = listed ? index / 24 : random.chance(2);
+    c.x_layout = random.chance(3) ? random.between(0, 4) : a.channels_last;
+    a.x_dtype = Dtype(random.among({0, 0, 0, 1, 2, 3}));
+    a.y_dtype = a.x_dtype == Dtype::f64 ? Dtype::f64 : Dtype(random.among({0, 0, 2, 3}));
+    a.activation = Activation(random.between(0, 2));
+    a.slope = random.among({1, 25, -50, 150}) / 100.0;
+    a.pool = random_pool(random, a.OH, a.OW);
+    a.threads = int(random.among({1, 1, 2, 3, 40}));
+    c.bias = !random.chance(3);
+    c.whole = random.chance(3);
+    c.offset = random.among({0, 0, 0, 1, 5});
+    return c;
+}
+
+// Results above 4 MiB are written past the caches: every way there.
+Case large(Random& random, int64_t index) {
+    Case c = draw(random, index);
+    facemix::ConvMixArgs& a = c.a;
+    const bool pooled = index & 4;
+    c.G = 1, c.S = 8, a.C = 1, a.OC = 64, a.KH = a.KW = 1;
+    a.H = a.OH = pooled ? 86 : 43, a.W = a.OW = pooled ? 96 : 48;
+    for (int d = 0; d < 2; ++d) a.stride[d] = a.dilation[d] = 1, a.padding[d] = 0;
+    a.pool = pooled ? Pool{2, 2, 2, 2, 0, 0} : Pool{1, 1, 1, 1, 0, 0};
+    a.x_dtype = a.y_dtype = Dtype::f32;
+    a.channels_last = index & 1;
+    c.offset = index & 2 ? 1 : 0;
+    return c;
+}
+
+// x[b, c, h, w] at base + b*s[0] + c*s[1] + h*s[2] + w*s[3] of an array of `count` elements.
+int64_t strides_of(const Case& c, int64_t (&s)[4], int64_t* base) {
+    const int64_t B = c.G * c.S, C = c.a.C, H = c.a.H, W = c.a.W;
+    const auto set = [&](int64_t b, int64_t ch, int64_t h, int64_t w) { s[0] = b, s[1] = ch, s[2] = h, s[3] = w; };
+    *base = 0;
+    switch (c.x_layout) {
+        case 0: set(C * H * W, H * W, W, 1); return B * C * H * W;                        // NCHW
+        case 1: set(C * H * W, 1, W * C, C); return B * C * H * W;                        // NHWC
+        case 2: set(C * H * (W + 3), H * (W + 3), W + 3, 1); return B * C * H * (W + 3);  // rows with gaps
+        case 3: set(C * H * W, H * W, 1, H); return B * C * H * W;                        // columns first
+        default: set(C * H * W, H * W, -W, -1), *base = H * W - 1; return B * C * H * W;  // turned upside down
+    }
+}
+
+std::string summary(const Case& c) {
+    const facemix::ConvMixArgs& a = c.a;
+    return show("G,S", {c.G, c.S}) + show("C,H,W", {a.C, a.H, a.W}) + show("OC,KH,KW", {a.OC, a.KH, a.KW}) +
+           show("stride", {a.stride[0], a.stride[1]}) + show("padding", {a.padding[0], a.padding[1]}) +
+           show("dilation", {a.dilation[0], a.dilation[1]}) + show("OH,OW", {a.OH, a.OW}) + show(a.pool) +
+           show("PH,PW", {a.PH, a.PW}) + show("x_layout", {c.x_layout}) + show("channels_last", {a.channels_last}) +
+           show("x,y_dtype", {int(a.x_dtype), int(a.y_dtype)}) + show("activation", {int(a.activation)}) +
+           show("bias,whole,codes,offset,threads", {c.bias, c.whole, a.codes != nullptr, c.offset, a.threads});
+}
+
+std::vector<Sum> convolve(const Case& c, const Array& x, int64_t base, const Array& weight, const Array& bias,
+                          const Layout& layout) {
+    const facemix::ConvMixArgs& a = c.a;
+    const std::vector<double> in = x.values(), w = weight.values(), d = bias.values();
+    std::vector<Sum> z(size_t(c.G * c.S * a.OC * a.OH * a.OW));
+    for (int64_t b = 0; b < c.G * c.S; ++b)
+        for (int64_t oc = 0; oc < a.OC; ++oc)
+            for (int64_t oh = 0; oh < a.OH; ++oh)
+                for (int64_t ow = 0; ow < a.OW; ++ow) {
+                    Sum sum = c.bias ? exact(d[size_t(oc)]) : Sum{};
+                    for (int64_t k = 0; k < a.C * a.KH * a.KW; ++k) {
+                        const int64_t ch = k / (a.KH * a.KW);
+                        const int64_t h = oh * a.stride[0] - a.padding[0] + k / a.KW % a.KH * a.dilation[0];
+                        const int64_t v = ow * a.stride[1] - a.padding[1] + k % a.KW * a.dilation[1];
+                        if (h < 0 || h >= a.H || v < 0 || v >= a.W) continue;
+                        const int64_t at =
+                            base + b * a.x_strides[0] + ch * a.x_strides[1] + h * a.x_strides[2] + v * a.x_strides[3];
+                        sum.add(w[size_t(oc * a.C * a.KH * a.KW + k)], exact(in[size_t(at)]));
+                    }
+                    z[size_t(layout.at(b, oc, oh, ow))] = sum;
+                }
+    return z;
+}
+
+}  // namespace
+
+void conv_mix_case(const CpuKernels& kernels, Random& random, int64_t index) {
+    Case c = draw(random, index);
+    if (index >= 48 && index < 56) c = large(random, index);
+    else
+        while (c.work() > kWork) c = draw(random, index);
+    facemix::ConvMixArgs& a = c.a;
+    const Pool& p = a.pool;
+    a.PH = pooled(a.OH, p.kh, p.sh, p.pad_h), a.PW = pooled(a.OW, p.kw, p.sw, p.pad_w);
+    const RandomKey key(random, c.G, c.S);
+    a.key = key.key();
+
+    int64_t base;
+    const int64_t x_count = strides_of(c, a.x_strides, &base), B = c.G * c.S, results = B * a.OC * a.PH * a.PW;
+    Array x(a.x_dtype, x_count, c.offset), weight(a.x_dtype, a.OC * a.C * a.KH * a.KW, c.offset);
+    Array bias(a.x_dtype, a.OC, c.offset), y(a.y_dtype, results, c.offset);
+    for (int64_t b = 0; b < B; ++b)
+        for (int64_t i = 0; i < a.C * a.H * a.W; ++i) {
+            const int64_t at = base + b * a.x_strides[0] + i / (a.H * a.W) * a.x_strides[1] +
+                               i / a.W % a.H * a.x_strides[2] + i % a.W * a.x_strides[3];
+            x.set(at, c.whole ? double(random.between(-3, 3)) : random.real());
+        }
+    weight.fill(random, c.whole);
+    bias.fill(random, c.whole);
+    // Codes are compared where sums are exact, with many ties: elsewhere rounding may pick another winner.
+    std::vector<uint8_t> codes(c.whole && random.chance(2) ? size_t(results) : 0, 0xee);
+    const int64_t element = facemix::bytes_of(a.x_dtype);
+    a.x = static_cast<char*>(x.data()) + base * element;
+    a.weight = weight.data(), a.bias = c.bias ? bias.data() : nullptr, a.y = y.data();
+    a.codes = codes.empty() ? nullptr : codes.data();
+    describe(summary(c));
+    kernels.conv_mix(a);
+
+    const Layout in{a.channels_last, a.OC, a.OH, a.OW}, out{a.channels_last, a.OC, a.PH, a.PW};
+    std::vector<int> expected_codes;
+    const std::vector<Sum> plain = activate_and_pool(convolve(c, x, base, weight, bias, in), B, in, out, a.activation,
+                                                     a.slope, p, codes.empty() ? nullptr : &expected_codes);
+    const std::vector<Sum> expected = mix(plain, key, a.OC * a.PH * a.PW, false);
+    y.check_guards("y");
+    for (int64_t i = 0; i < results; ++i) check_near("y", y, i, expected[size_t(i)], a.C * a.KH * a.KW + c.S + 5);
+    for (size_t i = 0; i < codes.size(); ++i)
+        if (codes[i] != expected_codes[i])
+            throw Failure("codes[" + std::to_string(i) + "] is " + std::to_string(codes[i]) + ", expected " +
+                          std::to_string(expected_codes[i]));
+}
+
+}  // namespace test
