@@ -9,9 +9,9 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint format bench install clean
+.PHONY: help demo test test-cpp lint format bench install clean
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -31,18 +31,22 @@ test: $(VENV)/.torch  ## build, install, and run all tests
 	$(PIP) install '.[test]'
 	$(BIN)/pytest $(ARGS)
 
+test-cpp: | $(BIN)/python  ## build and test the C++ library: here, with sanitizers, and on AArch64 in QEMU
+	$(PIP) install 'cmake>=3.24' 'ninja>=1.11'
+	PATH="$(abspath $(BIN)):$$PATH" .ci/test-cpp
+
 lint: $(VENV)/.torch  ## ruff, clang-format and mypy
 	$(PIP) install '.[dev]'
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.c' '*.cpp' '*.h' '*.cu')
 	$(BIN)/mypy
 
 format: $(VENV)/.torch  ## rewrite all sources in the project's style
 	$(PIP) install '.[dev]'
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu')
+	$(BIN)/clang-format -i $$(git ls-files '*.c' '*.cpp' '*.h' '*.cu')
 
 bench: $(VENV)/.torch  ## time the kernels against PyTorch on this machine
 	$(PIP) install '.[bench]'

@@ -11,7 +11,7 @@
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
 // An allocation that is too large is an error for the library to report, and not for the sanitizer.
-extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1"; }
+extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() { return "allocator_may_return_null=1"; }
 #endif
 
 namespace {
@@ -32,10 +32,18 @@ void explain() {
     std::fprintf(stderr, "  reproduce: facemix_tests %s\n  with %s\n", reproduction, test::description());
 }
 
-void crashed(int) {
-    std::fprintf(stderr, "CRASH\n");
-    explain();
-    _exit(3);
+// A crash says how to see it again.
+void watch_for_crashes() {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_set_death_callback(explain);
+#else
+    const auto crashed = [](int) {
+        std::fprintf(stderr, "CRASH\n");
+        explain();
+        _exit(3);
+    };
+    for (int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT}) std::signal(signal, crashed);
+#endif
 }
 
 bool passes(const char* name, void (*run)()) {
@@ -82,12 +90,7 @@ int main(int argc, char** argv) {
         else if (option == "--capability") capability_wanted = value;
         else return std::fprintf(stderr, "unknown option %s\n", argv[i]), 2;
     }
-#if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_set_death_callback(explain);
-#else
-    for (int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT}) std::signal(signal, crashed);
-#endif
-
+    watch_for_crashes();
     const auto wanted = [](const std::string& wish, const std::string& name) { return wish.empty() || wish == name; };
     int64_t run = 0, failed = 0;
     for (const std::string& capability : facemix::available_capabilities()) {

@@ -316,6 +316,7 @@ void capabilities() {
 
 // Padding that makes the scratch memory larger than any machine's: served in another way, or an error.
 void no_memory() {
+    describe("scratch memory larger than any machine's");
     std::vector<double> coeffs(64 * 64), x(64), w(4), y(64);
     std::vector<int64_t> order(64);
     facemix_conv_mix_args a{};
