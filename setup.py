@@ -1,9 +1,11 @@
 """Drives CMakeLists.txt, which holds the only list of sources, and prints what it found.
 
 FACEMIX_BUILD_CUDA=auto|1|0   build the CUDA kernels: where nvcc is found (default), in any case, never
+CMAKE_ARGS=...                more arguments for CMake, as for a cross-compiled wheel (README)
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -43,28 +45,30 @@ class CMakeBuild(build_ext):
         nvcc = choose_cuda()
         import pybind11
 
-        target = Path(self.get_ext_fullpath(ext.name)).resolve().parent
+        wanted = Path(self.get_ext_fullpath(ext.name)).resolve()
+        target = wanted.parent
         build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
         print(f"facemix: building for {sys.implementation.cache_tag}, CUDA: {nvcc or 'no'}", flush=True)
         configure = [
             "cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(build), "--fresh",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            f"-DPYTHON_MODULE_EXTENSION={''.join(wanted.suffixes)}",
             f"-DCMAKE_INSTALL_PREFIX={target}",
             f"-DFACEMIX_CUDA={'ON' if nvcc else 'OFF'}",
         ]  # fmt: skip
         if nvcc:
             configure.append(f"-DCMAKE_CUDA_COMPILER={nvcc}")
+        configure += shlex.split(os.environ.get("CMAKE_ARGS", ""))
         subprocess.run(configure, check=True)
         subprocess.run(["cmake", "--build", str(build), "--target", "_C"], check=True)
         subprocess.run(["cmake", "--install", str(build), "--component", "python"], check=True)
         # Python started in the clone finds ./facemix_ops before the installed one: it needs the extension too.
-        built = target / Path(self.get_ext_filename(ext.name)).name
-        in_tree = ROOT / "facemix_ops" / built.name
-        if built != in_tree:
+        in_tree = ROOT / "facemix_ops" / wanted.name
+        if wanted != in_tree:
             # Moved into place, never written over: a running Python may have the old one mapped.
             fresh = in_tree.with_suffix(".new")
-            shutil.copy2(built, fresh)
+            shutil.copy2(wanted, fresh)
             os.replace(fresh, in_tree)
 
 
