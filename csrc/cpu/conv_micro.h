@@ -16,15 +16,38 @@ struct Single {
     using Elem = T;
     using Part = T;
     static constexpr int kPack = 1;
-    static Vec<T> madd(Vec<T> sum, T a, Vec<T> b) { return sum + a * b; }
+    static Vec<T> load_vector(const T* p) { return load(p); }
+    static Vec<T> madd(Vec<T> sum, const T* a, Vec<T> b) { return sum + *a * b; }
 };
+
+#if defined(__AVX512BF16__)
+// bfloat16 as it came: exact products of two channels, summed in float. Denormals count as zero.
+struct BfloatPairs {
+    using Sum = float;
+    struct Elem {
+        Bf16 parts[2];
+    };
+    using Part = Bf16;
+    static constexpr int kPack = 2;
+    static Vec<int> load_vector(const Elem* p) {
+        Vec<int> v;
+        memcpy(&v, p, sizeof v);
+        return v;
+    }
+    static Vec<float> madd(Vec<float> sum, const Elem* a, Vec<int> b) {
+        int pair;
+        memcpy(&pair, a, sizeof pair);
+        return Vec<float>(_mm512_dpbf16_ps(__m512(sum), __m512bh(_mm512_set1_epi32(pair)), __m512bh(b)));
+    }
+};
+#endif
 
 // Register blocks: rows * vectors sums, the vectors, and one broadcast.
 constexpr bool kWide = kRegisters == 32;
-constexpr int kChannelVectors = kWide ? 4 : 2;  // NHWC, at most; 2 and 1 for the rest of the channels
-constexpr int pixel_rows(int v) { return v == 4 ? 6 : kWide ? 12 : 6; }  // NHWC, at most; 8, 4, 2, 1 for the rest
-constexpr int kPixelVectors = 3;             // NCHW, at most; 2 and 1 for the rest of a line
-constexpr int kChannelRows = kWide ? 8 : 4;  // NCHW
+constexpr int kChannelVectors = kWide ? 4 : 2;                       // NHWC, at most; then 2 and 1
+constexpr int pixel_rows(int v) { return kWide && v < 4 ? 12 : 6; }  // NHWC, at most; then 8, 4, 2 and 1
+constexpr int kPixelVectors = kWide ? 3 : 2;                         // NCHW, at most; then 2 and 1
+constexpr int kChannelRows = kWide ? 8 : 6;                          // NCHW, at most; then 4, 2 and 1
 
 template <class P>
 struct Micro {
@@ -63,12 +86,12 @@ struct Micro {
         for (int v = 0; v < V; ++v) acc[r][v] = PixelLanes ? args.bias[r] - zero : load(args.bias + v * W);
         for (int64_t k = 0; k < args.K; ++k) {
             const Elem* at = in + args.off[k];
-            Vec<Elem> b[V];
+            decltype(P::load_vector(w)) b[V];
             FACEMIX_UNROLL
-            for (int v = 0; v < V; ++v) b[v] = load((PixelLanes ? at : w) + v * W);
+            for (int v = 0; v < V; ++v) b[v] = P::load_vector((PixelLanes ? at : w) + v * W);
             FACEMIX_UNROLL
             for (int r = 0; r < R; ++r) {
-                const Elem a = PixelLanes ? w[r] : at[r * args.step];
+                const Elem* a = PixelLanes ? w + r : at + r * args.step;
                 FACEMIX_UNROLL
                 for (int v = 0; v < V; ++v) acc[r][v] = P::madd(acc[r][v], a, b[v]);
             }
@@ -89,31 +112,30 @@ struct Micro {
     }
 
     using Block = decltype(&block<1, 1, false>);
-
-    // The largest block of at most `rows` pixels for `vectors` vectors of channels.
+    // A block, and how many rows it has: as many as there are, at most.
     struct Choice {
         Block run;
         int rows;
     };
-    template <int V>
-    static Choice channel_lanes(int64_t rows) {
-        constexpr int most = pixel_rows(V);
-        if (rows >= most) return {block<most, V, false>, most};
+    template <int V, bool PixelLanes>
+    static Choice choose(int64_t rows) {
+        constexpr int most = PixelLanes ? kChannelRows : pixel_rows(V);
+        if (rows >= most) return {block<most, V, PixelLanes>, most};
         if constexpr (most > 8)
-            if (rows >= 8) return {block<8, V, false>, 8};
-        if (rows >= 4) return {block<4, V, false>, 4};
-        if (rows >= 2) return {block<2, V, false>, 2};
-        return {block<1, V, false>, 1};
+            if (rows >= 8) return {block<8, V, PixelLanes>, 8};
+        if (rows >= 4) return {block<4, V, PixelLanes>, 4};
+        if (rows >= 2) return {block<2, V, PixelLanes>, 2};
+        return {block<1, V, PixelLanes>, 1};
     }
-    static Choice channel_lanes(int vectors, int64_t rows) {
+    static Choice channel_lanes(int64_t vectors, int64_t pixels) {
         if constexpr (kChannelVectors == 4)
-            if (vectors == 4) return channel_lanes<4>(rows);
-        return vectors == 2 ? channel_lanes<2>(rows) : channel_lanes<1>(rows);
+            if (vectors == 4) return choose<4, false>(pixels);
+        return vectors == 2 ? choose<2, false>(pixels) : choose<1, false>(pixels);
     }
-    static Block pixel_lanes(int vectors) {
-        return vectors == 3   ? block<kChannelRows, 3, true>
-               : vectors == 2 ? block<kChannelRows, 2, true>
-                              : block<kChannelRows, 1, true>;
+    static Choice pixel_lanes(int64_t vectors, int64_t channels) {
+        if constexpr (kPixelVectors == 3)
+            if (vectors == 3) return choose<3, true>(channels);
+        return vectors == 2 ? choose<2, true>(channels) : choose<1, true>(channels);
     }
 };
 

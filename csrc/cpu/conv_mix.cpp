@@ -19,14 +19,15 @@ template <class P>
 struct Plan {
     using T = typename P::Sum;
     static constexpr int W = kLanes<T>;
-    bool windows;         // pooled, or codes wanted: convolved rows are kept until their windows are complete
-    bool pixel_lanes;     // the lanes of a vector are pixels, not output channels
-    bool streaming;       // y is large and its lines aligned: it is written past the caches
-    bool collected;       // NCHW lines of a large y that start anywhere: collected, and written in long runs
-    int64_t item_rows;    // output rows of a work item
-    int64_t items;        // of a group
-    int64_t block_rows;   // convolved rows of a strip
-    int64_t strip_width;  // pixels of a row that are computed
+    bool windows;           // pooled, or codes wanted: convolved rows are kept until their windows are complete
+    bool pixel_lanes;       // the lanes of a vector are pixels, not output channels
+    bool streaming;         // y is large and its lines aligned: it is written past the caches
+    bool collected;         // NCHW lines of a large y that start anywhere: collected, and written in long runs
+    int64_t item_rows;      // output rows of a work item
+    int64_t items;          // of a group
+    int64_t block_rows;     // convolved rows of a strip
+    int64_t strip_width;    // pixels of a row that are computed
+    int64_t pixel_vectors;  // of a tile in NCHW, at most
 
     explicit Plan(const ConvMixArgs& a) {
         const int64_t G = a.key.groups, S = a.key.size;
@@ -34,8 +35,11 @@ struct Plan {
         pixel_lanes = !a.channels_last && !windows;
         strip_width = pixel_lanes ? ceil_div(a.OW, W) * W : a.OW;
         const bool large = G * S * a.OC * a.PH * a.PW * bytes_of(a.y_dtype) >= kStreamBytes;
-        const bool aligned =
-            reinterpret_cast<uintptr_t>(a.y) % kVectorBytes == 0 && (a.channels_last ? a.OC : a.PW) % W == 0;
+        // Lines of the cache are written whole, or they would go to memory in pieces.
+        const int64_t line = max64(W, 64 / bytes_of(a.y_dtype));
+        const bool aligned = reinterpret_cast<uintptr_t>(a.y) % 64 == 0 && (a.channels_last ? a.OC : a.PW) % line == 0;
+        const int64_t whole = kPixelVectors * W / line * line / W;
+        pixel_vectors = whole ? whole : kPixelVectors;
         streaming = large && aligned;
         collected = large && !aligned && pixel_lanes;
         item_rows = ceil_div(a.PH, max64(1, ceil_div(kMinItems, max64(1, G))));
@@ -65,8 +69,8 @@ struct ConvMix {
     const Plan<P> plan{a};
     const Strip<P> strip{a, plan.block_rows, plan.strip_width, plan.pixel_lanes};
     const int64_t S = a.key.size, G = a.key.groups, K = strip.channels * a.KH * a.KW;
-    const int64_t channels = ceil_div(a.OC, max64(W, kChannelRows)) * max64(W, kChannelRows);  // OC, rounded up
-    const Elem* weight = nullptr;  // blocks of n output channels, each [K][n], zero past OC
+    const int64_t channels = ceil_div(a.OC, W) * W;  // OC, rounded up
+    const Elem* weight = nullptr;                    // blocks of n output channels, each [K][n], zero past OC
     const T* bias = nullptr;
     const int32_t* off = nullptr;  // [K]: offset in the strip of each weight's input
 
@@ -106,7 +110,8 @@ struct ConvMix {
         for (int64_t oc = 0; oc < a.OC;) {
             const int64_t left = ceil_div(a.OC - oc, W);
             const int vectors = left >= kChannelVectors ? kChannelVectors : left >= 2 ? 2 : 1;
-            const Block b{oc, plan.pixel_lanes ? kChannelRows : vectors * W, vectors};
+            const int64_t n = plan.pixel_lanes ? Micro<P>::pixel_lanes(1, a.OC - oc).rows : vectors * W;
+            const Block b{oc, n, vectors};
             f(b);
             oc += b.n;
         }
@@ -165,13 +170,12 @@ struct ConvMix {
     }
 
     void pixel_lane_rows(const Task& t, Block b, int64_t oh, int64_t rows) const {
-        const int64_t plane = a.PH * a.PW, run = rows * a.PW, n = min64(b.n, a.OC - b.oc);
+        const int64_t plane = a.PH * a.PW, run = rows * a.PW, n = b.n;
         for (int64_t r = 0; r < rows; ++r)
             for (int64_t w = 0, vectors; w < a.OW; w += vectors * W) {
                 const int64_t left = ceil_div(a.OW - w, W);
-                vectors = left == 4 ? 2 : min64(left, kPixelVectors);
-                const auto micro = Micro<P>::pixel_lanes(int(vectors));
-                convolve(t, micro, b, 0, S, r, w, t.s.tile);
+                vectors = left == 4 ? min64(2, plan.pixel_vectors) : min64(left, plan.pixel_vectors);
+                convolve(t, Micro<P>::pixel_lanes(vectors, n).run, b, 0, S, r, w, t.s.tile);
                 if (plan.collected)
                     mix_to(
                         t, [&](int64_t i) { return t.s.lines + i * n * run + r * a.PW + w; }, n, run, vectors, a.OW - w,
@@ -298,7 +302,7 @@ struct ConvMix {
             for (; v + kMixVectors <= vectors; v += kMixVectors)
                 mix_vectors<I, kMixVectors, Streaming>(t, y, i0, (r * vectors + v) * W, r * step + v * W,
                                                        lanes - v * W);
-            if (v < vectors)
+            for (; v < vectors; ++v)
                 mix_vectors<I, 1, Streaming>(t, y, i0, (r * vectors + v) * W, r * step + v * W, lanes - v * W);
         }
     }
@@ -377,8 +381,11 @@ struct ConvMix {
 }  // namespace
 
 void conv_mix(const ConvMixArgs& a) {
-    if (a.x_dtype == Dtype::f64) ConvMix<Single<double>>(a).run();
-    else ConvMix<Single<float>>(a).run();
+    if (a.x_dtype == Dtype::f64) return ConvMix<Single<double>>(a).run();
+#if defined(__AVX512BF16__)
+    if (a.x_dtype == Dtype::bf16) return ConvMix<BfloatPairs>(a).run();
+#endif
+    ConvMix<Single<float>>(a).run();
 }
 
 }  // namespace facemix::FACEMIX_ISA

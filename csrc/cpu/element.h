@@ -35,6 +35,9 @@ template <>
 inline Bf16 narrow<Bf16, float>(float t) {
     uint32_t u;
     memcpy(&u, &t, sizeof u);
+#if defined(__AVX512BF16__)
+    if (!(u & 0x7f800000u)) return Bf16{uint16_t(u >> 16 & 0x8000u)};  // as the instruction of narrow_vector
+#endif
     // Round to nearest even; a NaN keeps its sign and stays a NaN.
     const uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
     return Bf16{uint16_t((u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded)};
@@ -75,6 +78,10 @@ template <class E, class T>
 inline auto narrow_vector(Vec<T> v) {
     if constexpr (kSame<T, E>) {
         return v;
+#if defined(__AVX512BF16__)
+    } else if constexpr (kSame<E, Bf16>) {  // as narrow<Bf16>, but for denormals, which become zero
+        return reinterpret_cast<Half>(_mm512_cvtneps_pbh(__m512(v)));
+#endif
     } else if constexpr (kSame<E, Bf16>) {  // as narrow<Bf16>
         const auto u = reinterpret_cast<Vec<uint32_t>>(v);
         const Vec<uint32_t> nearest = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, nan = (u >> 16) | 0x40u;

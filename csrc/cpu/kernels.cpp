@@ -29,6 +29,9 @@ static bool has_f16c() {
 
 // Asks for every feature that CMakeLists.txt compiles this instruction set with.
 static bool supported() {
+#if defined(__AVX512BF16__)
+    if (!__builtin_cpu_supports("avx512bf16")) return false;
+#endif
 #if defined(__AVX512F__)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma") &&

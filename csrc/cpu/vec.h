@@ -1,6 +1,6 @@
 // Width-agnostic vectors: GCC/Clang vector extensions, as wide as the instruction set that this file is compiled for.
-// FACEMIX_ISA (baseline, avx2, avx512) names the namespace; everything here has internal linkage, so that one
-// instruction set's copy can never serve another.
+// FACEMIX_ISA (baseline, avx2, avx512, avx512_bf16, neon) names the namespace; everything here has internal linkage, so
+// that one instruction set's copy can never serve another.
 #pragma once
 
 #include <cstdint>
