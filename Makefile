@@ -9,7 +9,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-cpp lint format bench install clean
+.PHONY: help demo test test-cpp lint format bench bench-report install clean
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
 
@@ -48,9 +48,15 @@ format: $(VENV)/.torch  ## rewrite all sources in the project's style
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files '*.c' '*.cpp' '*.h' '*.cu')
 
-bench: $(VENV)/.torch  ## time the kernels against PyTorch on this machine
+bench: $(VENV)/.torch  ## race the kernels against PyTorch and ONNX Runtime on this machine
 	$(PIP) install '.[bench]'
-	$(BIN)/pytest benchmarks $(ARGS)
+	@mkdir -p .benchmarks
+	$(BIN)/pytest benchmarks --timeout=1800 --benchmark-quiet --benchmark-min-rounds=15 \
+		--benchmark-json=.benchmarks/cpu.json $(ARGS)
+
+bench-report: $(VENV)/.torch  ## the README's tables and the roofline chart, from benchmarks/results/cpu.json
+	$(PIP) install '.[bench]'
+	$(BIN)/python benchmarks/report.py --readme README.md --chart benchmarks/results/roofline.png $(ARGS)
 
 clean:  ## remove everything that was built
 	rm -rf build dist *.egg-info $(VENV) facemix_ops/_C*.so

@@ -1,22 +1,32 @@
-"""act_mix against PyTorch eager: ReLU, with and without a 3x3/2 max-pool, on [32, 64, 109, 89] float32, S = 8."""
+"""act_mix on its own, plain and pooled: what follows a convolution that is not ours."""
 
+from __future__ import annotations
+
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from peers import ActMix, compiled
+from race import Contestants, with_variants
+from workloads import ACTIVATIONS, GROUP_SIZE, LAYOUTS, Features
 
 import facemix_ops
-from facemix_ops import reference
+from facemix_ops import MixKey, reference
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
-@pytest.mark.parametrize("pool", [None, (3, 2, 1)], ids=["plain", "pool"])
-def bench_act_mix(
-    benchmark, group_size: int, pool: Any, training: bool, layout: torch.memory_format, contestant: str
-) -> None:
-    benchmark.group = f"act_mix {'pool' if pool else 'plain'} {'training' if training else 'inference'} {layout}"
-    x = torch.randn(32, 64, 109, 89).contiguous(memory_format=layout).requires_grad_(training)
-    key = facemix_ops.MixKey.sample(32, group_size)
-    op = facemix_ops.act_mix if contestant == "facemix" else reference.act_mix
-    with torch.set_grad_enabled(training):
-        benchmark(op, x, key, activation="relu", pool=pool)
+@pytest.mark.parametrize("work", ACTIVATIONS, ids=lambda work: work.name)
+def bench_act_mix(race: Any, work: Features) -> None:
+    x, key = torch.randn(work.shape), MixKey.sample(work.shape[0], GROUP_SIZE)
+    coeffs, index = key.coeffs.float(), key.order.argsort()
+    expected = reference.act_mix(x, key, activation="relu", pool=work.pool)
+    contestants: Contestants = {}
+    for name, layout in LAYOUTS.items():
+        xl = x.contiguous(memory_format=layout)
+        ours = partial(facemix_ops.act_mix, xl, key, activation="relu", pool=work.pool)
+        out = ours()
+        contestants |= with_variants(f"facemix/{name}", partial(ours, out=out))
+        contestants[f"fresh/{name}"] = ours
+        contestants[f"eager/{name}"] = partial(ActMix(work.pool, out), xl, coeffs, index)
+        contestants[f"compile/{name}"] = partial(compiled(ActMix(work.pool)), xl, coeffs, index)
+    race("act_mix", work, contestants, expected)

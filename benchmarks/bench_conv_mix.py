@@ -1,37 +1,92 @@
-"""conv_mix against PyTorch eager on the first convolutions of known networks. S = 8, float32, ReLU.
+"""conv_mix in both layouts, and its backward: the gradients of weight and bias."""
 
-"facemix" reuses its output, "fresh" and "eager" cannot.
-"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
+from onnx_peer import Graph
+from peers import ConvMix, compiled
+from race import Contestants, with_variants
+from torch import Tensor
+from workloads import BACKWARD, CONVOLUTIONS, GROUP_SIZE, LAYOUTS, Backward, Convolution
 
 import facemix_ops
-from facemix_ops import reference
-
-# name: B, C, H, W, OC, kernel, stride, padding, pool
-WORKLOADS = {
-    "resnet-stem": (32, 3, 218, 178, 64, 7, 2, 3, None),
-    "resnet-stem-pool": (32, 3, 218, 178, 64, 7, 2, 3, (3, 2, 1)),
-    "vgg-conv1": (32, 3, 224, 224, 64, 3, 1, 1, None),
-    "vgg-conv2": (16, 64, 112, 112, 64, 3, 1, 1, 2),
-    "cifar-conv1": (256, 3, 32, 32, 64, 3, 1, 1, None),
-}
+from facemix_ops import MixKey, reference
 
 
-@pytest.mark.parametrize("contestant", ["facemix", "fresh", "eager"])
-@pytest.mark.parametrize("workload", WORKLOADS)
-def bench_conv_mix(benchmark, group_size: int, workload: str, layout: torch.memory_format, contestant: str) -> None:
-    batch, c, h, w, oc, kernel, stride, padding, pool = WORKLOADS[workload]
-    benchmark.group = f"conv_mix {workload} {layout}"
-    x = torch.randn(batch, c, h, w).contiguous(memory_format=layout)
-    weight, bias = torch.randn(oc, c, kernel, kernel).contiguous(memory_format=layout), torch.randn(oc)
-    args = {"stride": stride, "padding": padding, "activation": "relu", "pool": pool}
-    key = facemix_ops.MixKey.sample(batch, group_size)
-    if contestant == "eager":
-        benchmark(reference.conv_mix, x, weight, bias, key, **args)
-    elif contestant == "fresh":
-        benchmark(facemix_ops.conv_mix, x, weight, bias, key, **args)
-    else:
-        out = facemix_ops.conv_mix(x, weight, bias, key, **args)
-        benchmark(facemix_ops.conv_mix, x, weight, bias, key, **args, out=out)
+@pytest.mark.parametrize("work", CONVOLUTIONS, ids=lambda work: work.name)
+def bench_conv_mix(race: Any, work: Convolution) -> None:
+    x, weight, bias, key = inputs(work)
+    coeffs, index = key.coeffs.float(), key.order.argsort()
+    expected = reference.conv_mix(x, weight, bias, key, **arguments(work))
+    contestants: Contestants = {}
+    for name, layout in LAYOUTS.items():
+        xl, wl = x.contiguous(memory_format=layout), weight.contiguous(memory_format=layout)
+        ours = partial(facemix_ops.conv_mix, xl, wl, bias, key, **arguments(work))
+        halves = partial(facemix_ops.conv_mix, xl.bfloat16(), wl.bfloat16(), bias.bfloat16(), key, **arguments(work))
+        out, out_half = ours(), halves()
+        contestants |= with_variants(f"facemix/{name}", partial(ours, out=out))
+        contestants |= {
+            f"facemix/{name}+bf16-out": partial(ours, out_dtype=torch.bfloat16, out=out_half),
+            f"facemix/{name}+bf16": partial(halves, out=out_half),
+            f"fresh/{name}": ours,
+            f"eager/{name}": partial(ConvMix(work, wl, bias, out), xl, coeffs, index),
+            f"compile/{name}": partial(compiled(ConvMix(work, wl, bias)), xl, coeffs, index),
+        }
+    contestants["onnxruntime"] = onnxruntime(work, weight, bias, {"x": x, "coeffs": coeffs, "index": index}, out)
+    race("conv_mix", work, contestants, expected)
+
+
+@pytest.mark.parametrize("work", [BACKWARD], ids=lambda work: work.name)
+def bench_conv_mix_backward(race: Any, work: Backward) -> None:
+    x, weight, bias, key = inputs(work.forward)
+    coeffs, index = key.coeffs.float(), key.order.argsort()
+    grad = torch.randn(work.forward.out_shape)
+    contestants: Contestants = {}
+    with torch.enable_grad():
+        for name, layout in LAYOUTS.items():
+            xl, wl, gl = (t.contiguous(memory_format=layout) for t in (x, weight, grad))
+            eager = ConvMix(work.forward, wl, bias)
+            parameters = (eager.weight, eager.bias)
+            ours = facemix_ops.conv_mix(xl, *parameters, key, **arguments(work.forward))
+            contestants |= with_variants(f"facemix/{name}", gradient(ours, parameters, gl))
+            contestants[f"eager/{name}"] = gradient(eager(xl, coeffs, index), parameters, gl)
+            contestants[f"compile/{name}"] = gradient(compiled(eager)(xl, coeffs, index), parameters, gl)
+    race("conv_mix backward", work, contestants, contestants["eager/contiguous"]())
+
+
+def inputs(work: Convolution) -> tuple[Tensor, Tensor, Tensor, MixKey]:
+    """x, weight, bias, and a key."""
+    x = torch.randn(work.batch, work.channels, work.height, work.width)
+    weight = torch.randn(work.out_channels, work.channels, work.kernel, work.kernel)
+    return x, weight, torch.randn(work.out_channels), MixKey.sample(work.batch, GROUP_SIZE)
+
+
+def arguments(work: Convolution) -> dict[str, Any]:
+    return {"stride": work.stride, "padding": work.padding, "activation": "relu", "pool": work.pool}
+
+
+def gradient(y: Tensor, parameters: tuple[Tensor, ...], grad: Tensor) -> Callable[[], Tensor]:
+    """What computes the gradients of all ``parameters``, and returns the first."""
+    return lambda: torch.autograd.grad(y, parameters, grad, retain_graph=True)[0]
+
+
+def onnxruntime(
+    work: Convolution, weight: Tensor, bias: Tensor, inputs: dict[str, Tensor], out: Tensor
+) -> Callable[[], Tensor]:
+    """The same in ONNX Runtime; the inputs are x, coeffs and index."""
+    graph = Graph()
+    graph.then("Conv", graph.constant(weight), graph.constant(bias), strides=[work.stride] * 2, pads=[work.padding] * 4)
+    graph.then("Relu")
+    if work.pool:
+        kernel, stride, padding = work.pool
+        graph.then("MaxPool", kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[padding] * 4)
+    columns = math.prod(work.out_shape[1:])
+    graph.reshape(work.batch // GROUP_SIZE, GROUP_SIZE, columns).then("MatMul", first="coeffs")
+    graph.reshape(work.batch, columns).then("Gather", "index", axis=0).reshape(*work.out_shape)
+    return graph.session(inputs, out)

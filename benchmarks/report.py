@@ -1,0 +1,175 @@
+"""Prints a result file, draws its roofline, and writes the README's tables from it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from results import Result
+
+COMMITTED = Path(__file__).parent / "results" / "cpu.json"
+BEGIN, END = "<!-- benchmarks: begin -->\n", "<!-- benchmarks: end -->\n"
+
+
+def text_table(entries: list[dict[str, Any]]) -> str:
+    """Every contestant of every workload, for a terminal; ratios to our fastest layout."""
+    lines = []
+    for result in map(Result, entries):
+        ours = result.best("facemix")
+        lines += [
+            f"{result.op} {result.workload}, {_threads(result.threads)}: {_rounds([result])}",
+            f"  FMA peak {_peaks(result)}; {_traffic(result)}",
+            f"  {'':32}{'ms':>9}{'(quartiles)':>20}{'ratio':>8}{'(quartiles)':>15}{'of FMA':>8}{'of writing':>12}",
+        ]
+        for name in result.seconds:
+            time, ratio = result.time(name), result.ratio(name, ours)
+            lines.append(
+                f"  {name:32}{_ms(time.median):>9}{f'({_ms(time.low)}-{_ms(time.high)})':>20}{ratio.median:8.2f}"
+                f"{f'({ratio.low:.2f}-{ratio.high:.2f})':>15}{result.of_fma_peak(name):8.0%}"
+                f"{result.of_write_peak(name):12.0%}"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def readme_section(data: dict[str, Any]) -> str:
+    """Markdown of the results on most threads, with the markers around it."""
+    results = [Result(entry) for entry in data["results"]]
+    threads = max(result.threads for result in results)
+    results = [result for result in results if result.threads == threads]
+    machine, versions = data["machine"], data["versions"]
+    tables = [
+        _markdown([result for result in results if result.op == "conv_mix"]),
+        _markdown([result for result in results if result.op != "conv_mix"]),
+    ]
+    source = (
+        f"{_threads(threads)}, float32, groups of 8; medians of {_rounds(results)}. Measured beside: "
+        f"{_peaks(results[0])}; {_traffic(results[0])}. {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['capability']}; PyTorch {versions['torch']}, ONNX Runtime {versions['onnxruntime']}; "
+        f"commit {data['commit'][:7]}, {data['date']}."
+    )
+    return "\n\n".join([BEGIN.rstrip(), *filter(None, tables), source, END])
+
+
+def _markdown(results: list[Result]) -> str:
+    """A row for each of our layouts; columns that nobody fills are left out."""
+    rows = [
+        {title: cell(result, name) for title, cell in COLUMNS.items()} for result in results for name in result.ours
+    ]
+    titles = [title for title in COLUMNS if any(row[title] for row in rows)]
+    lines = [titles, ["---"] * len(titles), *([row[title] or "-" for title in titles] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines if rows)
+
+
+def _workload(result: Result, ours: str) -> str:
+    layout = ours.partition("/")[2]
+    return f"`{result.op}` {result.workload}" + (f", {layout}" if layout else "")
+
+
+def _variant(suffix: str) -> Callable[[Result, str], str]:
+    """Milliseconds of a variant of ours."""
+    return lambda result, ours: _ms(result.time(ours + suffix).median) if ours + suffix in result.seconds else ""
+
+
+def _of_peak(suffix: str) -> Callable[[Result, str], str]:
+    return lambda result, ours: f"{result.of_fma_peak(ours + suffix):.0%}" if ours + suffix in result.seconds else ""
+
+
+def _takes(slow: Callable[[Result, str], str]) -> Callable[[Result, str], str]:
+    """How many times longer somebody takes."""
+
+    def cell(result: Result, ours: str) -> str:
+        name = slow(result, ours)
+        return f"{result.ratio(name, ours).median:.2f}x" if name in result.seconds else ""
+
+    return cell
+
+
+def _peer(*who: str) -> Callable[[Result, str], str]:
+    """How many times longer the fastest of these takes, with quartiles, and which it is where there are several."""
+
+    def cell(result: Result, ours: str) -> str:
+        if not (name := result.best(*who)):
+            return ""
+        ratio = result.ratio(name, ours)
+        text = f"{ratio.median:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})"
+        return f"{text} {name.split('/')[0]}" if len(who) > 1 else text
+
+    return cell
+
+
+# What a row says of one workload in one of our layouts; ratios are times ours.
+COLUMNS: dict[str, Callable[[Result, str], str]] = {
+    "workload": _workload,
+    "ms": _variant(""),
+    "of FMA peak": _of_peak(""),
+    "AVX2 of its peak": _of_peak("+avx2"),
+    "bf16 out, ms": _variant("+bf16-out"),
+    "bf16, ms": _variant("+bf16"),
+    "1 thread": _takes(lambda _, ours: f"{ours}+1-thread"),
+    "without `out=`": _takes(lambda _, ours: ours.replace("facemix", "fresh")),
+    "plain copy": _takes(lambda *_: "copy"),
+    "best of PyTorch": _peer("eager", "compile"),
+    "ONNX Runtime": _peer("onnxruntime"),
+}
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"
+
+
+def _rounds(results: list[Result]) -> str:
+    rounds = {result.rounds for result in results}
+    count = str(*rounds) if len(rounds) == 1 else f"{min(rounds)} to {max(rounds)}"
+    dropped = sum(result.repeated for result in results)
+    kept = sum(result.rounds - result.steady for result in results)
+    return f"{count} interleaved rounds (threads did not add up in {dropped} more, dropped, and in {kept} of these)"
+
+
+def _peaks(result: Result) -> str:
+    return ", ".join(f"{peak / 1e9:.0f} GFLOP/s {name}" for name, peak in result.peaks.items())
+
+
+def _traffic(result: Result) -> str:
+    return f"{result.bandwidth['write'] / 1e9:.1f} GB/s writing, {result.bandwidth['copy'] / 1e9:.1f} GB/s copying"
+
+
+def _ms(seconds: float) -> str:
+    """Milliseconds with three digits."""
+    return f"{seconds * 1e3:.0f}" if seconds >= 0.1 else f"{seconds * 1e3:.3g}"
+
+
+def rewrite(readme: Path, section: str) -> None:
+    """Puts ``section`` in the place of the one in the file, which then is either new or as it was."""
+    text = readme.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{readme} must have the lines {BEGIN.strip()} and {END.strip()}, in this order")
+    temporary = readme.with_name(f".{readme.name}.new")
+    temporary.write_text(before + section + after)
+    os.replace(temporary, readme)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path, nargs="?", default=COMMITTED, help="what `make bench` wrote (%(default)s)")
+    parser.add_argument("--chart", type=Path, metavar="PNG", help="draw the roofline here")
+    parser.add_argument("--readme", type=Path, metavar="MD", help="rewrite the tables between the markers of this file")
+    options = parser.parse_args()
+    data = json.loads(options.file.read_text())
+    print(text_table(data["results"]))
+    if options.chart:
+        from roofline import draw
+
+        draw(data, options.chart)
+    if options.readme:
+        rewrite(options.readme, readme_section(data))
+
+
+if __name__ == "__main__":
+    main()
