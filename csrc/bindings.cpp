@@ -154,7 +154,7 @@ double best_rate(double seconds, Work&& work) {
 
 double fma_peak(int threads, double seconds) {
     py::gil_scoped_release nogil;
-    return best_rate(seconds, [&] { return kernels().fma_work(60000, threads); });
+    return best_rate(seconds, [&] { return kernels().fma_work(1000000, threads); });
 }
 
 // Bytes written a second; with `copy`, each is read as well.
