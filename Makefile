@@ -51,7 +51,7 @@ format: $(VENV)/.torch  ## rewrite all sources in the project's style
 bench: $(VENV)/.torch  ## race the kernels against PyTorch and ONNX Runtime on this machine
 	$(PIP) install '.[bench]'
 	@mkdir -p .benchmarks
-	$(BIN)/pytest benchmarks --timeout=1800 --benchmark-quiet --benchmark-min-rounds=15 \
+	$(BIN)/pytest benchmarks --timeout=1800 --disable-warnings --benchmark-quiet --benchmark-min-rounds=15 \
 		--benchmark-json=.benchmarks/cpu.json $(ARGS)
 
 bench-report: $(VENV)/.torch  ## the README's tables and the roofline chart, from benchmarks/results/cpu.json

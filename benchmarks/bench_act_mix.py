@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from peers import ActMix, compiled
+from peers import ActMix, Into, compiled
 from race import Contestants, with_variants
 from workloads import ACTIVATIONS, GROUP_SIZE, LAYOUTS, Features
 
@@ -28,5 +28,5 @@ def bench_act_mix(race: Any, work: Features) -> None:
         contestants |= with_variants(f"facemix/{name}", partial(ours, out=out))
         contestants[f"fresh/{name}"] = ours
         contestants[f"eager/{name}"] = partial(ActMix(work.pool, out), xl, coeffs, index)
-        contestants[f"compile/{name}"] = partial(compiled(ActMix(work.pool)), xl, coeffs, index)
+        contestants[f"compile/{name}"] = partial(compiled(Into(ActMix(work.pool))), out, xl, coeffs, index)
     race("act_mix", work, contestants, expected)

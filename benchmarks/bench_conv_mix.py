@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from onnx_peer import Graph
-from peers import ConvMix, compiled
+from peers import ConvMix, Into, compiled
 from race import Contestants, with_variants
 from torch import Tensor
 from workloads import BACKWARD, CONVOLUTIONS, GROUP_SIZE, LAYOUTS, Backward, Convolution
@@ -36,7 +36,7 @@ def bench_conv_mix(race: Any, work: Convolution) -> None:
             f"facemix/{name}+bf16": partial(halves, out=out_half),
             f"fresh/{name}": ours,
             f"eager/{name}": partial(ConvMix(work, wl, bias, out), xl, coeffs, index),
-            f"compile/{name}": partial(compiled(ConvMix(work, wl, bias)), xl, coeffs, index),
+            f"compile/{name}": partial(compiled(Into(ConvMix(work, wl, bias))), out, xl, coeffs, index),
         }
     contestants["onnxruntime"] = onnxruntime(work, weight, bias, {"x": x, "coeffs": coeffs, "index": index}, out)
     race("conv_mix", work, contestants, expected)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from onnx_peer import Graph
-from peers import Mix, Unmix, compiled
+from peers import Into, Mix, Unmix, compiled
 from race import Contestants, with_variants
 from workloads import GROUP_SIZE, MIXING
 
@@ -24,7 +24,7 @@ def bench_group_mix(race: Any) -> None:
     contestants: Contestants = with_variants("facemix", partial(facemix_ops.group_mix, x, key, out=out)) | {
         "fresh": partial(facemix_ops.group_mix, x, key),
         "eager": partial(Mix(out), x, coeffs, index),
-        "compile": partial(compiled(Mix()), x, coeffs, index),
+        "compile": partial(compiled(Into(Mix())), out, x, coeffs, index),
         "onnxruntime": graph.session({"x": x, "coeffs": coeffs, "index": index}, out),
     }
     race("group_mix", MIXING, contestants, reference.group_mix(x, key), {"copy": partial(out.copy_, x)})
@@ -40,7 +40,7 @@ def bench_group_unmix(race: Any) -> None:
     contestants: Contestants = with_variants("facemix", partial(facemix_ops.group_unmix, y, key, out=out)) | {
         "fresh": partial(facemix_ops.group_unmix, y, key),
         "eager": partial(Unmix(out), y, coeffs, index),
-        "compile": partial(compiled(Unmix()), y, coeffs, index),
+        "compile": partial(compiled(Into(Unmix())), out, y, coeffs, index),
         "onnxruntime": graph.session({"x": y, "inverse": inverse, "index": index}, out),
     }
     race("group_unmix", MIXING, contestants, reference.group_unmix(y, key), {"copy": partial(out.copy_, y)})

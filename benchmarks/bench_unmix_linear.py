@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from onnx_peer import Graph
-from peers import LinearUnmix, UnmixLinear, compiled
+from peers import Into, LinearUnmix, UnmixLinear, compiled
 from race import Contestants, with_variants
 from workloads import GROUP_SIZE, LINEARS, Linear
 
@@ -29,7 +29,7 @@ def bench_unmix_linear(race: Any, work: Linear) -> None:
     contestants: Contestants = with_variants("facemix", partial(ours, out=out)) | {"fresh": ours}
     for name, peer in PEERS.items():
         contestants[f"eager/{name}"] = partial(peer(weight, bias, out), y, coeffs, index)
-        contestants[f"compile/{name}"] = partial(compiled(peer(weight, bias)), y, coeffs, index)
+        contestants[f"compile/{name}"] = partial(compiled(Into(peer(weight, bias))), out, y, coeffs, index)
 
     groups = coeffs.shape[:2]
     unmix_first, linear_first = Graph(), Graph()

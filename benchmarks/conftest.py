@@ -17,7 +17,7 @@ from facemix_ops.native import C
 Entries = list[dict[str, Any]]
 RESULTS = pytest.StashKey[Entries]()
 MAX_THREADS = torch.get_num_threads()
-TRAFFIC_BYTES = 256 << 20  # far more than a cache holds
+TRAFFIC_BYTES, TRAFFIC_SECONDS = 256 << 20, 0.05  # far more than a cache holds
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -59,8 +59,8 @@ def race(request: pytest.FixtureRequest, benchmark: Any, threads: int) -> Callab
             "bytes_read": work.read,
             "bytes_written": work.written,
             "bandwidth": {
-                "write": C.write_peak(threads, TRAFFIC_BYTES),
-                "copy": C.copy_peak(threads, TRAFFIC_BYTES),
+                "write": C.write_peak(threads, TRAFFIC_BYTES, TRAFFIC_SECONDS),
+                "copy": C.write_peak(threads, TRAFFIC_BYTES, TRAFFIC_SECONDS, copy=True),
             },
             "peaks": race.peaks,
             "steady": race.steady,
@@ -76,7 +76,16 @@ def pytest_benchmark_generate_json(
     config: pytest.Config, machine_info: dict[str, Any], commit_info: dict[str, Any]
 ) -> dict[str, Any]:
     """Our own file in the place of pytest-benchmark's, which has one time a benchmark, and the host's name."""
-    return environment.describe(commit_info, machine_info["cpu"]) | {"results": config.stash[RESULTS]}
+    return environment.describe(commit_info, machine_info["cpu"]) | {"results": rounded(config.stash[RESULTS])}
+
+
+def rounded(value: Any) -> Any:
+    """All floats in ``value`` to the five digits that a measurement may have."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

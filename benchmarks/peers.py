@@ -1,7 +1,8 @@
 """The competition in PyTorch: each op in the fewest and fastest calls that we found, for eager mode and torch.compile.
 
-The modules take the key as what suits them: ``coeffs`` float32 [G, S, S] and an index of rows [B]. With ``buffers``
-they compute in memory that they keep; without, as compiled code and autograd want it, in fresh memory.
+The modules take the key as what suits them: ``coeffs`` float32 [G, S, S] and an index of rows [B]. With ``buffers``,
+which is where the result goes, they compute in memory that they keep as far as PyTorch lets them; without, as compiled
+code and autograd want it, in fresh memory.
 """
 
 from __future__ import annotations
@@ -22,6 +23,17 @@ torch._functorch.config.donated_buffer = False
 def compiled(module: nn.Module) -> Callable[..., Tensor]:
     """The strongest setting of torch.compile, on the number of threads that is set at its first call."""
     return torch.compile(module.eval(), mode="max-autotune", dynamic=False)
+
+
+class Into(nn.Module):
+    """``module`` into a buffer, which the compiler writes in its last loop rather than in a copy."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, out: Tensor, *args: Tensor) -> Tensor:
+        return out.copy_(self.module(*args))
 
 
 class Mix(nn.Module):

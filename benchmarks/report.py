@@ -143,26 +143,40 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.0f}" if seconds >= 0.1 else f"{seconds * 1e3:.3g}"
 
 
+def compact(data: dict[str, Any]) -> str:
+    """The file as we commit it: one line a result."""
+    head = json.dumps({key: value for key, value in data.items() if key != "results"}, indent=4)
+    return head[:-2] + ',\n    "results": [\n' + ",\n".join(map(json.dumps, data["results"])) + "\n    ]\n}\n"
+
+
+def write(path: Path, text: str) -> None:
+    """A file that is either new or as it was."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
 def rewrite(readme: Path, section: str) -> None:
-    """Puts ``section`` in the place of the one in the file, which then is either new or as it was."""
+    """Puts ``section`` in the place of the one in the file."""
     text = readme.read_text()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{readme} must have the lines {BEGIN.strip()} and {END.strip()}, in this order")
-    temporary = readme.with_name(f".{readme.name}.new")
-    temporary.write_text(before + section + after)
-    os.replace(temporary, readme)
+    write(readme, before + section + after)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path, nargs="?", default=COMMITTED, help="what `make bench` wrote (%(default)s)")
+    parser.add_argument("--save", type=Path, metavar="JSON", help="write the file in compact form here, to commit it")
     parser.add_argument("--chart", type=Path, metavar="PNG", help="draw the roofline here")
     parser.add_argument("--readme", type=Path, metavar="MD", help="rewrite the tables between the markers of this file")
     options = parser.parse_args()
     data = json.loads(options.file.read_text())
     print(text_table(data["results"]))
+    if options.save:
+        write(options.save, compact(data))
     if options.chart:
         from roofline import draw
 

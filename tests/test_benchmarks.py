@@ -1,0 +1,141 @@
+"""The benchmarks' arithmetic, a tiny race, and that the README says what the committed result file says."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peers import ConvMix
+from race import Contestants, Race, check_agreement, with_variants
+from report import COMMITTED, readme_section, rewrite, text_table
+from results import Result, quartiles
+from roofline import draw
+from torch import Tensor
+from workloads import STEM, Convolution
+
+import facemix_ops
+from facemix_ops import MixKey
+
+README = Path(__file__).parents[1] / "README.md"
+TINY = Convolution("tiny", 16, 3, 20, 18, 5, kernel=3, stride=2, padding=1, pool=(2, 2, 0))
+
+
+def entry(**changes: Any) -> dict[str, Any]:
+    """A result of four made-up rounds, the third of which was not steady."""
+    return {
+        "op": "conv_mix",
+        "workload": "made-up",
+        "threads": 2,
+        "flop": 100,
+        "bytes_read": 10,
+        "bytes_written": 40,
+        "bandwidth": {"write": 20.0, "copy": 10.0},
+        "peaks": {
+            "avx512": {"1": [25.0] * 4, "2": [50.0, 50.0, 30.0, 100.0]},
+            "avx2": {"1": [10.0] * 4, "2": [20.0] * 4},
+        },
+        "steady": [True, True, False, True],
+        "repeated": 7,
+        "seconds": {
+            "facemix/channels_last": [4.0, 5.0, 1000.0, 2.0],
+            "facemix/channels_last+avx2": [10.0, 10.0, 1000.0, 20.0],
+            "eager/contiguous": [8.0, 20.0, 1.0, 6.0],
+            "compile/contiguous": [80.0, 200.0, 1.0, 60.0],
+        },
+    } | changes
+
+
+def test_quartiles() -> None:
+    assert quartiles([5, 1, 4, 2, 3]) == (3, 2, 4)
+    assert quartiles([7]) == (7, 7, 7)
+
+
+def test_ratios_are_taken_within_steady_rounds() -> None:
+    result = Result(entry())
+    assert result.time("facemix/channels_last").median == 4
+    assert result.ratio("eager/contiguous", "facemix/channels_last") == (3, 2.5, 3.5)  # of 2, 4 and 3; not 8 / 4
+    assert result.best("eager", "compile") == "eager/contiguous"
+    assert result.best("onnxruntime") == ""
+    assert result.ours == ["facemix/channels_last"]
+
+
+def test_fractions_are_of_the_peak_of_the_same_round_and_instructions() -> None:
+    result = Result(entry())
+    assert result.of_fma_peak("facemix/channels_last") == 0.5  # of 25/50, 20/50 and 50/100
+    assert result.of_fma_peak("facemix/channels_last+avx2") == 0.5  # of 10/20, 10/20 and 5/20
+    assert result.of_write_peak("facemix/channels_last") == 0.5
+
+
+def test_unsteady_rounds_count_where_no_other_is_left() -> None:
+    assert Result(entry(steady=[False] * 4)).time("facemix/channels_last").median == 4.5
+
+
+def test_work_is_counted_as_by_hand() -> None:
+    assert STEM.out_shape == (32, 64, 109, 89)
+    assert STEM.flop == 2 * math.prod(STEM.out_shape) * (3 * 7 * 7 + 8)
+    assert TINY.out_shape == (16, 5, 5, 4)
+    assert TINY.flop == 2 * 16 * 5 * 10 * 9 * 27 + 2 * 8 * 16 * 5 * 5 * 4
+
+
+def tiny_contestants() -> tuple[Contestants, Tensor]:
+    """conv_mix and its peer in eager PyTorch, and what they compute."""
+    x, weight, bias = torch.randn(16, 3, 20, 18), torch.randn(5, 3, 3, 3), torch.randn(5)
+    key = MixKey.sample(16, 8)
+    ours = partial(facemix_ops.conv_mix, x, weight, bias, key, stride=2, padding=1, activation="relu", pool=2)
+    eager = ConvMix(TINY, weight, bias, torch.empty(TINY.out_shape))
+    coeffs, index = key.coeffs.float(), key.order.argsort()
+    return with_variants("facemix", ours) | {"eager": partial(eager, x, coeffs, index)}, ours()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_race(threads: int, tmp_path: Path) -> None:
+    torch.set_num_threads(threads)
+    with torch.no_grad():
+        contestants, expected = tiny_contestants()
+        check_agreement(contestants, expected)
+        race = Race(contestants, threads)
+        for _ in range(2):
+            race.round()
+    assert len(race.steady) == 2
+    assert all(len(times) == 2 and min(times) > 0 for times in race.times.values())
+    made = entry(threads=threads, peaks=race.peaks, steady=race.steady, seconds=race.times)
+    for name in contestants:
+        assert name in text_table([made])
+        assert Result(made).of_fma_peak(name) > 0
+    json.dumps(made)
+
+
+def test_a_contestant_that_computes_something_else_is_named() -> None:
+    with torch.no_grad():
+        contestants, expected = tiny_contestants()
+        contestants["liar"] = lambda: expected + 0.1 * expected.abs().max()
+        with pytest.raises(AssertionError, match="liar disagrees"):
+            check_agreement(contestants, expected)
+        contestants["liar"] = lambda: expected * math.nan
+        with pytest.raises(AssertionError, match="liar disagrees"):
+            check_agreement(contestants, expected)
+
+
+def test_the_readme_says_what_the_committed_results_say(tmp_path: Path) -> None:
+    copy = tmp_path / "README.md"
+    copy.write_bytes(README.read_bytes())
+    rewrite(copy, readme_section(json.loads(COMMITTED.read_text())))
+    assert copy.read_bytes() == README.read_bytes()
+
+
+def test_a_readme_without_markers_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    path.write_text("nothing here\n")
+    with pytest.raises(ValueError, match="must have the lines"):
+        rewrite(path, "section")
+    assert path.read_text() == "nothing here\n"
+
+
+def test_the_chart_is_drawn(tmp_path: Path) -> None:
+    draw(json.loads(COMMITTED.read_text()), tmp_path / "roofline.png")
+    assert (tmp_path / "roofline.png").read_bytes().startswith(b"\x89PNG")
