@@ -14,14 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from workloads import Convolution
 
-# Constants of the graph become constants of the compiled code: weights are packed once.
-torch._inductor.config.freezing = True
-# A benchmark walks one graph backwards many times.
-torch._functorch.config.donated_buffer = False
-
 
 def compiled(module: nn.Module) -> Callable[..., Tensor]:
     """The strongest setting of torch.compile, on the number of threads that is set at its first call."""
+    torch._inductor.config.freezing = True  # weights become constants of the code, packed once
+    torch._functorch.config.donated_buffer = False  # a benchmark walks one graph backwards many times
     return torch.compile(module.eval(), mode="max-autotune", dynamic=False)
 
 

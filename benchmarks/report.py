@@ -48,9 +48,9 @@ def readme_section(data: dict[str, Any]) -> str:
     ]
     source = (
         f"{_threads(threads)}, float32, groups of 8; medians of {_rounds(results)}. Measured beside: "
-        f"{_peaks(results[0])}; {_traffic(results[0])}. {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['capability']}; PyTorch {versions['torch']}, ONNX Runtime {versions['onnxruntime']}; "
-        f"commit {data['commit'][:7]}, {data['date']}."
+        f"{_peaks(results[0])}; {_traffic(results[0])}. {machine['cpu']} (family and model "
+        f"{machine['family and model']}), {machine['cores']} cores, {machine['capability']}; PyTorch "
+        f"{versions['torch']}, ONNX Runtime {versions['onnxruntime']}; commit {data['commit'][:7]}, {data['date']}."
     )
     return "\n\n".join([BEGIN.rstrip(), *filter(None, tables), source, END])
 
@@ -110,7 +110,7 @@ COLUMNS: dict[str, Callable[[Result, str], str]] = {
     "AVX2 of its peak": _of_peak("+avx2"),
     "bf16 out, ms": _variant("+bf16-out"),
     "bf16, ms": _variant("+bf16"),
-    "1 thread": _takes(lambda _, ours: f"{ours}+1-thread"),
+    "on 1 thread": _takes(lambda _, ours: f"{ours}+1-thread"),
     "without `out=`": _takes(lambda _, ours: ours.replace("facemix", "fresh")),
     "plain copy": _takes(lambda *_: "copy"),
     "best of PyTorch": _peer("eager", "compile"),
@@ -174,7 +174,6 @@ def main() -> None:
     parser.add_argument("--readme", type=Path, metavar="MD", help="rewrite the tables between the markers of this file")
     options = parser.parse_args()
     data = json.loads(options.file.read_text())
-    print(text_table(data["results"]))
     if options.save:
         write(options.save, compact(data))
     if options.chart:
@@ -183,6 +182,7 @@ def main() -> None:
         draw(data, options.chart)
     if options.readme:
         rewrite(options.readme, readme_section(data))
+    print(text_table(data["results"]))
 
 
 if __name__ == "__main__":

@@ -43,14 +43,14 @@ class Result:
         kept = [i for i, steady in enumerate(entry["steady"]) if steady] or range(self.rounds)
         self.seconds = {name: [times[i] for i in kept] for name, times in entry["seconds"].items()}
         self._peaks = {
-            capability: [by_threads[str(self.threads)][i] for i in kept]
+            capability: {int(threads): [values[i] for i in kept] for threads, values in by_threads.items()}
             for capability, by_threads in entry["peaks"].items()
         }
 
     @property
     def peaks(self) -> dict[str, float]:
         """float32 FLOP/s by instruction set, on as many threads as the contestants had."""
-        return {capability: statistics.median(values) for capability, values in self._peaks.items()}
+        return {capability: statistics.median(values[self.threads]) for capability, values in self._peaks.items()}
 
     def time(self, name: str) -> Quartiles:
         """Seconds."""
@@ -61,15 +61,17 @@ class Result:
         return quartiles([a / b for a, b in zip(self.seconds[slow], self.seconds[fast], strict=True)])
 
     def of_fma_peak(self, name: str) -> float:
-        """The part of the peak, measured in the same rounds with the contestant's instructions, that it reaches."""
-        variant = name.rpartition("+")[2]
-        capability = variant if variant in self._peaks else next(iter(self._peaks))
-        pairs = zip(self.seconds[name], self._peaks[capability], strict=True)
+        """The part of the float32 peak, measured in the same rounds with its instructions and threads, that it
+        reaches."""
+        variant = name.partition("+")[2]
+        peaks = self._peaks[variant if variant in self._peaks else next(iter(self._peaks))]
+        pairs = zip(self.seconds[name], peaks[1 if variant == "1-thread" else self.threads], strict=True)
         return statistics.median(self.flop / seconds / peak for seconds, peak in pairs)
 
     def of_write_peak(self, name: str) -> float:
-        """The part of the bandwidth of pure writing that float32 results are written with."""
-        return self.bytes_written / self.time(name).median / self.bandwidth["write"]
+        """The part of the bandwidth of pure writing that its results are written with."""
+        written = self.bytes_written / (2 if "+bf16" in name else 1)
+        return written / self.time(name).median / self.bandwidth["write"]
 
     @property
     def ours(self) -> list[str]:

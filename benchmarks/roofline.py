@@ -34,11 +34,14 @@ def draw(data: dict[str, Any], path: Path) -> None:
 def _panel(axes: Any, results: list[Result]) -> None:
     intensities = [result.flop / (result.bytes_read + result.bytes_written) for result in results]
     x = np.geomspace(min(intensities) / 2, max(intensities) * 2, 200)
-    bandwidth = float(np.median([result.bandwidth["write"] for result in results])) / 1e9
-    for capability, style in zip(results[0].peaks, ("-", "--"), strict=False):
-        peak = float(np.median([result.peaks[capability] for result in results])) / 1e9
-        label = f"{capability}: {peak:.0f} GFLOP/s; writing: {bandwidth:.1f} GB/s"
-        axes.plot(x, np.minimum(peak, x * bandwidth), style, color="black", linewidth=1, label=label)
+    writing = float(np.median([result.bandwidth["write"] for result in results])) / 1e9
+    copying = 2 * float(np.median([result.bandwidth["copy"] for result in results])) / 1e9
+    peaks = {name: float(np.median([result.peaks[name] for result in results])) / 1e9 for name in results[0].peaks}
+    for (capability, peak), style in zip(peaks.items(), ("-", "--"), strict=False):
+        label = f"FMA, {capability}: {peak:.0f} GFLOP/s; writing: {writing:.1f} GB/s"
+        axes.plot(x, np.minimum(peak, x * writing), style, color="black", linewidth=1, label=label)
+    x = x[x * copying < max(peaks.values())]
+    axes.plot(x, x * copying, ":", color="black", linewidth=1, label=f"copying: {copying:.1f} GB/s in and out")
     labelled = set()
     for result, intensity in zip(results, intensities, strict=True):
         for who, name in _points(result).items():
