@@ -47,9 +47,11 @@ def race(request: pytest.FixtureRequest, benchmark: Any, threads: int) -> Callab
     ``yardsticks`` are timed along and compute something else.
     """
 
-    def run(op: str, work: Any, contestants: Contestants, expected: Tensor, yardsticks: Contestants = {}) -> None:  # noqa: B006
+    def run(
+        op: str, work: Any, contestants: Contestants, expected: Tensor, yardsticks: Contestants | None = None
+    ) -> None:
         check_agreement(contestants, expected)
-        race = Race(contestants | yardsticks, threads)
+        race = Race(contestants | (yardsticks or {}), threads)
         benchmark.pedantic(race.round, rounds=request.config.getoption("benchmark_min_rounds"))
         result = {
             "op": op,
