@@ -29,7 +29,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2}  # of the largest value
 
 
 class Race:
-    """The rounds of one workload on ``threads`` threads.
+    """The rounds of one workload on ``threads`` threads. The contestants should have run before.
 
     Attributes:
         times: seconds by contestant, one a round.
@@ -150,7 +150,6 @@ def check_agreement(contestants: Contestants, expected: Tensor) -> None:
 
 
 def _repeats(run: Callable[[], Tensor]) -> int:
-    run()
     return max(1, round(MIN_SECONDS / _seconds(run, 1)))
 
 

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from results import Result
@@ -22,7 +23,7 @@ def text_table(entries: list[dict[str, Any]]) -> str:
         ours = result.best("facemix")
         lines += [
             f"{result.op} {result.workload}, {_threads(result.threads)}: {_rounds([result])}",
-            f"  FMA peak {_peaks(result)}; {_traffic(result)}",
+            f"  FMA peak {_peaks([result])}; {_traffic([result])}",
             f"  {'':32}{'ms':>9}{'(quartiles)':>20}{'ratio':>8}{'(quartiles)':>15}{'of FMA':>8}{'of writing':>12}",
         ]
         for name in result.seconds:
@@ -48,7 +49,7 @@ def readme_section(data: dict[str, Any]) -> str:
     ]
     source = (
         f"{_threads(threads)}, float32, groups of 8; medians of {_rounds(results)}. Measured beside: "
-        f"{_peaks(results[0])}; {_traffic(results[0])}. {machine['cpu']} (family and model "
+        f"{_peaks(results)}; {_traffic(results)}. {machine['cpu']} (family and model "
         f"{machine['family and model']}), {machine['cores']} cores, {machine['capability']}; PyTorch "
         f"{versions['torch']}, ONNX Runtime {versions['onnxruntime']}; commit {data['commit'][:7]}, {data['date']}."
     )
@@ -130,12 +131,14 @@ def _rounds(results: list[Result]) -> str:
     return f"{count} interleaved rounds (threads did not add up in {dropped} more, dropped, and in {kept} of these)"
 
 
-def _peaks(result: Result) -> str:
-    return ", ".join(f"{peak / 1e9:.0f} GFLOP/s {name}" for name, peak in result.peaks.items())
+def _peaks(results: list[Result]) -> str:
+    peaks = {name: median(result.peaks[name] for result in results) for name in results[0].peaks}
+    return ", ".join(f"{peak / 1e9:.0f} GFLOP/s {name}" for name, peak in peaks.items())
 
 
-def _traffic(result: Result) -> str:
-    return f"{result.bandwidth['write'] / 1e9:.1f} GB/s writing, {result.bandwidth['copy'] / 1e9:.1f} GB/s copying"
+def _traffic(results: list[Result]) -> str:
+    write, copy = (median(result.bandwidth[kind] for result in results) / 1e9 for kind in ("write", "copy"))
+    return f"{write:.1f} GB/s writing, {copy:.1f} GB/s copying"
 
 
 def _ms(seconds: float) -> str:

@@ -53,6 +53,7 @@ def _panel(axes: Any, results: list[Result]) -> None:
         where: dict[str, Any] = {"xytext": (3, 3), "textcoords": "offset points", "rotation": 30}
         axes.annotate(f"{result.op} {result.workload}", (intensity, top), fontsize=6, **where)
     axes.set(xscale="log", yscale="log", xlabel="FLOP per byte that must be read or written", ylabel="GFLOP/s")
+    axes.set_ylim(top=3 * max(peaks.values()))  # room for the labels
     axes.grid(True, which="both", alpha=0.2)
     axes.legend(fontsize=7, loc="lower right")
 
