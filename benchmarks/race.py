@@ -20,7 +20,7 @@ T = TypeVar("T")
 Contestants = dict[str, Callable[[], Tensor]]
 
 MIN_SECONDS = 0.005  # a contestant repeats its work until one measurement takes about this
-PAUSE_SECONDS = 0.02  # before a measurement: another runtime's threads spin for a while after their work
+PAUSE_SECONDS = 0.05  # before a measurement: another runtime's threads spin for a while after their work
 PEAK_SECONDS = 0.01
 STEADY = 0.95  # of perfect scaling: 1.9 for two threads
 ATTEMPTS = 4  # at a round; the last counts in any case, and is marked
