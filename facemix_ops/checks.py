@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from .rules import bad_type, bad_value
 
 if TYPE_CHECKING:
     from .keys import MixKey
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-
-def short(value: Any) -> str:
-    """A value as an error message shows it: a tensor's shape and dtype, never its contents."""
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
-    return repr(value)
-
-
-def bad_value(op: str, argument: str, rule: str, got: Any) -> NoReturn:
-    """Raises ValueError ``op: argument must rule, got got``."""
-    raise ValueError(f"{op}: {argument} must {rule}, got {got if isinstance(got, str) else short(got)}")
-
-
-def bad_type(op: str, argument: str, rule: str, got: Any) -> NoReturn:
-    """Raises TypeError in the same wording."""
-    raise TypeError(f"{op}: {argument} must {rule}, got {got if isinstance(got, str) else short(got)}")
 
 
 def check_tensor(

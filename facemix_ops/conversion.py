@@ -7,9 +7,9 @@ from typing import Any, NoReturn, TypeVar
 
 from torch import Tensor, fx, nn
 
-from .checks import bad_type
-from .keys import check_group_size, check_max_coeff
+from .keys import check_group_size
 from .nn import MixConv2d, UnmixLinear, pair
+from .rules import bad_type, check_max_coeff
 from .spec import parse_activation, parse_pool
 
 M = TypeVar("M", bound=nn.Module)

@@ -8,9 +8,9 @@ from typing import Any, NoReturn, Self
 import torch
 from torch import Tensor
 
-from .checks import bad_type, bad_value, check_tensor, is_int, short
+from .checks import check_tensor, is_int
+from .rules import MAX_GROUP, MIN_GROUP, bad_type, bad_value, short
 
-MIN_GROUP, MAX_GROUP = 2, 64
 # |A^T A - I| of a matrix kept in float32, with room for S = 64.
 ORTHOGONALITY = 1e-4
 
@@ -174,16 +174,6 @@ class MixKey:
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise TypeError("MixKey: a key is private and for one request: it cannot be pickled or copied")
-
-
-def check_max_coeff(op: str, max_coeff: Any, size: int) -> None:
-    """A bound is a number above 1/sqrt(S), which no orthogonal matrix can beat, and at most 1."""
-    if max_coeff is None:
-        return
-    if not isinstance(max_coeff, (int, float)) or isinstance(max_coeff, bool):
-        bad_type(op, "max_coeff", "be a number", type(max_coeff).__name__)
-    if not size**-0.5 < max_coeff <= 1:
-        bad_value(op, "max_coeff", f"be above 1/sqrt(S) = {size**-0.5:.3f} and at most 1", f"{max_coeff}")
 
 
 def check_group_size(op: str, size: Any) -> None:

@@ -8,9 +8,9 @@ from typing import Any, Literal, Self, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from .checks import bad_type, bad_value
-from .keys import MixKey, check_group_size, check_max_coeff
+from .keys import MixKey, check_group_size
 from .ops import act_mix, conv_mix, group_mix, unmix_linear
+from .rules import bad_type, bad_value, check_max_coeff
 from .spec import parse_activation, parse_pool
 
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .checks import as_pair, bad_type, bad_value, short
+from .checks import as_pair
+from .rules import bad_type, bad_value, short
 
 NONE, RELU, LEAKY = 0, 1, 2
 

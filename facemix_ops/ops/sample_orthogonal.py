@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import bad_type, bad_value, is_int
-from ..keys import check_max_coeff
+from ..checks import is_int
 from ..native import C
+from ..rules import bad_type, bad_value, check_max_coeff
 from .library import LIB, REGISTERED
 
 # Drawn at every call: a compiler must neither merge two calls nor repeat one.

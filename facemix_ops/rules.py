@@ -1,0 +1,34 @@
+"""What the PyTorch face and the edge share: how errors read, and the bounds of keys. It imports neither of them."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+MIN_GROUP, MAX_GROUP = 2, 64
+
+
+def short(value: Any) -> str:
+    """A value as an error message shows it: an array's or a tensor's dtype and shape, never its contents."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    return repr(value)
+
+
+def bad_value(op: str, argument: str, rule: str, got: Any) -> NoReturn:
+    """Raises ValueError ``op: argument must rule, got got``."""
+    raise ValueError(f"{op}: {argument} must {rule}, got {got if isinstance(got, str) else short(got)}")
+
+
+def bad_type(op: str, argument: str, rule: str, got: Any) -> NoReturn:
+    """Raises TypeError in the same wording."""
+    raise TypeError(f"{op}: {argument} must {rule}, got {got if isinstance(got, str) else short(got)}")
+
+
+def check_max_coeff(op: str, max_coeff: Any, size: int) -> None:
+    """A bound is a number above 1/sqrt(S), which no orthogonal matrix can beat, and at most 1."""
+    if max_coeff is None:
+        return
+    if not isinstance(max_coeff, (int, float)) or isinstance(max_coeff, bool):
+        bad_type(op, "max_coeff", "be a number", type(max_coeff).__name__)
+    if not size**-0.5 < max_coeff <= 1:
+        bad_value(op, "max_coeff", f"be above 1/sqrt(S) = {size**-0.5:.3f} and at most 1", f"{max_coeff}")
