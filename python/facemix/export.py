@@ -1,20 +1,30 @@
-"""Write the file that the cloud serves: the weights of the middle of a network, and how to rebuild its
-code.
+"""Write the files that the two sides run: for the cloud the weights of the middle of a network, and how to rebuild
+its code; for an edge without PyTorch the first and the last layer (`facemix_ops.edge`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+import facemix_ops as fo
+from facemix_ops.edge import Bundle, BundleError
+from facemix_ops.edge.bundle import CONFIG_KEY, KIND
+from facemix_ops.edge.safetensors import DIGEST_KEY, NO_DIGEST, seal
+from facemix_ops.spec import LEAKY, RELU, parse_activation, parse_pool
+
+from .edge.halves import first_half, last_half
 from .partition import partition
-from .storage import CLOUD_KIND, save_tensors
+from .storage import CLOUD_KIND, atomic_path, save_tensors
 
-__all__ = ["export_cloud"]
+__all__ = ["export_cloud", "export_edge"]
 
 # Options of a model that concern its last layer alone. The cloud never learns them: the number of classes
 # says how many people the edge tells apart.
@@ -56,3 +66,121 @@ def export_cloud(
         "input_shape": list(features.shape[1:]),
     }
     save_tensors(path, parts.cloud.state_dict(), config)
+
+
+def export_edge(
+    path: Path,
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    *,
+    name: str,
+    group_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    max_coeff: float | None = None,
+    wire_dtype: str = "float32",
+    classes: Sequence[str] | None = None,
+    pre: int | str = 1,
+    post: int | str = 1,
+) -> None:
+    """Write the edge part of `model` to `path`, for `facemix_ops.edge.EdgeModel`: the first convolution with its
+    batch norm folded in, and the last layer.
+
+    Args:
+        path: a .safetensors file.
+        model: plain (not converted) and trained.
+        image_shape: (channels, height, width) of an image.
+        name: what the cloud calls the model.
+        group_size: images in a group, 2 to 64; what the network was trained with.
+        mean, std: of each channel, of pixels from 0 to 1: the network takes (pixel / 255 - mean) / std.
+        max_coeff: bound on the largest coefficient of a key, see `facemix_ops.MixKey.sample`.
+        wire_dtype: what the edge sends where it is not told: "float32", "float16" or "bfloat16".
+        classes: a name for each score.
+        pre, post: the cut, see `partition`.
+
+    Raises:
+        ValueError: if the edge part is more than one convolution (with batch norm, activation and max-pool behind
+            it, where there are any) and one linear layer, or an argument will not do.
+    """
+    parts = partition(model, pre, post)
+    first, last = first_half(parts.edge_first.eval(), group_size), last_half(parts.edge_last.eval())
+    if not isinstance(first, fo.MixConv2d) or first.groups != 1 or first.padding_mode != "zeros":
+        raise ValueError(
+            "export_edge: the first part of model must be one convolution, padded with zeros and without groups, and "
+            "no more behind it than batch norm, activation and max-pool that facemix_ops can fuse, in this order; "
+            f"got {[str(layer) for layer in parts.edge_first.children()]}"
+        )
+    if not isinstance(last, fo.UnmixLinear):
+        raise ValueError(
+            "export_edge: the last part of model must be one linear layer, "
+            f"got {[str(layer) for layer in parts.edge_last.children()]}"
+        )
+    channels, height, width = image_shape
+    weight, bias = _folded(first)
+    config = {
+        "kind": KIND,
+        "name": name,
+        "image_shape": [height, width, channels],
+        "mean": list(mean),
+        "std": list(std),
+        "stride": list(first.stride),
+        "padding": _padding(first),
+        "dilation": list(first.dilation),
+        "activation": _activation(first),
+        "pool": _pool(first),
+        "group_size": group_size,
+        "max_coeff": max_coeff,
+        "wire_dtype": wire_dtype,
+        "classes": None if classes is None else list(classes),
+    }
+    tensors = {
+        "first.weight": weight,
+        "first.bias": bias,
+        "last.weight": last.weight,
+        "last.bias": torch.zeros(last.out_features) if last.bias is None else last.bias,
+    }
+    plain = {key: tensor.detach().to("cpu", torch.float32).contiguous() for key, tensor in tensors.items()}
+    data = seal(save(plain, {CONFIG_KEY: json.dumps(config, sort_keys=True), DIGEST_KEY: NO_DIGEST}))
+    try:
+        Bundle.parse(data)
+    except BundleError as error:
+        raise ValueError(f"export_edge: {error}") from None
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _folded(conv: fo.MixConv2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias with the batch norm folded in, in float64."""
+    weight = conv.weight.detach().double()
+    bias = torch.zeros(len(weight)).double() if conv.bias is None else conv.bias.detach().double()
+    norm = conv.norm
+    if norm is None:
+        return weight, bias
+    if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or norm.running_var is None:
+        raise ValueError(f"export_edge: the norm of model must be a batch norm with running statistics, got {norm}")
+    mean, variance = norm.running_mean.double(), norm.running_var.double()
+    gamma, beta = (None if t is None else t.detach().double() for t in (norm.weight, norm.bias))
+    return fuse_conv_bn_weights(weight, bias, mean, variance, norm.eps, gamma, beta)
+
+
+def _padding(conv: fo.MixConv2d) -> list[int]:
+    if isinstance(conv.padding, tuple):
+        return list(conv.padding)
+    if conv.padding == "valid":
+        return [0, 0]
+    total = [conv.dilation[d] * (conv.kernel_size[d] - 1) for d in (0, 1)]
+    if any(t % 2 for t in total):
+        raise ValueError(f"export_edge: the first convolution must pad both sides alike, got {conv}")
+    return [t // 2 for t in total]
+
+
+def _activation(conv: fo.MixConv2d) -> Any:
+    kind, slope, prelu = parse_activation("export_edge", conv.activation)
+    if kind == LEAKY:
+        return ["leaky_relu", slope if prelu is None else prelu.item()]
+    return "relu" if kind == RELU else None
+
+
+def _pool(conv: fo.MixConv2d) -> Any:
+    sizes = parse_pool("export_edge", conv.pool)
+    return [sizes[0:2], sizes[2:4], sizes[4:6]] if sizes else None

@@ -132,8 +132,10 @@ def test_other_settings_have_other_files(result: dict[str, Any], folder: Path) -
     assert names == ["baseline", "mixed"]
     assert sorted(path.name for path in (folder / "out").iterdir()) == [
         "baseline-cloud.safetensors",
+        "baseline-edge.safetensors",
         "demo.png",
         "mixed-cloud.safetensors",
+        "mixed-edge.safetensors",
     ]
 
 

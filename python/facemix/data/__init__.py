@@ -3,6 +3,6 @@
 from .faces import Faces
 from .orl import load_orl, orl_folder
 from .synthetic import synthetic_faces
-from .transforms import augment, normalise
+from .transforms import MEAN, STD, augment, normalise
 
-__all__ = ["Faces", "augment", "load_orl", "normalise", "orl_folder", "synthetic_faces"]
+__all__ = ["MEAN", "STD", "Faces", "augment", "load_orl", "normalise", "orl_folder", "synthetic_faces"]

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facemix.data import Faces, normalise
+from facemix.data import MEAN, STD, Faces, normalise
 from facemix.edge import Answer, CloudClient, Edge
 from facemix.edge.transport import Reply
-from facemix.export import export_cloud
+from facemix.export import export_cloud, export_edge
 from facemix.partition import partition
 
 from .cloud_process import cloud_process
@@ -65,19 +65,30 @@ def through_cloud(
     trained: Trained, name: str, settings: DemoSettings, test: Faces, decoys: Tensor, folder: Path
 ) -> Passage:
     """Serve the middle of `trained` from a process of its own and send `test` through it, `settings.rounds`
-    times.
+    times. Beside the cloud's file lies the edge's, for a device without PyTorch (`facemix_ops.edge`).
 
     Args:
         trained: the network.
-        name: what the cloud calls it.
+        name: what the cloud calls it is this and "-cloud".
         test: whom to recognise.
         decoys: public images [D, C, H, W], values 0 to 1.
-        folder: where to put the cloud's file.
+        folder: where to put the files.
     """
-    path = folder / f"{name}.safetensors"
+    served = f"{name}-cloud"
+    path = folder / f"{served}.safetensors"
     channels, height, width = test.images.shape[1:]
-    export_cloud(path, trained.model, BUILDER, trained.options, (channels, height, width), name=name)
-    with cloud_process(path) as address, contextlib.closing(_Recorder(address, name)) as client:
+    export_cloud(path, trained.model, BUILDER, trained.options, (channels, height, width), name=served)
+    export_edge(
+        folder / f"{name}-edge.safetensors",
+        trained.model,
+        (channels, height, width),
+        name=served,
+        group_size=settings.group_size,
+        mean=[MEAN] * channels,
+        std=[STD] * channels,
+        max_coeff=settings.max_coeff,
+    )
+    with cloud_process(path) as address, contextlib.closing(_Recorder(address, served)) as client:
         edge = Edge(
             partition(trained.model),
             client,

@@ -26,7 +26,7 @@ def run_demo(
     Args:
         settings: see there.
         train, test: disjoint images of the same people.
-        out: folder for the picture and the files that the clouds serve.
+        out: folder for the picture and the files of clouds and edges.
         cache: folder for trained weights; an interrupted training goes on from there.
         fresh: train again even if the cache has the result.
     """
@@ -36,7 +36,7 @@ def run_demo(
     trained = time.perf_counter()
     # The training photographs are public, so they serve as decoys.
     passages = {
-        name: through_cloud(network, f"{name}-cloud", settings, test, train.images, out)
+        name: through_cloud(network, name, settings, test, train.images, out)
         for name, network in (("baseline", baseline), ("mixed", mixed))
     }
     picture = out / "demo.png"

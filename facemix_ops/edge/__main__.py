@@ -1,0 +1,58 @@
+"""What a bundle holds: ``python -m facemix_ops.edge BUNDLE``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from . import Bundle
+
+MIB = 1024 * 1024
+
+
+def describe(bundle: Bundle) -> dict[str, str]:
+    """Name and value of everything of interest."""
+    oc, c, kh, kw = bundle.weight.shape
+    channels, height, width = bundle.features_shape
+    upload = bundle.group_size * channels * height * width * 4 / MIB
+    classes = f"{len(bundle.last_weight)}"
+    if bundle.classes is not None:
+        classes += f": {', '.join(bundle.classes[:5])}{', ...' * (len(bundle.classes) > 5)}"
+    return {
+        "model": bundle.name,
+        "image": f"uint8, height x width x channels {' x '.join(map(str, bundle.image_shape))}",
+        "mean, std": f"{', '.join(f'{m:g}' for m in bundle.mean)}; {', '.join(f'{s:g}' for s in bundle.std)}",
+        "convolution": f"{c} -> {oc}, {kh} x {kw}, stride {bundle.stride}, padding {bundle.padding}, "
+        f"dilation {bundle.dilation}",
+        "activation": str(bundle.activation),
+        "pool": "none" if bundle.pool is None else "{}, stride {}, padding {}".format(*bundle.pool),
+        "sent for an image": f"{channels} x {height} x {width}",
+        "sent for a group": f"{upload:.2f} MiB in float32, {upload / 2:.2f} MiB in float16 or bfloat16",
+        "group size": str(bundle.group_size),
+        "largest coefficient": "any" if bundle.max_coeff is None else f"{bundle.max_coeff:g}",
+        "wire dtype": bundle.wire_dtype,
+        "reply for an image": str(bundle.last_weight.shape[1]),
+        "classes": classes,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table and return the exit status: 0, or 1 after a line about what is wrong with the file."""
+    parser = argparse.ArgumentParser(
+        prog="python -m facemix_ops.edge", description="Check an edge bundle, and say what it holds."
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="a .safetensors file that facemix.export.export_edge wrote")
+    try:
+        rows = describe(Bundle.load(parser.parse_args(argv).bundle))
+    except (OSError, ValueError) as error:
+        print(f"facemix_ops.edge: error: {error}", file=sys.stderr)
+        return 1
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:<{width}}  {value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""The key of one request, in NumPy arrays that are never copied, so that zeroing them leaves nothing."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..rules import bad_value
+from . import kernels
+
+
+class Key:
+    """What `facemix_ops.MixKey` is with PyTorch, and the random grouping of the images on top.
+
+    Attributes:
+        coeffs: float64 [G, S, S]: y[order[g*S+i]] = sum_j coeffs[g,i,j] x[g*S+j].
+        order: int64 [B]: where each mixed row is sent.
+        rows: int64 [B]: image n lies in row rows[n] of x.
+        closed: whether all three were zeroed.
+    """
+
+    __slots__ = ("closed", "coeffs", "order", "rows")
+
+    def __init__(self, groups: int, size: int, max_coeff: float | None) -> None:
+        """Drawn from the operating system's CSPRNG. Raises ValueError where the bound on coefficients is not met."""
+        self.closed = False
+        self.coeffs: NDArray[np.float64] = np.empty((groups, size, size))
+        self.order, self.rows = (np.empty(groups * size, np.int64) for _ in range(2))
+        if not kernels.sample_orthogonal(self.coeffs, 1.0 if max_coeff is None else max_coeff):
+            self.close()
+            bad_value("EdgeModel.mix", "max_coeff", f"be within reach for groups of {size}", f"{max_coeff}")
+        kernels.sample_permutation(self.order)
+        kernels.sample_permutation(self.rows)
+
+    def close(self) -> None:
+        """Zero the memory."""
+        for secret in (self.coeffs, self.order, self.rows):
+            secret.fill(0)
+        self.closed = True
+
+    def __repr__(self) -> str:
+        return f"Key(groups={len(self.coeffs)}, group_size={self.coeffs.shape[1]}{', closed' * self.closed})"
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("Key: a key is private and for one request: it cannot be pickled or copied")

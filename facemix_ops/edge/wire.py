@@ -1,0 +1,30 @@
+"""What goes over the wire: float32, float16, or bfloat16, which NumPy lacks, as the bits of uint16."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..rules import bad_type
+
+#: The array dtype of each wire dtype.
+WIRE_DTYPES: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(np.uint16),
+}
+
+
+def widened(op: str, argument: str, values: NDArray[Any]) -> NDArray[np.float32]:
+    """`values` as float32, contiguous and aligned; uint16 is taken for the bits of bfloat16.
+
+    Raises:
+        TypeError: for any other dtype than those of `WIRE_DTYPES`.
+    """
+    if values.dtype not in WIRE_DTYPES.values():
+        bad_type(op, argument, "have dtype float32, float16, or uint16 (the bits of bfloat16)", str(values.dtype))
+    if values.dtype == np.uint16:
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return np.require(values, np.float32, ("C", "A"))
