@@ -18,6 +18,7 @@ import facemix_ops as fo
 from facemix_ops.edge import Bundle, BundleError
 from facemix_ops.edge.bundle import CONFIG_KEY, KIND
 from facemix_ops.edge.safetensors import DIGEST_KEY, NO_DIGEST, seal
+from facemix_ops.keys import check_group_size
 from facemix_ops.spec import LEAKY, RELU, parse_activation, parse_pool
 
 from .edge.halves import first_half, last_half
@@ -102,18 +103,18 @@ def export_edge(
         ValueError: if the edge part is more than one convolution (with batch norm, activation and max-pool behind
             it, where there are any) and one linear layer, or an argument will not do.
     """
+    check_group_size("export_edge", group_size)
     parts = partition(model, pre, post)
     first, last = first_half(parts.edge_first.eval(), group_size), last_half(parts.edge_last.eval())
     if not isinstance(first, fo.MixConv2d) or first.groups != 1 or first.padding_mode != "zeros":
         raise ValueError(
             "export_edge: the first part of model must be one convolution, padded with zeros and without groups, and "
             "no more behind it than batch norm, activation and max-pool that facemix_ops can fuse, in this order; "
-            f"got {[str(layer) for layer in parts.edge_first.children()]}"
+            f"got {_layers(parts.edge_first)}"
         )
     if not isinstance(last, fo.UnmixLinear):
         raise ValueError(
-            "export_edge: the last part of model must be one linear layer, "
-            f"got {[str(layer) for layer in parts.edge_last.children()]}"
+            f"export_edge: the last part of model must be one linear layer, got {_layers(parts.edge_last)}"
         )
     channels, height, width = image_shape
     weight, bias = _folded(first)
@@ -147,6 +148,10 @@ def export_edge(
         raise ValueError(f"export_edge: {error}") from None
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+def _layers(module: nn.Module) -> list[str]:
+    return [str(layer) for layer in module.modules() if not list(layer.children())]
 
 
 def _folded(conv: fo.MixConv2d) -> tuple[Tensor, Tensor]:

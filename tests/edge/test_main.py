@@ -1,0 +1,58 @@
+"""`python -m facemix_ops.edge`: what a bundle holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bundles import bundle_bytes
+from processes import output_of
+
+from facemix_ops.edge.__main__ import main
+
+
+def test_a_bundle_is_described(tmp_path: Path) -> None:
+    (tmp_path / "edge.safetensors").write_bytes(bundle_bytes(pool=[[3, 2], [2, 1], [1, 0]], max_coeff=0.9))
+    code = """
+import runpy, sys
+sys.modules["torch"] = None
+sys.argv = ["edge", "edge.safetensors"]
+try:
+    runpy.run_module("facemix_ops.edge", run_name="__main__")
+except SystemExit as ended:
+    assert ended.code == 0
+"""
+    lines = dict(line.split("  ", 1) for line in output_of(code, tmp_path).splitlines())
+    rows = {name: value.strip() for name, value in lines.items()}
+    assert rows["model"] == "small"
+    assert rows["image"].endswith("12 x 10 x 3")
+    assert rows["pool"] == "(3, 2), stride (2, 1), padding (1, 0)"
+    assert rows["sent for an image"] == "5 x 3 x 4"
+    assert rows["largest coefficient"] == "0.9"
+    assert rows["classes"] == "4: ann, ben, cid, dot"
+
+
+@pytest.mark.parametrize("changes", [{"pool": None}, {"classes": None}, {"activation": None}])
+def test_fields_may_be_absent(changes: dict[str, None], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "edge.safetensors"
+    path.write_bytes(bundle_bytes(**changes))
+    assert main([str(path)]) == 0
+    assert "group size" in capsys.readouterr().out
+
+
+def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "edge.safetensors"
+    assert main([str(path)]) == 1
+    assert "No such file" in capsys.readouterr().err
+    path.write_bytes(bundle_bytes()[:50])
+    assert main([str(path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"facemix_ops.edge: error: {path}: the header must lie in the file")
+    assert error.count("\n") == 1
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    assert "BUNDLE" in capsys.readouterr().out
