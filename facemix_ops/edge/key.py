@@ -25,9 +25,9 @@ class Key:
 
     def __init__(self, groups: int, size: int, max_coeff: float | None) -> None:
         """Drawn from the operating system's CSPRNG. Raises ValueError where the bound on coefficients is not met."""
-        self.closed = False
         self.coeffs: NDArray[np.float64] = np.empty((groups, size, size))
         self.order, self.rows = (np.empty(groups * size, np.int64) for _ in range(2))
+        self.closed = False
         if not kernels.sample_orthogonal(self.coeffs, 1.0 if max_coeff is None else max_coeff):
             self.close()
             bad_value("EdgeModel.mix", "max_coeff", f"be within reach for groups of {size}", f"{max_coeff}")
@@ -39,6 +39,11 @@ class Key:
         for secret in (self.coeffs, self.order, self.rows):
             secret.fill(0)
         self.closed = True
+
+    def __del__(self) -> None:
+        """For requests that nobody closed."""
+        if not getattr(self, "closed", True):
+            self.close()
 
     def __repr__(self) -> str:
         return f"Key(groups={len(self.coeffs)}, group_size={self.coeffs.shape[1]}{', closed' * self.closed})"

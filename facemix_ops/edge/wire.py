@@ -27,4 +27,4 @@ def widened(op: str, argument: str, values: NDArray[Any]) -> NDArray[np.float32]
         bad_type(op, argument, "have dtype float32, float16, or uint16 (the bits of bfloat16)", str(values.dtype))
     if values.dtype == np.uint16:
         return (values.astype(np.uint32) << 16).view(np.float32)
-    return np.require(values, np.float32, ("C", "A"))
+    return np.ascontiguousarray(values, np.float32) if values.flags.aligned else values.astype(np.float32)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from bundles import images
-from edges import key_of
 from facemix.data import MEAN, STD, normalise
 from facemix.demo.cloud_process import cloud_process
 from facemix.edge import CloudClient
@@ -18,6 +17,7 @@ from facemix.export import export_cloud, export_edge
 from facemix.models import build
 from facemix.partition import partition
 from torch import nn
+from torch_edge import key_of
 
 from facemix_ops.edge import EdgeModel
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from bundles import images
-from edges import Network, as_tensor, key_of, load, mixed, normalised, parts_of, trained, unmixed
 from tolerances import assert_near
 from torch import nn
+from torch_edge import Network, as_tensor, key_of, load, mixed, normalised, parts_of, trained, unmixed
 
 from facemix_ops.edge import EdgeModel
 
@@ -118,25 +119,45 @@ def test_out_is_written_and_nothing_else(tmp_path: Path) -> None:
         assert memory[0] == memory[-1] == 777
 
 
+def linear_cloud(payload: np.ndarray) -> np.ndarray:
+    """One whose answer to a mixture is the mixture of its answers: scores depend on an image alone."""
+    means = payload.mean((2, 3))
+    return np.concatenate((means, means[:, :1]), 1)
+
+
+def alone(network: Network, pictures: np.ndarray) -> np.ndarray:
+    """The scores of such a cloud without any mixing."""
+    with torch.no_grad():
+        features = parts_of(network).edge_first(normalised(pictures).float())
+        return network.last(torch.from_numpy(linear_cloud(features.numpy()))).numpy()
+
+
 @pytest.mark.parametrize("count", [1, 3, 5, 9])
 def test_short_batches_are_filled_with_decoys(count: int, tmp_path: Path) -> None:
-    """And trimmed: with a cloud part that is linear, scores do not depend on the company."""
+    """And the decoys' scores are dropped."""
     network = trained(Network(nn.Conv2d(3, 5, 3), nn.ReLU()), Vgg)
-    path = tmp_path / "edge.safetensors"
-    model = load(network, tmp_path, Vgg, 4)
-    decoys = images(3, Vgg, seed=1)
-    model = EdgeModel.load(path, decoys=decoys)
+    model = EdgeModel(load(network, tmp_path, Vgg, 4).bundle, decoys=images(3, Vgg, seed=1))
     pictures = images(count, Vgg)
     with model.mix(pictures) as request:
-        filled = -(-count // 4) * 4
-        assert request.payload.shape == model.payload_shape(count) == (filled, 5, 31, 29)
-        features = torch.from_numpy(request.payload).mean((2, 3))
-        result = request.classify(torch.cat((features, features[:, :1]), 1).numpy())
-    with torch.no_grad():
-        plain = parts_of(network).edge_first(normalised(pictures).float()).mean((2, 3))
-        expected = network.last(torch.cat((plain, plain[:, :1]), 1))
-    torch.testing.assert_close(torch.from_numpy(result.scores), expected, rtol=1e-4, atol=1e-5)
-    assert result.scores.shape == (count, 5)
+        assert request.payload.shape == model.payload_shape(count) == (-(-count // 4) * 4, 5, 31, 29)
+        result = request.classify(linear_cloud(request.payload))
+    np.testing.assert_allclose(result.scores, alone(network, pictures), rtol=1e-4, atol=1e-5)
+    assert len(result.labels) == count
+
+
+def test_a_model_serves_many_threads(tmp_path: Path) -> None:
+    network = trained(Network(nn.Conv2d(3, 5, 3), nn.ReLU()), Vgg)
+    model = load(network, tmp_path, Vgg, 4)
+
+    def classify(seed: int) -> tuple[np.ndarray, np.ndarray]:
+        pictures = images(4, Vgg, seed)
+        with model.mix(pictures) as request:
+            return pictures, request.classify(linear_cloud(request.payload)).scores
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(classify, range(64)))
+    for pictures, scores in answers:
+        np.testing.assert_allclose(scores, alone(network, pictures), rtol=1e-4, atol=1e-5)
 
 
 def test_decoys_differ_while_there_are_enough(tmp_path: Path) -> None:
@@ -150,7 +171,7 @@ def test_decoys_differ_while_there_are_enough(tmp_path: Path) -> None:
 
 
 def test_threads_give_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread, several, more than there are cores; several requests at once share the model."""
+    """One thread, several, more than there are cores."""
     network = trained(Network(nn.Conv2d(3, 40, 3), nn.ReLU(), nn.MaxPool2d(2)), Vgg)
     bundle = load(network, tmp_path, Vgg, 4).bundle
     pictures = images(4, Vgg)

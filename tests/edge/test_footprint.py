@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from bundles import images
-from edges import Network, exported, trained
 from processes import output_of
 from torch import nn
+from torch_edge import Network, exported, trained
 
 STEM = (nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU())
 POOL = nn.MaxPool2d(3, 2, 1)

@@ -68,6 +68,14 @@ def test_a_key_is_zeroed_by_the_end_of_the_block(model: EdgeModel, keys: list[Ke
     assert all(map(zeroed, keys))
 
 
+def test_a_key_is_zeroed_where_its_request_is_forgotten(model: EdgeModel) -> None:
+    request = model.mix(images(4))
+    left = secrets(request._key)
+    assert all(secret.any() for secret in left)
+    del request
+    assert not any(secret.any() for secret in left)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ValueError])
 def test_a_key_is_zeroed_by_errors(model: EdgeModel, keys: list[Key], error: type[BaseException]) -> None:
     with pytest.raises(error), model.mix(images(4)):

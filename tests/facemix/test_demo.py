@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from facemix.cli import main
+from facemix.cloud.model import CloudModel
 from facemix.data import Faces, synthetic_faces
 from facemix.demo.cloud_process import cloud_process
 from facemix.demo.models import mixed_config, train_baseline, train_mixed
@@ -19,6 +20,8 @@ from facemix.demo.settings import DemoSettings, environment
 from facemix.errors import FacemixError
 from facemix.training import TrainConfig, accuracy
 from PIL import Image
+
+from facemix_ops.edge import Bundle
 
 SETTINGS = DemoSettings(
     size=(32, 32),
@@ -137,6 +140,13 @@ def test_other_settings_have_other_files(result: dict[str, Any], folder: Path) -
         "mixed-cloud.safetensors",
         "mixed-edge.safetensors",
     ]
+
+
+def test_the_edge_of_a_small_device(result: dict[str, Any], folder: Path) -> None:
+    """Its file goes with the cloud's."""
+    bundle = Bundle.load(folder / "out" / "mixed-edge.safetensors")
+    assert (bundle.name, bundle.group_size, bundle.image_shape) == ("mixed-cloud", 4, (32, 32, 1))
+    assert CloudModel(folder / "out" / "mixed-cloud.safetensors").input.shape == (-1, *bundle.features_shape)
 
 
 def test_batches_divide_into_groups() -> None:

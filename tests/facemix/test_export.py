@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from edges import Network, exported
 from facemix.export import export_edge
 from facemix.models import build
 from torch import nn
+from torch_edge import Network, exported
 
 from facemix_ops.edge import Bundle
 
