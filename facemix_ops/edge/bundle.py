@@ -76,7 +76,8 @@ class Bundle:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Bundle:
-        """Read a bundle.
+        """Read a bundle. A digest in it tells damage and careless changes; it is no signature: who can rewrite the
+        file can rewrite the digest. Where that matters, keep the file where only you can write.
 
         Raises:
             OSError: if there is no such file, or it cannot be read.

@@ -95,7 +95,8 @@ def export_edge(
         group_size: images in a group, 2 to 64; what the network was trained with.
         mean, std: of each channel, of pixels from 0 to 1: the network takes (pixel / 255 - mean) / std.
         max_coeff: bound on the largest coefficient of a key, see `facemix_ops.MixKey.sample`.
-        wire_dtype: what the edge sends where it is not told: "float32", "float16" or "bfloat16".
+        wire_dtype: what the edge sends where it is not told: "float32", "float16" or "bfloat16". `facemix serve`
+            takes the first two.
         classes: a name for each score.
         pre, post: the cut, see `partition`.
 
