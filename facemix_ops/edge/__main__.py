@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 from . import Bundle
 
-MIB = 1024 * 1024
+KIB = 1024
 
 
 def describe(bundle: Bundle) -> dict[str, str]:
     """Name and value of everything of interest."""
     oc, c, kh, kw = bundle.weight.shape
     channels, height, width = bundle.features_shape
-    upload = bundle.group_size * channels * height * width * 4 / MIB
+    upload = bundle.group_size * channels * height * width * 4 / KIB
     classes = f"{len(bundle.last_weight)}"
     if bundle.classes is not None:
         classes += f": {', '.join(bundle.classes[:5])}{', ...' * (len(bundle.classes) > 5)}"
@@ -28,7 +28,7 @@ def describe(bundle: Bundle) -> dict[str, str]:
         "activation": str(bundle.activation),
         "pool": "none" if bundle.pool is None else "{}, stride {}, padding {}".format(*bundle.pool),
         "sent for an image": f"{channels} x {height} x {width}",
-        "sent for a group": f"{upload:.2f} MiB in float32, {upload / 2:.2f} MiB in float16 or bfloat16",
+        "sent for a group": f"{upload:.1f} KiB in float32, {upload / 2:.1f} KiB in float16 or bfloat16",
         "group size": str(bundle.group_size),
         "largest coefficient": "any" if bundle.max_coeff is None else f"{bundle.max_coeff:g}",
         "wire dtype": bundle.wire_dtype,

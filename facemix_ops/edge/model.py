@@ -86,7 +86,7 @@ class EdgeModel:
         op, bundle = "EdgeModel.mix", self.bundle
         check_images(op, "images", images, bundle.image_shape)
         wire_dtype = bundle.wire_dtype if wire_dtype is None else wire_dtype
-        if wire_dtype not in WIRE_DTYPES:
+        if not isinstance(wire_dtype, str) or wire_dtype not in WIRE_DTYPES:
             bad_value(op, "wire_dtype", f"be one of {', '.join(WIRE_DTYPES)}", repr(wire_dtype))
         shape = self.payload_shape(len(images))
         if shape[0] != len(images) and self._decoys is None:

@@ -28,6 +28,7 @@ except SystemExit as ended:
     assert rows["image"].endswith("12 x 10 x 3")
     assert rows["pool"] == "(3, 2), stride (2, 1), padding (1, 0)"
     assert rows["sent for an image"] == "5 x 3 x 4"
+    assert rows["sent for a group"] == "0.9 KiB in float32, 0.5 KiB in float16 or bfloat16"
     assert rows["largest coefficient"] == "0.9"
     assert rows["classes"] == "4: ann, ben, cid, dot"
 
