@@ -92,6 +92,10 @@ struct GroupMixArgs {
     bool transpose;  // false: mix, true: unmix
     Key key;
     int threads;
+    // With codes [B, n], rows in the order of the plain side, that side counts pos or neg times (act_mix without a
+    // pool).
+    const uint8_t* codes = nullptr;
+    double pos = 1, neg = 1;
 };
 
 struct UnmixLinearArgs {

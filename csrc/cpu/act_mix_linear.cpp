@@ -1,9 +1,13 @@
 // The linearisation of act_mix at the recorded codes, and its adjoint: the derivatives of act_mix and conv_mix.
 //     jvp  y = mix(f * z[winner])          vjp  z[winner] += f * unmix(y),   f = code negative ? neg : pos
+// Without a pool every element is its own window, and group_mix does it.
 #include "lines.h"
 #include "mixing.h"
 
 namespace facemix::FACEMIX_ISA {
+
+void group_mix(const GroupMixArgs&);
+
 namespace {
 
 // An item is a group and a run of channels: windows overlap, so that all that may write one element of z lies in one
@@ -93,10 +97,6 @@ struct ActMixLinear {
         return a.codes + b * lines.pooled_plane() + line * lines.length() + e0;
     }
     T factor(uint8_t code) const { return T(code & kCodeNegative ? a.neg : a.pos); }
-    Vec<T> factors(const uint8_t* codes, int64_t lanes) const {
-        const Vec<T> zero = {};
-        return load_as<T>(codes, lanes) >= zero + T(kCodeNegative) ? zero + T(a.neg) : zero + T(a.pos);
-    }
 
     // vjp of one tile: unmix, then add each value to its winner.
     void spread(const Scratch& s, const T* c, T* sums, int64_t g, int64_t line, int64_t e0, int64_t n) const {
@@ -105,13 +105,6 @@ struct ActMixLinear {
             s.rows[i] =
                 static_cast<const E*>(a.y) + a.key.order[g * S + i] * lines.pooled_plane() + line * lines.length() + e0;
         const int64_t step = lines.element_step(), origin = lines.origin(line, e0);
-        if (a.pool.identity()) {
-            mix_tile<T>(s.rows, c, S, n, [&](int64_t j, int64_t e, Vec<T> v, int64_t lanes) {
-                const Vec<T> f = factors(codes_of(g * S + j, line, e0) + e, lanes);
-                store_as<T>(sums + j * lines.plane() + origin + e, f * v, lanes);
-            });
-            return;
-        }
         mix_tile<T>(s.rows, c, S, n,
                     [&](int64_t j, int64_t e, Vec<T> v, int64_t lanes) { store_as<T>(s.t + j * kTile + e, v, lanes); });
         for (int64_t j = 0; j < S; ++j) {
@@ -147,14 +140,20 @@ struct ActMixLinear {
     }
 };
 
+template <bool Adjoint>
+void act_mix_linear(const ActMixLinearArgs& a) {
+    if (a.pool.identity()) {  // element by element
+        GroupMixArgs flat{
+            Adjoint ? a.y : a.z, Adjoint ? a.z : a.y, a.dtype, a.C * a.H * a.W, Adjoint, a.key, a.threads};
+        flat.codes = a.codes, flat.pos = a.pos, flat.neg = a.neg;
+        return group_mix(flat);
+    }
+    with_dtype(a.dtype, [&](auto tag) { ActMixLinear<typename decltype(tag)::type, Adjoint>(a).run(); });
+}
+
 }  // namespace
 
-void act_mix_jvp(const ActMixLinearArgs& a) {
-    with_dtype(a.dtype, [&](auto tag) { ActMixLinear<typename decltype(tag)::type, false>(a).run(); });
-}
-
-void act_mix_vjp(const ActMixLinearArgs& a) {
-    with_dtype(a.dtype, [&](auto tag) { ActMixLinear<typename decltype(tag)::type, true>(a).run(); });
-}
+void act_mix_jvp(const ActMixLinearArgs& a) { act_mix_linear<false>(a); }
+void act_mix_vjp(const ActMixLinearArgs& a) { act_mix_linear<true>(a); }
 
 }  // namespace facemix::FACEMIX_ISA

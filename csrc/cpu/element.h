@@ -66,6 +66,11 @@ inline Vec<T> widen_vector(const E* p) {
     } else if constexpr (kSame<E, F16>) {
         return Vec<T>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 #endif
+    } else if constexpr (kSame<E, uint8_t>) {
+        typedef uint8_t Bytes __attribute__((vector_size(kLanes<T>)));
+        Bytes bytes;
+        memcpy(&bytes, p, sizeof bytes);
+        return __builtin_convertvector(bytes, Vec<T>);
     } else {
         T t[kLanes<T>];
         for (int i = 0; i < kLanes<T>; ++i) t[i] = widen<T>(p[i]);

@@ -11,50 +11,78 @@ template <class E>
 struct GroupMix {
     using T = Compute<E>;
     const GroupMixArgs& a;
-    int64_t chunks = ceil_div(a.n, kChunk);
-    bool streaming = a.key.groups * a.key.size * a.n * int64_t(sizeof(E)) >= kStreamBytes;
+    int64_t S = a.key.size, chunks = ceil_div(a.n, kChunk);
+    bool streaming = a.key.groups * S * a.n * int64_t(sizeof(E)) >= kStreamBytes;
 
-    size_t carve(char* base, T** c, T** t, const E*** in, E*** out) const {
+    struct Scratch {
+        T *c, *t;
+        const E** in;
+        const T** scaled;
+        E** out;
+        size_t bytes;
+    };
+    Scratch carve(char* base) const {
         Carver carver(base);
-        *c = carver.take<T>(a.key.size * a.key.size);
-        *t = carver.take<T>(streaming ? a.key.size * kChunk : 0);
-        *in = carver.take<const E*>(a.key.size);
-        *out = carver.take<E*>(a.key.size);
-        return carver.used();
+        Scratch s;
+        s.c = carver.take<T>(S * S);
+        s.t = carver.take<T>(S * kChunk);
+        s.in = carver.take<const E*>(S);
+        s.scaled = carver.take<const T*>(S);
+        s.out = carver.take<E*>(S);
+        s.bytes = carver.used();
+        return s;
     }
 
     static void item(const void* ctx, int64_t index, char* scratch) {
         const GroupMix& self = *static_cast<const GroupMix*>(ctx);
-        const GroupMixArgs& a = self.a;
-        const int64_t S = a.key.size, g = index / self.chunks, e0 = index % self.chunks * kChunk;
-        T *c, *t;
-        const E** in;
-        E** out;
-        self.carve(scratch, &c, &t, &in, &out);
-        Coefficients<T> coeffs(a.key, g, a.transpose, c);
-        for (int64_t s = 0; s < S; ++s) {
-            const int64_t plain = g * S + s, sent = a.key.order[plain];
-            in[s] = static_cast<const E*>(a.x) + (a.transpose ? sent : plain) * a.n + e0;
-            out[s] = static_cast<E*>(a.y) + (a.transpose ? plain : sent) * a.n + e0;
-        }
+        self.mix(index / self.chunks, index % self.chunks * kChunk, self.carve(scratch));
+    }
+    void mix(int64_t g, int64_t e0, const Scratch& s) const {
+        const Coefficients<T> coeffs(a.key, g, a.transpose, s.c);
         const int64_t n = min64(kChunk, a.n - e0);
-        const auto mixed = [&](auto&& sink) { mix_tile<T>(in, coeffs.get(), S, n, sink); };
-        if (!self.streaming) {
-            mixed([&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) { store_as<T>(out[i] + e, v, lanes); });
-            return;
+        for (int64_t i = 0; i < S; ++i) {
+            const int64_t plain = g * S + i, sent = a.key.order[plain];
+            s.in[i] = static_cast<const E*>(a.x) + (a.transpose ? sent : plain) * a.n + e0;
+            s.out[i] = static_cast<E*>(a.y) + (a.transpose ? plain : sent) * a.n + e0;
         }
-        // Memory likes one long run after the other better than S at once.
-        mixed([&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) { store_as<T>(t + i * kChunk + e, v, lanes); });
-        for (int64_t i = 0; i < S; ++i) stream_run<T>(out[i], t + i * kChunk, n);
-        finish_streaming();
+        const auto store_out = [&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) {
+            store_as<T>(s.out[i] + e, v, lanes);
+        };
+        if (a.codes && !a.transpose) {
+            for (int64_t j = 0; j < S; ++j) {
+                s.scaled[j] = s.t + j * kChunk;
+                scale(s.in[j], g * S + j, e0, n, s.t + j * kChunk);
+            }
+            mix_tile<T>(s.scaled, coeffs.get(), S, n, store_out);
+        } else if (a.codes || streaming) {
+            // Memory likes one long run after the other better than S at once.
+            mix_tile<T>(s.in, coeffs.get(), S, n, [&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) {
+                store_as<T>(s.t + i * kChunk + e, v, lanes);
+            });
+            for (int64_t i = 0; i < S; ++i) {
+                if (a.codes) scale(s.t + i * kChunk, g * S + i, e0, n, s.t + i * kChunk);
+                if (streaming) stream_run<T>(s.out[i], s.t + i * kChunk, n);
+                else
+                    for (int64_t e = 0; e < n; e += kLanes<T>)
+                        store_out(i, e, load_as<T>(s.t + i * kChunk + e, n - e), n - e);
+            }
+            finish_streaming();
+        } else {
+            mix_tile<T>(s.in, coeffs.get(), S, n, store_out);
+        }
+    }
+    // to = the factors of row b's codes, from element e0 on, times from.
+    template <class From>
+    void scale(const From* from, int64_t b, int64_t e0, int64_t n, T* to) const {
+        const uint8_t* codes = a.codes + b * a.n + e0;
+        for (int64_t e = 0; e < n; e += kLanes<T>)
+            store_as<T>(to + e, code_factors<T>(codes + e, n - e, T(a.pos), T(a.neg)) * load_as<T>(from + e, n - e),
+                        n - e);
     }
 
     void run() const {
-        T *c, *t;
-        const E** in;
-        E** out;
-        prefer_large_pages(a.y, a.key.groups * a.key.size * a.n * bytes_of(a.dtype));
-        parallel_for(a.key.groups * chunks, a.threads, carve(nullptr, &c, &t, &in, &out), item, this);
+        prefer_large_pages(a.y, a.key.groups * S * a.n * bytes_of(a.dtype));
+        parallel_for(a.key.groups * chunks, a.threads, carve(nullptr).bytes, item, this);
     }
 };
 

@@ -28,6 +28,13 @@ class Coefficients {
     int64_t count_;
 };
 
+// What the derivative at an activation multiplies with, by the code of its value: pos or neg.
+template <class T>
+inline Vec<T> code_factors(const uint8_t* codes, int64_t lanes, T pos, T neg) {
+    const Vec<T> zero = {};
+    return load_as<T>(codes, lanes) >= zero + T(kCodeNegative) ? zero + neg : zero + pos;
+}
+
 constexpr int kMixRows = kRegisters == 32 ? 8 : 4;  // output rows a register block, at most
 constexpr int kMixVectors = 2;
 
