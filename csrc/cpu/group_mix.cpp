@@ -5,13 +5,15 @@
 namespace facemix::FACEMIX_ISA {
 namespace {
 
-constexpr int64_t kChunk = 1024;  // elements of a row in one item: S such pieces stay in L1 for the usual S
+constexpr int64_t kTileBytes = 256 << 10;  // S pieces of a row: they stay in L2, and memory likes long runs
 
 template <class E>
 struct GroupMix {
     using T = Compute<E>;
     const GroupMixArgs& a;
-    int64_t S = a.key.size, chunks = ceil_div(a.n, kChunk);
+    int64_t S = a.key.size;
+    int64_t chunk = max64(64, kTileBytes / int64_t(sizeof(T)) / S / 64 * 64);  // elements of a row in one item
+    int64_t chunks = ceil_div(a.n, chunk);
     bool streaming = a.key.groups * S * a.n * int64_t(sizeof(E)) >= kStreamBytes;
 
     struct Scratch {
@@ -25,7 +27,7 @@ struct GroupMix {
         Carver carver(base);
         Scratch s;
         s.c = carver.take<T>(S * S);
-        s.t = carver.take<T>(S * kChunk);
+        s.t = carver.take<T>(S * chunk);
         s.in = carver.take<const E*>(S);
         s.scaled = carver.take<const T*>(S);
         s.out = carver.take<E*>(S);
@@ -35,11 +37,11 @@ struct GroupMix {
 
     static void item(const void* ctx, int64_t index, char* scratch) {
         const GroupMix& self = *static_cast<const GroupMix*>(ctx);
-        self.mix(index / self.chunks, index % self.chunks * kChunk, self.carve(scratch));
+        self.mix(index / self.chunks, index % self.chunks * self.chunk, self.carve(scratch));
     }
     void mix(int64_t g, int64_t e0, const Scratch& s) const {
         const Coefficients<T> coeffs(a.key, g, a.transpose, s.c);
-        const int64_t n = min64(kChunk, a.n - e0);
+        const int64_t n = min64(chunk, a.n - e0);
         for (int64_t i = 0; i < S; ++i) {
             const int64_t plain = g * S + i, sent = a.key.order[plain];
             s.in[i] = static_cast<const E*>(a.x) + (a.transpose ? sent : plain) * a.n + e0;
@@ -50,21 +52,21 @@ struct GroupMix {
         };
         if (a.codes && !a.transpose) {
             for (int64_t j = 0; j < S; ++j) {
-                s.scaled[j] = s.t + j * kChunk;
-                scale(s.in[j], g * S + j, e0, n, s.t + j * kChunk);
+                s.scaled[j] = s.t + j * chunk;
+                scale(s.in[j], g * S + j, e0, n, s.t + j * chunk);
             }
             mix_tile<T>(s.scaled, coeffs.get(), S, n, store_out);
         } else if (a.codes || streaming) {
             // Memory likes one long run after the other better than S at once.
             mix_tile<T>(s.in, coeffs.get(), S, n, [&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) {
-                store_as<T>(s.t + i * kChunk + e, v, lanes);
+                store_as<T>(s.t + i * chunk + e, v, lanes);
             });
             for (int64_t i = 0; i < S; ++i) {
-                if (a.codes) scale(s.t + i * kChunk, g * S + i, e0, n, s.t + i * kChunk);
-                if (streaming) stream_run<T>(s.out[i], s.t + i * kChunk, n);
+                if (a.codes) scale(s.t + i * chunk, g * S + i, e0, n, s.t + i * chunk);
+                if (streaming) stream_run<T>(s.out[i], s.t + i * chunk, n);
                 else
                     for (int64_t e = 0; e < n; e += kLanes<T>)
-                        store_out(i, e, load_as<T>(s.t + i * kChunk + e, n - e), n - e);
+                        store_out(i, e, load_as<T>(s.t + i * chunk + e, n - e), n - e);
             }
             finish_streaming();
         } else {
