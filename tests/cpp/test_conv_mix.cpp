@@ -66,12 +66,12 @@ Case draw(Random& random, int64_t index) {
 Case large(Random& random, int64_t index) {
     Case c = draw(random, index);
     facemix::ConvMixArgs& a = c.a;
-    const bool pooled = index & 4;
+    const bool pooled = index & 4, narrow = index & 8;
     c.G = 1, c.S = 8, a.C = 1, a.OC = 64, a.KH = a.KW = 1;
-    a.H = a.OH = pooled ? 86 : 43, a.W = a.OW = pooled ? 96 : 48;
+    a.H = a.OH = 43 * (pooled ? 2 : 1) * (narrow ? 2 : 1), a.W = a.OW = pooled ? 96 : 48;
     for (int d = 0; d < 2; ++d) a.stride[d] = a.dilation[d] = 1, a.padding[d] = 0;
     a.pool = pooled ? Pool{2, 2, 2, 2, 0, 0} : Pool{1, 1, 1, 1, 0, 0};
-    a.x_dtype = a.y_dtype = Dtype::f32;
+    a.x_dtype = Dtype::f32, a.y_dtype = narrow ? Dtype(random.among({2, 3})) : Dtype::f32;
     a.channels_last = index & 1;
     c.offset = index & 2 ? 1 : 0;
     return c;
@@ -129,7 +129,7 @@ std::vector<Sum> convolve(const Case& c, const Array& x, int64_t base, const Arr
 
 void conv_mix_case(const CpuKernels& kernels, Random& random, int64_t index) {
     Case c = draw(random, index);
-    if (index >= 48 && index < 56) c = large(random, index);
+    if (index >= 48 && index < 64) c = large(random, index);
     else
         while (c.work() > kWork) c = draw(random, index);
     facemix::ConvMixArgs& a = c.a;
