@@ -60,17 +60,18 @@ struct ConvMix {
     using Elem = typename P::Elem;
     using Part = typename P::Part;
     static constexpr int W = kLanes<T>;
-    // Elements of one image's tile, at most, and from one tile to the next: not a power of two, so that the S tiles
-    // do not meet in the same sets of L1.
-    static constexpr int64_t kTilePixels = max64(pixel_rows(kChannelVectors), W);
-    static constexpr int64_t kTile = max64(kTilePixels * kChannelVectors, kChannelRows* kPixelVectors) * W + W;
+    static constexpr int64_t kWindowPixels = max64(8, W);  // of a tile of reduced windows
 
     const ConvMixArgs& a;
     const Plan<P> plan{a};
     const Strip<P> strip{a, plan.block_rows, plan.strip_width, plan.pixel_lanes};
     const int64_t S = a.key.size, G = a.key.groups, K = strip.channels * a.KH * a.KW;
     const int64_t channels = ceil_div(a.OC, W) * W;  // OC, rounded up
-    const Elem* weight = nullptr;                    // blocks of n output channels, each [K][n], zero past OC
+    // From one image's tile to the next. The tiles are packed, or no power of two apart: they share L1.
+    const int64_t tile_step =
+        plan.windows ? kWindowPixels * kChannelVectors * W + W
+                     : max64(pixel_rows(kChannelVectors) * kChannelVectors, kChannelRows* kPixelVectors) * W;
+    const Elem* weight = nullptr;  // blocks of n output channels, each [K][n], zero past OC
     const T* bias = nullptr;
     const int32_t* off = nullptr;  // [K]: offset in the strip of each weight's input
 
@@ -91,9 +92,9 @@ struct ConvMix {
         s.row = carver.take<T>(plan.windows ? a.OW * kChannelVectors * W : 0);
         s.best = carver.take<T>(ring);
         s.code = carver.take<T>(a.codes ? ring : 0);
-        s.tile = carver.take<T>(S * kTile);
-        s.tile_code = carver.take<T>(a.codes ? kTile : 0);
-        s.mixed = carver.take<T>(plan.windows && !a.channels_last ? S * kTile : 0);
+        s.tile = carver.take<T>(S * tile_step);
+        s.tile_code = carver.take<T>(a.codes ? tile_step : 0);
+        s.mixed = carver.take<T>(plan.windows && !a.channels_last ? S * tile_step : 0);
         s.lines = carver.take<T>(plan.collected ? S * kChannelRows * plan.block_rows * a.PW : 0);
         s.in = carver.take<const T*>(S);
         s.bytes = carver.used();
@@ -132,7 +133,7 @@ struct ConvMix {
         const int64_t last = min64(a.PH, first + plan.item_rows);
         const Coefficients<T> coeffs(a.key, g, false, s.c);
         const Task task{s, coeffs.get(), g, last};
-        for (int64_t j = 0; j < S; ++j) s.in[j] = s.tile + j * kTile;
+        for (int64_t j = 0; j < S; ++j) s.in[j] = s.tile + j * tile_step;
         const int64_t begin = max64(0, first * a.pool.sh - a.pool.pad_h);
         const int64_t end = min64(a.OH, (last - 1) * a.pool.sh - a.pool.pad_h + a.pool.kh);
         int64_t next = first;  // the first output row that is not written yet
@@ -166,7 +167,7 @@ struct ConvMix {
                   T* z) const {
         const Elem* in = t.s.strip + j * strip.image_step + r * strip.convolved_row_step() + w * strip.pixel_step();
         run({in, strip.image_step, images, off, K, strip.pixel_step(), weight + b.oc * K, bias + b.oc,
-             a.codes ? Activation::none : a.activation, T(a.slope), z, kTile});
+             a.codes ? Activation::none : a.activation, T(a.slope), z, tile_step});
     }
 
     void pixel_lane_rows(const Task& t, Block b, int64_t oh, int64_t rows) const {
@@ -211,8 +212,8 @@ struct ConvMix {
                 else reduce_row<T, false>(a, t.s.row, b.n, Activation::none, best, nullptr);
             }
             for (; next < t.last && row + 1 == min64(a.OH, next * p.sh - p.pad_h + p.kh); ++next)
-                for (int64_t q = 0; q < a.PW; q += kTilePixels)
-                    window_tile(t, b, next, q, min64(kTilePixels, a.PW - q));
+                for (int64_t q = 0; q < a.PW; q += kWindowPixels)
+                    window_tile(t, b, next, q, min64(kWindowPixels, a.PW - q));
         }
         return next;
     }
@@ -226,7 +227,7 @@ struct ConvMix {
         const Pool& p = a.pool;
         const Span span = clip_window(ph, p.kh, p.sh, p.pad_h, a.OH);
         for (int64_t j = 0; j < S; ++j) {
-            T* tile = t.s.tile + j * kTile;
+            T* tile = t.s.tile + j * tile_step;
             for (int64_t kh = span.begin; kh < span.end; ++kh) {
                 const int64_t row = ph * p.sh - p.pad_h + kh;
                 const T* best = ring(t.s.best, b, row, j) + q * b.n;
@@ -241,11 +242,11 @@ struct ConvMix {
             write(t, (ph * a.PW + q) * a.OC + b.oc, n, a.OC, b.vectors, a.OC - b.oc);
             return;
         }
-        mix_to(t, [&](int64_t i) { return t.s.mixed + i * kTile; }, n, b.n, b.vectors, b.n, false);
+        mix_to(t, [&](int64_t i) { return t.s.mixed + i * tile_step; }, n, b.n, b.vectors, b.n, false);
         with_dtype_of<T>(a.y_dtype, [&](auto tag) {
             using O = typename decltype(tag)::type;
             for (int64_t i = 0; i < S; ++i)
-                place(t.s.mixed + i * kTile, static_cast<O*>(a.y) + sent_row(t, i) * row_size(), b, ph, q, n);
+                place(t.s.mixed + i * tile_step, static_cast<O*>(a.y) + sent_row(t, i) * row_size(), b, ph, q, n);
         });
     }
     // A tile [n pixels][b.n channels] to its place in an image of the layout of y.
