@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <optional>
 #include <vector>
@@ -175,6 +176,44 @@ double write_peak(int threads, int64_t bytes, double seconds, bool copy) {
     });
 }
 
+// Memory of a large result. The block that was given back last is kept for the next result of about its size: memory
+// fresh from the system costs more to map than the kernels take, and a loop that drops each result would pay every
+// time.
+class ResultMemory {
+  public:
+    explicit ResultMemory(int64_t bytes) : bytes_(bytes) {
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            if (kept_.p && kept_.room >= bytes && kept_.room - bytes <= kPage + bytes / 4) std::swap(block_, kept_);
+        }
+        if (block_.p) return;
+        block_.room = (bytes + kPage - 1) / kPage * kPage;
+        block_.p = static_cast<char*>(::operator new(size_t(block_.room), std::align_val_t(kPage)));
+        prefer_large_pages(block_.p, block_.room);
+    }
+    ~ResultMemory() {
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            std::swap(block_, kept_);
+        }
+        ::operator delete(block_.p, std::align_val_t(kPage));
+    }
+    ResultMemory(const ResultMemory&) = delete;
+    ResultMemory& operator=(const ResultMemory&) = delete;
+    py::buffer_info buffer() { return py::buffer_info(reinterpret_cast<uint8_t*>(block_.p), bytes_); }
+
+  private:
+    static constexpr int64_t kPage = 2 << 20;
+    struct Block {
+        char* p;
+        int64_t room;
+    };
+    static inline std::mutex mutex_;
+    static inline Block kept_{nullptr, 0};
+    Block block_{nullptr, 0};
+    int64_t bytes_;
+};
+
 const uint64_t* seed_of(const std::optional<uint64_t>& seed) { return seed ? &*seed : nullptr; }
 
 }  // namespace
@@ -197,6 +236,9 @@ PYBIND11_MODULE(_C, m) {
 #ifdef FACEMIX_CUDA
     m.def("cuda_group_mix", cuda_group_mix);
 #endif
+    py::class_<ResultMemory>(m, "ResultMemory", py::buffer_protocol())
+        .def(py::init<int64_t>())
+        .def_buffer(&ResultMemory::buffer);
     m.def("fma_peak", fma_peak, py::arg("threads"), py::arg("seconds"));
     m.def("write_peak", write_peak, py::arg("threads"), py::arg("bytes"), py::arg("seconds"), py::arg("copy") = false);
     m.def("sample_orthogonal",

@@ -82,8 +82,8 @@ struct Micro {
         const Elem* w = args.weight;
         Vec<Sum> acc[R][V];
         FACEMIX_UNROLL
-        for (int r = 0; r < R; ++r) FACEMIX_UNROLL
-        for (int v = 0; v < V; ++v) acc[r][v] = PixelLanes ? args.bias[r] - zero : load(args.bias + v * W);
+        for (int q = 0; q < R * V; ++q)
+            acc[q / V][q % V] = PixelLanes ? args.bias[q / V] - zero : load(args.bias + q % V * W);
         for (int64_t k = 0; k < args.K; ++k) {
             const Elem* at = in + args.off[k];
             decltype(P::load_vector(w)) b[V];
@@ -107,8 +107,7 @@ struct Micro {
     template <int R, int V, class F>
     __attribute__((always_inline)) static inline void finish(const Vec<Sum> (&acc)[R][V], Sum* z, F&& f) {
         FACEMIX_UNROLL
-        for (int r = 0; r < R; ++r) FACEMIX_UNROLL
-        for (int v = 0; v < V; ++v) store(z + (r * V + v) * W, f(acc[r][v]));
+        for (int q = 0; q < R * V; ++q) store(z + q * W, f(acc[q / V][q % V]));
     }
 
     using Block = decltype(&block<1, 1, false>);

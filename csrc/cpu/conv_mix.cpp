@@ -312,19 +312,17 @@ struct ConvMix {
                                                            int64_t at, int64_t lanes) const {
         Vec<T> sums[I][V];
         mix_sums<T>(sums, t.s.in, t.c, S, i0, e, W);
-        if (lanes >= V * W) {
-            FACEMIX_UNROLL
-            for (int i = 0; i < I; ++i) FACEMIX_UNROLL
-            for (int v = 0; v < V; ++v) {
-                if constexpr (Streaming) stream_as<T>(y[i] + at + v * W, sums[i][v]);
-                else store_as<T>(y[i] + at + v * W, sums[i][v], W);
-            }
-            return;
-        }
         FACEMIX_UNROLL
-        for (int i = 0; i < I; ++i) FACEMIX_UNROLL
-        for (int v = 0; v < V; ++v)
-            if (lanes > v * W) store_as<T>(y[i] + at + v * W, sums[i][v], lanes - v * W);
+        for (int q = 0; q < I * V; ++q) {
+            const int i = q / V, v = q % V;
+            O* to = y[i] + at + v * W;
+            if (lanes >= V * W) {
+                if constexpr (Streaming) stream_as<T>(to, sums[i][v]);
+                else store_as<T>(to, sums[i][v], W);
+            } else if (lanes > v * W) {
+                store_as<T>(to, sums[i][v], lanes - v * W);
+            }
+        }
     }
 
     // --- weights -----------------------------------------------------------------------------------------------------

@@ -43,15 +43,13 @@ template <class T, int I, int V, class E>
 __attribute__((always_inline)) inline void mix_sums(Vec<T> (&sums)[I][V], const E* const* in, const T* c, int64_t S,
                                                     int64_t i0, int64_t e, int64_t lanes) {
     FACEMIX_UNROLL
-    for (int i = 0; i < I; ++i) FACEMIX_UNROLL
-    for (int v = 0; v < V; ++v) sums[i][v] = Vec<T>{};
+    for (int q = 0; q < I * V; ++q) sums[q / V][q % V] = Vec<T>{};
     for (int64_t j = 0; j < S; ++j) {
         Vec<T> b[V];
         FACEMIX_UNROLL
         for (int v = 0; v < V; ++v) b[v] = load_as<T>(in[j] + e + v * kLanes<T>, lanes);
         FACEMIX_UNROLL
-        for (int i = 0; i < I; ++i) FACEMIX_UNROLL
-        for (int v = 0; v < V; ++v) sums[i][v] += c[j * S + i0 + i] * b[v];
+        for (int q = 0; q < I * V; ++q) sums[q / V][q % V] += c[j * S + i0 + q / V] * b[q % V];
     }
 }
 
@@ -81,8 +79,8 @@ inline void mix_tile(const E* const* in, const T* c, int64_t S, int64_t n, Sink&
             Vec<T> sums[I][kMixVectors];
             mix_sums<T>(sums, in, c, S, i0, e, W);
             FACEMIX_UNROLL
-            for (int i = 0; i < I; ++i) FACEMIX_UNROLL
-            for (int v = 0; v < kMixVectors; ++v) sink(i0 + i, e + v * W, sums[i][v], W);
+            for (int q = 0; q < I * kMixVectors; ++q)
+                sink(i0 + q / kMixVectors, e + q % kMixVectors * W, sums[q / kMixVectors][q % kMixVectors], W);
         }
         for (; e < n; e += W) {
             Vec<T> sums[I][1];

@@ -26,6 +26,7 @@ from .library import (
     is_channels_last,
     key_args,
     plain,
+    recycled,
     register,
     register_autograd,
     wants_grad,
@@ -60,6 +61,7 @@ def _native(x: Tensor, coeffs: Tensor, order: Tensor, scale: Tensor | None, shif
             residual: Tensor | None, kind: int, slope: float, weight: Tensor | None, pool: list[int],
             out_dtype: torch.dtype | None, with_codes: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
     y, codes = _fake(x, coeffs, order, scale, shift, residual, kind, slope, weight, pool, out_dtype, with_codes)
+    y = recycled(y)
     _run(x, coeffs, order, scale, shift, residual, kind, slope, weight, pool, y, codes if with_codes else None)
     return y, codes
 

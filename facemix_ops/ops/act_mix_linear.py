@@ -20,7 +20,7 @@ from .. import reference
 from ..keys import MixKey
 from ..native import C
 from ..spec import NONE, RELU, needs_codes
-from .library import DTYPE_CODE, empty_image, is_channels_last, key_args, register, register_autograd
+from .library import DTYPE_CODE, empty_image, is_channels_last, key_args, recycled, register, register_autograd
 
 IDENTITY_POOL = (1, 1, 1, 1, 0, 0)
 
@@ -50,7 +50,7 @@ def _as_codes(t: Tensor, codes: Tensor) -> Tensor:
 
 def _jvp_native(z: Tensor, codes: Tensor, coeffs: Tensor, order: Tensor, pos: float, neg: float,
                 pool: list[int]) -> Tensor:  # fmt: skip
-    y = _jvp_fake(z, codes, coeffs, order, pos, neg, pool)
+    y = recycled(_jvp_fake(z, codes, coeffs, order, pos, neg, pool))
     _linear(C.act_mix_jvp, _as_codes(z, codes), y, codes, (coeffs, order), pos, neg, pool)
     return y
 
@@ -78,7 +78,7 @@ def _jvp_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 def _vjp_native(y: Tensor, codes: Tensor, coeffs: Tensor, order: Tensor, height: int, width: int, pos: float,
                 neg: float, pool: list[int]) -> Tensor:  # fmt: skip
-    z = _vjp_fake(y, codes, coeffs, order, height, width, pos, neg, pool)
+    z = recycled(_vjp_fake(y, codes, coeffs, order, height, width, pos, neg, pool))
     _linear(C.act_mix_vjp, z, _as_codes(y, codes), codes, (coeffs, order), pos, neg, pool)
     return z
 

@@ -26,6 +26,7 @@ from .library import (
     is_channels_last,
     key_args,
     plain,
+    recycled,
     register,
     register_autograd,
     wants_grad,
@@ -59,6 +60,7 @@ def _native(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, orde
             pool: list[int], out_dtype: torch.dtype | None, with_codes: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
     args = (x, weight, bias, coeffs, order, stride, padding, dilation, kind, slope, prelu, pool)
     y, codes = _fake(*args, out_dtype, with_codes)
+    y = recycled(y)
     _run(*args, y, codes if with_codes else None)
     return y, codes
 

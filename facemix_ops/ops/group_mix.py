@@ -12,7 +12,7 @@ from ..backend import select
 from ..checks import check_key, check_out, check_tensor
 from ..keys import MixKey
 from ..native import C
-from .library import DTYPE_CODE, dense, key_args, register, register_autograd
+from .library import DTYPE_CODE, dense, key_args, recycled, register, register_autograd
 
 
 def run_native(x: Tensor, coeffs: Tensor, order: Tensor, out: Tensor, *, transpose: bool) -> Tensor:
@@ -29,7 +29,7 @@ def run_native(x: Tensor, coeffs: Tensor, order: Tensor, out: Tensor, *, transpo
 
 def _native(x: Tensor, coeffs: Tensor, order: Tensor) -> Tensor:
     x = dense(x)
-    return run_native(x, coeffs, order, torch.empty_like(x), transpose=False)
+    return run_native(x, coeffs, order, recycled(torch.empty_like(x)), transpose=False)
 
 
 def _reference(x: Tensor, coeffs: Tensor, order: Tensor) -> Tensor:

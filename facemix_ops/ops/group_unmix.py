@@ -10,12 +10,12 @@ from torch import Tensor
 from .. import reference
 from ..keys import MixKey
 from .group_mix import apply, fake, run_native
-from .library import dense, register, register_autograd
+from .library import dense, recycled, register, register_autograd
 
 
 def _native(y: Tensor, coeffs: Tensor, order: Tensor) -> Tensor:
     y = dense(y)
-    return run_native(y, coeffs, order, torch.empty_like(y), transpose=True)
+    return run_native(y, coeffs, order, recycled(torch.empty_like(y)), transpose=True)
 
 
 def _reference(y: Tensor, coeffs: Tensor, order: Tensor) -> Tensor:

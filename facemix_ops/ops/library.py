@@ -14,6 +14,8 @@ from ..native import C
 
 LIB = torch.library.Library("facemix_ops", "DEF")
 DTYPE_CODE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+# Results from this size on cost more to map into memory than to compute.
+LARGE_BYTES = 4 << 20
 # Ops as registered; the tests want samples of every one.
 REGISTERED: list[str] = []
 
@@ -64,6 +66,14 @@ def empty_image(x: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """An empty [B, C, H, W] in the layout of ``x``."""
     layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
     return torch.empty(shape, dtype=dtype, device=x.device, memory_format=layout)
+
+
+def recycled(fresh: Tensor) -> Tensor:
+    """``fresh`` itself, which nothing was written to yet, or where it is large a tensor like it in recycled memory."""
+    if not fresh.is_cpu or fresh.nbytes < LARGE_BYTES:
+        return fresh
+    memory = torch.frombuffer(C.ResultMemory(fresh.nbytes), dtype=fresh.dtype)
+    return memory.as_strided(fresh.shape, fresh.stride())
 
 
 def dense(x: Tensor) -> Tensor:
