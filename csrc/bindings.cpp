@@ -49,6 +49,13 @@ Key make_key(Address coeffs, Address order, int64_t groups, int64_t size) {
     return key;
 }
 
+// Elements of one image that a convolved row needs; the kernels index them by 32 bits.
+double row_input(const ConvMixArgs& a) {
+    const double rows = double(a.KH - 1) * double(a.dilation[0]) + 1;
+    const double columns = double(a.OW + 32) * double(a.stride[1]) + double(a.KW - 1) * double(a.dilation[1]) + 1;
+    return double(a.C) * rows * columns;
+}
+
 Pool make_pool(const Ints<6>& p) { return {p[0], p[1], p[2], p[3], p[4], p[5]}; }
 
 void conv_mix(Address x, int x_dtype, Ints<3> chw, Ints<4> strides, Address weight, Address bias, Ints<3> kernel,
@@ -70,6 +77,8 @@ void conv_mix(Address x, int x_dtype, Ints<3> chw, Ints<4> strides, Address weig
     a.pool = make_pool(pool);
     a.key = make_key(coeffs, order, key[0], key[1]);
     a.threads = threads;
+    if (row_input(a) > double(1 << 30))
+        throw py::value_error("conv_mix: x must have at most 2^30 padded elements under one row of results, got more");
     py::gil_scoped_release nogil;
     kernels().conv_mix(a);
 }

@@ -18,8 +18,6 @@ from .wire import WIRE_DTYPES
 
 __all__ = ["EdgeModel"]
 
-MAX_THREADS = 1024
-
 
 class EdgeModel:
     """Runs the edge half of `bundle`. Any number of threads may use a model at once.
@@ -29,7 +27,7 @@ class EdgeModel:
         decoys: public images uint8 [D, H, W, C] of the same kind as those to classify, D >= 1, to fill the last group
             of a request; without them the images must divide into groups. They keep groups full, no more: a cloud
             that has the public set may try to find them in the mixtures.
-        threads: for the kernels, 1 to 1024; default: one for each core.
+        threads: for the kernels, no more than there are cores; default: all of them.
 
     Raises:
         TypeError, ValueError: naming argument, rule and what came.
@@ -118,12 +116,13 @@ class EdgeModel:
 
 
 def _checked_threads(threads: int | None) -> int:
+    cores = os.cpu_count() or 1
     if threads is None:
-        return min(os.cpu_count() or 1, MAX_THREADS)
+        return cores
     if not isinstance(threads, int) or isinstance(threads, bool):
         bad_type("EdgeModel", "threads", "be an int", type(threads).__name__)
-    if not 1 <= threads <= MAX_THREADS:
-        bad_value("EdgeModel", "threads", f"be between 1 and {MAX_THREADS}", f"{threads}")
+    if not 1 <= threads <= cores:
+        bad_value("EdgeModel", "threads", f"be between 1 and the {cores} cores of this machine", f"{threads}")
     return threads
 
 

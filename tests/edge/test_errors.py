@@ -112,15 +112,17 @@ def test_reply(model: EdgeModel, given: Any, error: type[Exception], message: st
 @pytest.mark.parametrize(
     ("threads", "error", "message"),
     [
-        (0, ValueError, "be between 1 and 1024, got 0"),
-        (-1, ValueError, "be between 1 and 1024, got -1"),
-        (2**40, ValueError, "be between 1 and 1024, got 1099511627776"),
+        (0, ValueError, "be between 1 and the 4 cores of this machine, got 0"),
+        (-1, ValueError, "be between 1 and the 4 cores of this machine, got -1"),
+        (5, ValueError, "be between 1 and the 4 cores of this machine, got 5"),
+        (2**40, ValueError, "be between 1 and the 4 cores of this machine, got 1099511627776"),
         (1.0, TypeError, "be an int, got float"),
         (True, TypeError, "be an int, got bool"),
         ("2", TypeError, "be an int, got str"),
     ],
 )
-def test_threads(threads: Any, error: type[Exception], message: str) -> None:
+def test_threads(threads: Any, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
     with pytest.raises(error, match=re.escape(f"EdgeModel: threads must {message}")):
         EdgeModel(Bundle.parse(bundle_bytes()), threads=threads)
 

@@ -21,7 +21,7 @@ import sys
 import numpy as np
 before = set(sys.modules)
 from facemix_ops.edge import EdgeModel
-model = EdgeModel.load("edge.safetensors", threads=2)
+model = EdgeModel.load("edge.safetensors")
 images = np.fromfile("images.bin", np.uint8).reshape(8, *model.bundle.image_shape)
 for wire_dtype in ("float32", "float16", "bfloat16"):
     with model.mix(images, wire_dtype=wire_dtype) as request:

@@ -70,7 +70,7 @@ def features(bundle: Bundle, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("seed", valid(60))
 def test_random_geometry(seed: int) -> None:
     bundle = Bundle.parse(written(*draw(seed)))
-    model, pictures = EdgeModel(bundle, threads=2), images(2 * bundle.group_size, bundle.image_shape, seed)
+    model, pictures = EdgeModel(bundle), images(2 * bundle.group_size, bundle.image_shape, seed)
     with model.mix(pictures) as request:
         key, rows = key_of(request)
         x = torch.empty(len(pictures), *(bundle.image_shape[i] for i in (2, 0, 1)), dtype=torch.float64)

@@ -176,3 +176,9 @@ def test_raw_ops_check_the_order() -> None:
     for order in ([0, 1, 2, 4], [0, 1, 2, -1], [0, 1, 1, 2]):
         with pytest.raises(ValueError, match=r"order must be a permutation of 0\.\.3"):
             torch.ops.facemix_ops.group_mix(torch.randn(4, 3), key.coeffs, torch.tensor(order))
+
+
+def test_rows_past_32_bits() -> None:
+    """The kernels index a strip of the input by 32 bits; a stride that would need more is refused, not wrapped."""
+    with pytest.raises(ValueError, match=r"^conv_mix: x must have at most 2\^30 padded elements under one row"):
+        facemix_ops.conv_mix(X, torch.zeros(2, 3, 1, 1), None, key_for(4, 2), stride=2**26, padding=2**30)
