@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from cpuinfo import get_cpu_info
+from edge_table import table
 from onnx import TensorProto, checker, helper, numpy_helper, save
 from packaging.requirements import Requirement
 from pytest_benchmark.utils import get_commit_info
@@ -180,20 +181,6 @@ def environment(threads: int) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), "compiler": C.compiler}
         | {package: version(package) for package in packages},
     }
-
-
-COLUMNS = ("install_mb", "peak_mb", "import_ms", "load_ms", "first_request_ms", "mix_p50_ms", "mix_p95_ms",
-           "reply_p50_ms", "reply_p95_ms")  # fmt: skip
-
-
-def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
-    """The figures as a Markdown table."""
-    rows = [["workload", "edge half on", *COLUMNS]]
-    for workload, contestants in results.items():
-        rows += [[workload, who, *(f"{row[column]:.3g}" for column in COLUMNS)] for who, row in contestants.items()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
 
 
 def main() -> None:

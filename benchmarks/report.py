@@ -10,10 +10,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import edge_table
 from results import Result
 
 COMMITTED = Path(__file__).parent / "results" / "cpu.json"
-BEGIN, END = "<!-- benchmarks: begin -->\n", "<!-- benchmarks: end -->\n"
 
 
 def text_table(entries: list[dict[str, Any]]) -> str:
@@ -37,8 +37,13 @@ def text_table(entries: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def readme_sections(data: dict[str, Any]) -> dict[str, str]:
+    """What stands between each pair of markers in the README; the edge half's has a result file of its own."""
+    return {"benchmarks": readme_section(data), "edge benchmark": edge_table.readme_section(edge_table.committed())}
+
+
 def readme_section(data: dict[str, Any]) -> str:
-    """Markdown of the results on most threads, with the markers around it."""
+    """Markdown of the results on most threads."""
     results = [Result(entry) for entry in data["results"]]
     threads = max(result.threads for result in results)
     results = [result for result in results if result.threads == threads]
@@ -53,7 +58,7 @@ def readme_section(data: dict[str, Any]) -> str:
         f"{machine['family and model']}), {machine['cores']} cores, {machine['capability']}; PyTorch "
         f"{versions['torch']}, ONNX Runtime {versions['onnxruntime']}; commit {data['commit'][:7]}, {data['date']}."
     )
-    return "\n\n".join([BEGIN.rstrip(), *filter(None, tables), source, END])
+    return "\n\n".join([*filter(None, tables), source]) + "\n"
 
 
 def _markdown(results: list[Result]) -> str:
@@ -159,14 +164,17 @@ def write(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def rewrite(readme: Path, section: str) -> None:
-    """Puts ``section`` in the place of the one in the file."""
+def rewrite(readme: Path, sections: dict[str, str]) -> None:
+    """Puts each section between its markers, in the place of what is there."""
     text = readme.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{readme} must have the lines {BEGIN.strip()} and {END.strip()}, in this order")
-    write(readme, before + section + after)
+    for name, section in sections.items():
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+        before, found, rest = text.partition(begin)
+        _, found_too, after = rest.partition(end)
+        if not found or not found_too:
+            raise ValueError(f"{readme} must have the lines {begin.strip()} and {end.strip()}, in this order")
+        text = f"{before}{begin}\n{section}\n{end}{after}"
+    write(readme, text)
 
 
 def main() -> None:
@@ -184,7 +192,7 @@ def main() -> None:
 
         draw(data, options.chart)
     if options.readme:
-        rewrite(options.readme, readme_section(data))
+        rewrite(options.readme, readme_sections(data))
     print(text_table(data["results"]))
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from peers import ConvMix
 from race import Contestants, Race, check_agreement, with_variants
-from report import COMMITTED, readme_section, rewrite, text_table
+from report import COMMITTED, readme_section, readme_sections, rewrite, text_table
 from results import Result, quartiles
 from roofline import draw
 from torch import Tensor
@@ -124,7 +124,7 @@ def test_a_contestant_that_computes_something_else_is_named() -> None:
 def test_the_readme_says_what_the_committed_results_say(tmp_path: Path) -> None:
     copy = tmp_path / "README.md"
     copy.write_bytes(README.read_bytes())
-    rewrite(copy, readme_section(json.loads(COMMITTED.read_text())))
+    rewrite(copy, readme_sections(json.loads(COMMITTED.read_text())))
     assert copy.read_bytes() == README.read_bytes()
 
 
@@ -132,7 +132,7 @@ def test_a_readme_without_markers_stays_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "README.md"
     path.write_text("nothing here\n")
     with pytest.raises(ValueError, match="must have the lines"):
-        rewrite(path, "section")
+        rewrite(path, {"benchmarks": "section"})
     assert path.read_text() == "nothing here\n"
 
 

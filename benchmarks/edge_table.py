@@ -1,0 +1,45 @@
+"""The result of benchmarks/edge.py as Markdown: for its own output, and for the README."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+COMMITTED = Path(__file__).parent / "results" / "edge.json"
+COLUMNS = {
+    "install_mb": "installed, MB",
+    "peak_mb": "peak memory, MB",
+    "import_ms": "import, ms",
+    "load_ms": "load, ms",
+    "first_request_ms": "first request, ms",
+    "mix_p50_ms": "mix, ms",
+    "mix_p95_ms": "p95",
+    "reply_p50_ms": "reply, ms",
+    "reply_p95_ms": "p95",
+}
+
+
+def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
+    """A row for each workload and contestant."""
+    rows = [["workload", "edge half on", *COLUMNS.values()], ["---"] * (2 + len(COLUMNS))]
+    for workload, contestants in results.items():
+        rows += [[workload, who, *(f"{row[column]:.3g}" for column in COLUMNS)] for who, row in contestants.items()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def readme_section(data: dict[str, Any]) -> str:
+    """The table, and where it comes from."""
+    where, versions = data["environment"], data["environment"]["versions"]
+    machine = where["machine"]
+    source = (
+        f"{where['threads']} threads, float32 on the wire. {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['capability']}; NumPy {versions['numpy']}, PyTorch {versions['torch']}, ONNX Runtime "
+        f"{versions['onnxruntime']}; commit {where['commit'][:7]}, {where['date']}."
+    )
+    return f"{table(data['results'])}\n\n{source}\n"
+
+
+def committed() -> dict[str, Any]:
+    """The committed result."""
+    return json.loads(COMMITTED.read_text())
