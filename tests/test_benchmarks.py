@@ -12,7 +12,7 @@ import pytest
 import torch
 from peers import ConvMix
 from race import Contestants, Race, check_agreement, with_variants
-from report import COMMITTED, readme_section, readme_sections, rewrite, text_table
+from report import COMMITTED, readme_sections, rewrite, text_table
 from results import Result, quartiles
 from roofline import draw
 from torch import Tensor
