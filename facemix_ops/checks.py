@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .rules import bad_type, bad_value
-
-if TYPE_CHECKING:
-    from .keys import MixKey
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -40,40 +38,28 @@ def check_tensor(
         bad_value(op, argument, f"be on {like.device}", str(value.device))
 
 
-def check_key(op: str, key: MixKey, x: Tensor, argument: str = "x") -> None:
-    """An open key for just this many rows, on the device of ``x``."""
-    from .keys import MixKey
-
-    if not isinstance(key, MixKey):
-        bad_type(op, "key", "be a facemix_ops.MixKey", type(key).__name__)
-    if key.closed:
-        bad_value(op, "key", "be open", "a closed key: its memory was zeroed")
-    coeffs = key.coeffs
-    if x.dim() == 0 or coeffs.shape[0] * coeffs.shape[1] != x.shape[0]:
-        rows = "a scalar" if x.dim() == 0 else f"{list(coeffs.shape)} for B = {x.shape[0]}"
-        bad_value(op, "coeffs", "have shape [G, S, S] with G*S == B", rows)
-    if coeffs.device != x.device:
-        bad_value(op, "key", f"be on the device of {argument}, {x.device}", str(coeffs.device))
-
-
-def check_out(op: str, out: Tensor, like: Tensor, *inputs: Tensor | None) -> None:
-    """A buffer that a kernel can write straight into: shape, dtype and strides of ``like`` (a meta tensor), on the
-    device of the first input, sharing no memory with any; and no gradients asked for."""
+def check_out(op: str, out: Tensor, shape: Sequence[int], dtype: torch.dtype, layout: torch.memory_format,
+              *inputs: Tensor | None) -> None:  # fmt: skip
+    """A buffer that a kernel can write straight into: of this shape and dtype, dense in this layout, on the device of
+    the inputs, sharing no memory with any; and no gradients asked for."""
     check_tensor(op, "out", out)
-    if out.shape != like.shape:
-        bad_value(op, "out", f"have shape {list(like.shape)}", f"{list(out.shape)}")
-    if out.dtype != like.dtype:
-        bad_type(op, "out", f"have dtype {like.dtype}", str(out.dtype))
-    if out.numel() and out.stride() != like.stride():
-        bad_value(op, "out", f"have the strides {like.stride()} of a fresh result", f"{out.stride()}")
+    if out.shape != shape:
+        bad_value(op, "out", f"have shape {list(shape)}", f"{list(out.shape)}")
+    if out.dtype != dtype:
+        bad_type(op, "out", f"have dtype {dtype}", str(out.dtype))
+    if not out.is_contiguous(memory_format=layout):
+        strides = torch.empty(shape, device="meta", memory_format=layout).stride()
+        bad_value(op, "out", f"have the strides {strides} of a fresh result", f"{out.stride()}")
+    memory = out.untyped_storage().data_ptr() if out.numel() else None
+    grads = torch.is_grad_enabled()
     for tensor in inputs:
         if tensor is None:
             continue
         if out.device != tensor.device:
             bad_value(op, "out", f"be on {tensor.device}", str(out.device))
-        if out.numel() and out.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr():
+        if memory == tensor.untyped_storage().data_ptr():
             bad_value(op, "out", "not share memory with an input", "an overlapping buffer")
-        if torch.is_grad_enabled() and (tensor.requires_grad or out.requires_grad):
+        if grads and (tensor.requires_grad or out.requires_grad):
             raise ValueError(f"{op}: out= does not support automatic differentiation; use torch.no_grad()")
 
 

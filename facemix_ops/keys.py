@@ -182,3 +182,17 @@ def check_group_size(op: str, size: Any) -> None:
         bad_type(op, "group_size", "be an int", type(size).__name__)
     if not MIN_GROUP <= size <= MAX_GROUP:
         bad_value(op, "group_size", f"be between {MIN_GROUP} and {MAX_GROUP}", f"{size}")
+
+
+def check_key(op: str, key: MixKey, x: Tensor, argument: str = "x") -> None:
+    """An open key for just this many rows, on the device of ``x``."""
+    if not isinstance(key, MixKey):
+        bad_type(op, "key", "be a facemix_ops.MixKey", type(key).__name__)
+    if key.closed:
+        bad_value(op, "key", "be open", "a closed key: its memory was zeroed")
+    coeffs = key.coeffs
+    if x.dim() == 0 or coeffs.shape[0] * coeffs.shape[1] != x.shape[0]:
+        rows = "a scalar" if x.dim() == 0 else f"{list(coeffs.shape)} for B = {x.shape[0]}"
+        bad_value(op, "coeffs", "have shape [G, S, S] with G*S == B", rows)
+    if coeffs.device != x.device:
+        bad_value(op, "key", f"be on the device of {argument}, {x.device}", str(coeffs.device))

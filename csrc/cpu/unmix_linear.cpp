@@ -5,77 +5,96 @@
 namespace facemix::FACEMIX_ISA {
 namespace {
 
-// Register block of dot products, each a vector of partial sums: 4x4 of 32 registers, 4x2 of 16.
-constexpr int kDotRows = 4;
-constexpr int kDotOutputs = kRegisters == 32 ? 4 : 2;
-static_assert(kDotRows * kDotOutputs + kDotOutputs + 1 <= kRegisters, "the dot products would spill");
-// Multiply-adds below which waking other threads takes longer than the work.
-constexpr int64_t kSerialWork = 2 << 20;
+// Register block: rows broadcast, outputs in the lanes.
+constexpr int kBlockRows = kRegisters == 32 ? 8 : 4;
+constexpr int kBlockVectors = 3;
+static_assert(kBlockRows * kBlockVectors + kBlockVectors + 1 <= kRegisters, "the sums would spill");
+// Multiply-adds below which other threads take longer to come than the work takes.
+constexpr int64_t kSerialWork = 1 << 19;
 
-// sums[i] = the sum of the lanes of v[i]: as many at once as there are lanes, by a transpose.
-template <class T, int count>
-inline void sum_lanes(const Vec<T> (&v)[count], T (&sums)[count]) {
+// out[r][0..V lanes) = sum_k rows[r][k] * panel[k][0..V lanes)
+template <class T, int R, int V>
+inline void block(const T* const* rows, const T* panel, int64_t K, T* const* out, int64_t n) {
     constexpr int W = kLanes<T>;
-    if constexpr (count % W == 0) {
-        for (int i = 0; i < count; i += W) {
-            Vec<T> r[W], total = {};
-            for (int l = 0; l < W; ++l) r[l] = v[i + l];
-            transpose<T>(r);
-            for (int l = 0; l < W; ++l) total += r[l];
-            store(sums + i, total);
-        }
-    } else {
-        for (int i = 0; i < count; ++i) {
-            sums[i] = T(0);
-            for (int l = 0; l < W; ++l) sums[i] += v[i][l];
-        }
+    const T* row[R];
+    Vec<T> sums[R][V];
+    FACEMIX_UNROLL
+    for (int r = 0; r < R; ++r) {
+        row[r] = rows[r];
+        FACEMIX_UNROLL
+        for (int v = 0; v < V; ++v) sums[r][v] = Vec<T>{};
     }
+    for (int64_t k = 0; k < K; ++k, panel += V * W) {
+        Vec<T> w[V];
+        FACEMIX_UNROLL
+        for (int v = 0; v < V; ++v) w[v] = load(panel + v * W);
+        FACEMIX_UNROLL
+        for (int r = 0; r < R; ++r) FACEMIX_UNROLL
+        for (int v = 0; v < V; ++v) sums[r][v] += row[r][k] * w[v];
+    }
+    FACEMIX_UNROLL
+    for (int r = 0; r < R; ++r) FACEMIX_UNROLL
+    for (int v = 0; v < V; ++v) store(out[r] + n + v * W, sums[r][v]);
 }
 
-template <class T, int R, int N>
-inline void dots(const T* const* rows, const T* w, int64_t K, T* const* out, int64_t n0) {
-    Vec<T> acc[R * N] = {};
-    for (int64_t k = 0; k < K; k += kLanes<T>) {
-        const int64_t lanes = K - k;
-        Vec<T> b[N];
-        for (int n = 0; n < N; ++n) b[n] = load_as<T>(w + (n0 + n) * K + k, lanes);
-        for (int r = 0; r < R; ++r) {
-            const Vec<T> v = load_as<T>(rows[r] + k, lanes);
-            for (int n = 0; n < N; ++n) acc[r * N + n] += v * b[n];
-        }
-    }
-    T sums[R * N];
-    sum_lanes<T>(acc, sums);
-    for (int r = 0; r < R; ++r)
-        for (int n = 0; n < N; ++n) out[r][n0 + n] = sums[r * N + n];
-}
-
-// out[r][n] = sum_k rows[r][k] * w[n * K + k]
-template <class T>
-inline void product(const T* const* rows, int64_t R, const T* w, int64_t N, int64_t K, T* const* out) {
+template <class T, int V>
+inline void product(const T* const* rows, int64_t R, const T* panel, int64_t K, T* const* out, int64_t n) {
     int64_t r = 0;
-    for (; r + kDotRows <= R; r += kDotRows) {
-        int64_t n = 0;
-        for (; n + kDotOutputs <= N; n += kDotOutputs) dots<T, kDotRows, kDotOutputs>(rows + r, w, K, out + r, n);
-        for (; n < N; ++n) dots<T, kDotRows, 1>(rows + r, w, K, out + r, n);
-    }
-    for (; r < R; ++r)
-        for (int64_t n = 0; n < N; ++n) dots<T, 1, 1>(rows + r, w, K, out + r, n);
+    for (; r + kBlockRows <= R; r += kBlockRows) block<T, kBlockRows, V>(rows + r, panel, K, out + r, n);
+    if constexpr (kBlockRows > 4)
+        for (; r + 4 <= R; r += 4) block<T, 4, V>(rows + r, panel, K, out + r, n);
+    for (; r + 2 <= R; r += 2) block<T, 2, V>(rows + r, panel, K, out + r, n);
+    for (; r < R; ++r) block<T, 1, V>(rows + r, panel, K, out + r, n);
 }
+
+// The outputs in panels of up to kBlockVectors vectors, all about as wide.
+struct Panels {
+    int64_t vectors, count;
+    explicit Panels(int64_t n) : vectors(n), count(ceil_div(n, kBlockVectors)) {}
+    int64_t begin(int64_t p) const { return vectors * p / count; }
+    int64_t of(int64_t vector) const {
+        int64_t p = 0;
+        while (begin(p + 1) <= vector) ++p;
+        return p;
+    }
+};
 
 template <class E>
 struct UnmixLinear {
     using T = Compute<E>;
     const UnmixLinearArgs& a;
-    const T* weight;
+    Panels panels;
+    T* packed;  // a panel after another, each [K][lanes of its vectors]; the lanes beyond N are zero
 
-    explicit UnmixLinear(const UnmixLinearArgs& args) : a(args) {
-        if constexpr (kSame<T, E>) {
-            weight = static_cast<const T*>(a.weight);
-        } else {  // widened once, for all rows
-            T* wide = reinterpret_cast<T*>(workspace(size_t(a.N * a.K) * sizeof(T)));
-            for (int64_t k = 0; k < a.N * a.K; ++k) wide[k] = widen<T>(static_cast<const E*>(a.weight)[k]);
-            weight = wide;
+    explicit UnmixLinear(const UnmixLinearArgs& args)
+        : a(args),
+          panels(ceil_div(a.N, kLanes<T>)),
+          packed(reinterpret_cast<T*>(workspace(size_t(panels.vectors * kLanes<T> * a.K) * sizeof(T)))) {}
+
+    // One vector of outputs into its panel, by transposing squares.
+    static void pack(const void* ctx, int64_t vector, char*) {
+        constexpr int W = kLanes<T>;
+        const UnmixLinear& self = *static_cast<const UnmixLinear*>(ctx);
+        const int64_t K = self.a.K, p = self.panels.of(vector), first = self.panels.begin(p);
+        const int64_t step = (self.panels.begin(p + 1) - first) * W, rows = min64(W, self.a.N - vector * W);
+        const E* from = static_cast<const E*>(self.a.weight) + vector * W * K;
+        T* to = self.packed + first * W * K + (vector - first) * W;
+        for (int64_t k = 0; k < K; k += W) {
+            Vec<T> square[W] = {};
+            for (int64_t n = 0; n < rows; ++n) square[n] = load_as<T>(from + n * K + k, K - k);
+            transpose<T>(square);
+            for (int64_t i = 0; i < min64(W, K - k); ++i) store(to + (k + i) * step, square[i]);
+        }
+    }
+
+    void multiply(const T* const* rows, T* const* out) const {
+        constexpr int W = kLanes<T>;
+        for (int64_t p = 0; p < panels.count; ++p) {
+            const int64_t v = panels.begin(p), width = panels.begin(p + 1) - v;
+            const T* panel = packed + v * W * a.K;
+            if (width == 3) product<T, 3>(rows, a.key.size, panel, a.K, out, v * W);
+            else if (width == 2) product<T, 2>(rows, a.key.size, panel, a.K, out, v * W);
+            else product<T, 1>(rows, a.key.size, panel, a.K, out, v * W);
         }
     }
 
@@ -92,7 +111,7 @@ struct UnmixLinear {
         Scratch s;
         s.c = carver.take<T>(S * S);
         s.rows = carver.take<T>(S * a.K);
-        s.products = carver.take<T>(S * a.N);
+        s.products = carver.take<T>(S * panels.vectors * kLanes<T>);
         s.in = carver.take<const T*>(S);
         s.out = carver.take<T*>(S);
         s.sent = carver.take<const E*>(S);
@@ -109,20 +128,24 @@ struct UnmixLinear {
         for (int64_t i = 0; i < S; ++i) {
             s.sent[i] = static_cast<const E*>(a.y) + (a.key.order[g * S + i] * a.M + m) * K;
             s.in[i] = s.rows + i * K;
-            s.out[i] = s.products + i * N;
+            s.out[i] = s.products + i * self.panels.vectors * kLanes<T>;
         }
         if (N < K) {
-            for (int64_t i = 0; i < S; ++i)
-                for (int64_t k = 0; k < K; k += kLanes<T>)
-                    store_as<T>(s.rows + i * K + k, load_as<T>(s.sent[i] + k, K - k), K - k);
-            product<T>(s.in, S, self.weight, N, K, s.out);
+            if constexpr (kSame<T, E>) {
+                self.multiply(s.sent, s.out);
+            } else {
+                for (int64_t i = 0; i < S; ++i)
+                    for (int64_t k = 0; k < K; k += kLanes<T>)
+                        store_as<T>(s.rows + i * K + k, load_as<T>(s.sent[i] + k, K - k), K - k);
+                self.multiply(s.in, s.out);
+            }
             mix_tile<T>(const_cast<const T* const*>(s.out), coeffs.get(), S, N,
                         [&](int64_t j, int64_t n, Vec<T> v, int64_t lanes) { self.finish(g, j, m, n, v, lanes); });
         } else {
             mix_tile<T>(s.sent, coeffs.get(), S, K, [&](int64_t j, int64_t k, Vec<T> v, int64_t lanes) {
                 store_as<T>(s.rows + j * K + k, v, lanes);
             });
-            product<T>(s.in, S, self.weight, N, K, s.out);
+            self.multiply(s.in, s.out);
             for (int64_t j = 0; j < S; ++j)
                 for (int64_t n = 0; n < N; n += kLanes<T>)
                     self.finish(g, j, m, n, load_as<T>(s.out[j] + n, N - n), N - n);
@@ -136,8 +159,10 @@ struct UnmixLinear {
 
     void run() const {
         const int64_t items = a.key.groups * a.M;
-        const bool serial = items * a.key.size * a.K * a.N < kSerialWork;
-        parallel_for(items, serial ? 1 : a.threads, carve(nullptr).bytes, item, this);
+        if (items == 0) return;
+        const int threads = items * a.key.size * a.K * a.N < kSerialWork ? 1 : a.threads;
+        parallel_for(panels.vectors, threads, 0, pack, this);
+        parallel_for(items, threads, carve(nullptr).bytes, item, this);
     }
 };
 

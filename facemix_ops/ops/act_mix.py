@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from ..backend import select
-from ..checks import bad_type, bad_value, check_key, check_out, check_tensor
-from ..keys import MixKey
+from ..checks import bad_type, bad_value, check_out, check_tensor
+from ..keys import MixKey, check_key
 from ..native import C
 from ..reference.act_mix import affine, max_pool
 from ..spec import Activation, needs_codes, parse_activation, parse_pool, pooled_size
@@ -24,7 +23,9 @@ from .library import (
     compute_dtype,
     empty_image,
     is_channels_last,
+    is_native,
     key_args,
+    layout_of,
     plain,
     recycled,
     register,
@@ -35,19 +36,17 @@ from .library import (
 
 def rows_of(x: Tensor) -> Tensor:
     """``x`` dense, in its own layout: NHWC where results are, else NCHW."""
-    return x.contiguous(memory_format=torch.channels_last if is_channels_last(x) else torch.contiguous_format)
+    return x.contiguous(memory_format=layout_of(x))
 
 
 def _run(x: Tensor, coeffs: Tensor, order: Tensor, scale: Tensor | None, shift: Tensor | None,
          residual: Tensor | None, kind: int, slope: float, weight: Tensor | None, pool: list[int], y: Tensor,
          codes: Tensor | None) -> None:  # fmt: skip
     coeffs, order, key = key_args(coeffs, order)
-    last = is_channels_last(x)
+    last, layout = is_channels_last(x), layout_of(x)
     x = rows_of(x.resolve_neg())
     if residual is not None:
-        residual = residual.resolve_neg().contiguous(
-            memory_format=torch.channels_last if last else torch.contiguous_format
-        )
+        residual = residual.resolve_neg().contiguous(memory_format=layout)
     scale, shift = plain(scale), plain(shift)
     C.act_mix(
         x.data_ptr(), DTYPE_CODE[x.dtype], tuple(x.shape[1:]), address(scale), address(shift), address(residual),
@@ -203,9 +202,9 @@ def act_mix(
             x, key.coeffs, key.order, scale, shift, residual, *act, pool, out_dtype,
             grads and needs_codes(act.kind, pool),
         )[0]  # fmt: skip
-    like = empty_image(x, (*x.shape[:2], *size), out_dtype or x.dtype)
-    check_out(op, out, like.to("meta"), x, scale, shift, residual, act.weight)
-    if select(op, x.device.type).backend != "native":
+    shape = (*x.shape[:2], *size)
+    check_out(op, out, shape, out_dtype or x.dtype, layout_of(x), x, scale, shift, residual, act.weight)
+    if not is_native(op, x):
         return out.copy_(
             torch.ops.facemix_ops.act_mix(
                 x, key.coeffs, key.order, scale, shift, residual, *act, pool, out_dtype, False

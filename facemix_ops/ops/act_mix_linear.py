@@ -20,7 +20,16 @@ from .. import reference
 from ..keys import MixKey
 from ..native import C
 from ..spec import NONE, RELU, needs_codes
-from .library import DTYPE_CODE, empty_image, is_channels_last, key_args, recycled, register, register_autograd
+from .library import (
+    DTYPE_CODE,
+    empty_image,
+    is_channels_last,
+    key_args,
+    layout_of,
+    recycled,
+    register,
+    register_autograd,
+)
 
 IDENTITY_POOL = (1, 1, 1, 1, 0, 0)
 
@@ -45,7 +54,7 @@ def _linear(kernel: Any, z: Tensor, y: Tensor, codes: Tensor, key: tuple[Tensor,
 
 
 def _as_codes(t: Tensor, codes: Tensor) -> Tensor:
-    return t.contiguous(memory_format=torch.channels_last if is_channels_last(codes) else torch.contiguous_format)
+    return t.contiguous(memory_format=layout_of(codes))
 
 
 def _jvp_native(z: Tensor, codes: Tensor, coeffs: Tensor, order: Tensor, pos: float, neg: float,

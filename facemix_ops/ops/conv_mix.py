@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..backend import select
-from ..checks import as_pair, bad_value, check_key, check_out, check_tensor
-from ..keys import MixKey
+from ..checks import as_pair, bad_value, check_out, check_tensor
+from ..keys import MixKey, check_key
 from ..native import C
 from ..spec import Activation, needs_codes, parse_activation, parse_pool, pooled_size
 from .act_mix import check_wire_dtype, mix_reference, results
@@ -22,9 +21,10 @@ from .library import (
     DTYPE_CODE,
     address,
     autocast,
-    empty_image,
     is_channels_last,
+    is_native,
     key_args,
+    layout_of,
     plain,
     recycled,
     register,
@@ -203,9 +203,9 @@ def conv_mix(
     if out is None:
         with_codes = wants_grad(x, weight, bias, act.weight) and needs_codes(act.kind, pool)
         return torch.ops.facemix_ops.conv_mix(*args, out_dtype, with_codes)[0]
-    like = empty_image(x, (x.shape[0], weight.shape[0], *size), out_dtype or x.dtype)
-    check_out(op, out, like.to("meta"), x, weight, bias, act.weight)
-    if select(op, x.device.type).backend != "native":
+    shape = (x.shape[0], weight.shape[0], *size)
+    check_out(op, out, shape, out_dtype or x.dtype, layout_of(x), x, weight, bias, act.weight)
+    if not is_native(op, x):
         return out.copy_(torch.ops.facemix_ops.conv_mix(*args, out_dtype, False)[0])
     _run(*args, out, None)
     return out

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from ..backend import select
-from ..checks import check_key, check_out, check_tensor
-from ..keys import MixKey
+from ..checks import check_out, check_tensor
+from ..keys import MixKey, check_key
 from ..native import C
-from .library import DTYPE_CODE, dense, key_args, recycled, register, register_autograd
+from .library import DTYPE_CODE, dense, is_native, key_args, layout_of, recycled, register, register_autograd
 
 
 def run_native(x: Tensor, coeffs: Tensor, order: Tensor, out: Tensor, *, transpose: bool) -> Tensor:
@@ -67,8 +66,8 @@ def apply(op: str, x: Tensor, key: MixKey, out: Tensor | None) -> Tensor:
     if out is None:
         return getattr(torch.ops.facemix_ops, op)(x, key.coeffs, key.order)
     x = dense(x.resolve_neg())
-    check_out(op, out, torch.empty_like(x, device="meta"), x)
-    if select(op, x.device.type).backend != "native":
+    check_out(op, out, x.shape, x.dtype, layout_of(x), x)
+    if not is_native(op, x):
         return out.copy_(getattr(torch.ops.facemix_ops, op)(x, key.coeffs, key.order))
     return run_native(x, key.coeffs, key.order, out, transpose=op == "group_unmix")
 

@@ -18,6 +18,8 @@ DTYPE_CODE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float
 LARGE_BYTES = 4 << 20
 # Ops as registered; the tests want samples of every one.
 REGISTERED: list[str] = []
+# Ops and device types with a kernel in use.
+NATIVE: set[tuple[str, str]] = set()
 
 
 def register(
@@ -41,8 +43,10 @@ def register(
     LIB.impl(name, stand_in, "CompositeExplicitAutograd")
     if select(name, "cpu").backend == "native":
         LIB.impl(name, native, "CPU")
+        NATIVE.add((name, "cpu"))
         if cuda is not None and name in C.cuda_ops.split():
             LIB.impl(name, cuda, "CUDA")
+            NATIVE.add((name, "cuda"))
     torch.library.register_fake(f"facemix_ops::{name}", fake, lib=LIB)
     REGISTERED.append(name)
 
@@ -50,6 +54,11 @@ def register(
 def register_autograd(name: str, backward: Callable[..., Any], setup_context: Callable[..., Any]) -> None:
     """torch.library.register_autograd for one of our ops."""
     torch.library.register_autograd(f"facemix_ops::{name}", backward, setup_context=setup_context, lib=LIB)
+
+
+def is_native(name: str, x: Tensor) -> bool:
+    """Whether the op has a kernel for tensors like ``x``, so that it can write into ``out`` itself."""
+    return (name, x.device.type) in NATIVE
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -62,10 +71,14 @@ def is_channels_last(x: Tensor) -> bool:
     return x.dim() == 4 and not x.is_contiguous() and x.shape[1] > 1 and x.stride(1) == 1
 
 
+def layout_of(x: Tensor) -> torch.memory_format:
+    """The layout of results for ``x``."""
+    return torch.channels_last if is_channels_last(x) else torch.contiguous_format
+
+
 def empty_image(x: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """An empty [B, C, H, W] in the layout of ``x``."""
-    layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
-    return torch.empty(shape, dtype=dtype, device=x.device, memory_format=layout)
+    return torch.empty(shape, dtype=dtype, device=x.device, memory_format=layout_of(x))
 
 
 def recycled(fresh: Tensor) -> Tensor:
@@ -102,7 +115,7 @@ def address(x: Tensor | None) -> int:
 
 def key_args(coeffs: Tensor, order: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """Coefficients as float64 and the order, both contiguous, and (G, S)."""
-    return coeffs.to(torch.float64).contiguous(), order.contiguous(), (coeffs.shape[0], coeffs.shape[1])
+    return coeffs.double().contiguous(), order.contiguous(), (coeffs.shape[0], coeffs.shape[1])
 
 
 def autocast(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from ..backend import select
-from ..checks import bad_value, check_key, check_out, check_tensor
-from ..keys import MixKey
+from ..checks import bad_value, check_out, check_tensor
+from ..keys import MixKey, check_key
 from ..native import C
-from .library import DTYPE_CODE, address, autocast, key_args, plain, register, register_autograd
+from .library import DTYPE_CODE, address, autocast, is_native, key_args, plain, register, register_autograd
 
 
 def _run(y: Tensor, coeffs: Tensor, order: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
@@ -97,8 +96,7 @@ def unmix_linear(
             bad_value(op, "bias", f"have shape [{weight.shape[0]}]", f"{list(bias.shape)}")
     if out is None:
         return torch.ops.facemix_ops.unmix_linear(y, key.coeffs, key.order, weight, bias)
-    like = torch.empty(*y.shape[:-1], weight.shape[0], dtype=y.dtype, device="meta")
-    check_out(op, out, like, y, weight, bias)
-    if select(op, y.device.type).backend != "native":
+    check_out(op, out, (*y.shape[:-1], weight.shape[0]), y.dtype, torch.contiguous_format, y, weight, bias)
+    if not is_native(op, y):
         return out.copy_(torch.ops.facemix_ops.unmix_linear(y, key.coeffs, key.order, weight, bias))
     return _run(y, key.coeffs, key.order, weight, bias, out)
