@@ -9,6 +9,12 @@ namespace {
 constexpr int kBlockRows = kRegisters == 32 ? 8 : 4;
 constexpr int kBlockVectors = 3;
 static_assert(kBlockRows * kBlockVectors + kBlockVectors + 1 <= kRegisters, "the sums would spill");
+// Rows below which packing the weight takes longer than it saves; they take dot products instead, each a vector of
+// partial sums: 4x4 of 32 registers, 4x2 of 16.
+constexpr int64_t kPackedRows = 192;
+constexpr int kDotRows = 4;
+constexpr int kDotOutputs = kRegisters == 32 ? 4 : 2;
+static_assert(kDotRows * kDotOutputs + kDotOutputs + 1 <= kRegisters, "the dot products would spill");
 // Multiply-adds below which other threads take longer to come than the work takes.
 constexpr int64_t kSerialWork = 1 << 19;
 
@@ -47,6 +53,57 @@ inline void product(const T* const* rows, int64_t R, const T* panel, int64_t K, 
     for (; r < R; ++r) block<T, 1, V>(rows + r, panel, K, out + r, n);
 }
 
+// sums[i] = the sum of the lanes of v[i]: as many at once as there are lanes, by a transpose.
+template <class T, int count>
+inline void sum_lanes(const Vec<T> (&v)[count], T (&sums)[count]) {
+    constexpr int W = kLanes<T>;
+    if constexpr (count % W == 0) {
+        for (int i = 0; i < count; i += W) {
+            Vec<T> r[W], total = {};
+            for (int l = 0; l < W; ++l) r[l] = v[i + l];
+            transpose<T>(r);
+            for (int l = 0; l < W; ++l) total += r[l];
+            store(sums + i, total);
+        }
+    } else {
+        for (int i = 0; i < count; ++i) {
+            sums[i] = T(0);
+            for (int l = 0; l < W; ++l) sums[i] += v[i][l];
+        }
+    }
+}
+
+template <class T, int R, int N>
+inline void dots(const T* const* rows, const T* w, int64_t K, T* const* out, int64_t n0) {
+    Vec<T> acc[R * N] = {};
+    for (int64_t k = 0; k < K; k += kLanes<T>) {
+        const int64_t lanes = K - k;
+        Vec<T> b[N];
+        for (int n = 0; n < N; ++n) b[n] = load_as<T>(w + (n0 + n) * K + k, lanes);
+        for (int r = 0; r < R; ++r) {
+            const Vec<T> v = load_as<T>(rows[r] + k, lanes);
+            for (int n = 0; n < N; ++n) acc[r * N + n] += v * b[n];
+        }
+    }
+    T sums[R * N];
+    sum_lanes<T>(acc, sums);
+    for (int r = 0; r < R; ++r)
+        for (int n = 0; n < N; ++n) out[r][n0 + n] = sums[r * N + n];
+}
+
+// out[r][n] = sum_k rows[r][k] * w[n * K + k], of the weight as it came.
+template <class T>
+inline void dot_products(const T* const* rows, int64_t R, const T* w, int64_t N, int64_t K, T* const* out) {
+    int64_t r = 0;
+    for (; r + kDotRows <= R; r += kDotRows) {
+        int64_t n = 0;
+        for (; n + kDotOutputs <= N; n += kDotOutputs) dots<T, kDotRows, kDotOutputs>(rows + r, w, K, out + r, n);
+        for (; n < N; ++n) dots<T, kDotRows, 1>(rows + r, w, K, out + r, n);
+    }
+    for (; r < R; ++r)
+        for (int64_t n = 0; n < N; ++n) dots<T, 1, 1>(rows + r, w, K, out + r, n);
+}
+
 // The outputs in panels of up to kBlockVectors vectors, all about as wide.
 struct Panels {
     int64_t vectors, count;
@@ -64,12 +121,13 @@ struct UnmixLinear {
     using T = Compute<E>;
     const UnmixLinearArgs& a;
     Panels panels;
-    T* packed;  // a panel after another, each [K][lanes of its vectors]; the lanes beyond N are zero
+    // A panel after another, each [K][lanes of its vectors]; the lanes beyond N are zero. Null: the weight as it came.
+    T* packed = nullptr;
 
-    explicit UnmixLinear(const UnmixLinearArgs& args)
-        : a(args),
-          panels(ceil_div(a.N, kLanes<T>)),
-          packed(reinterpret_cast<T*>(workspace(size_t(panels.vectors * kLanes<T> * a.K) * sizeof(T)))) {}
+    explicit UnmixLinear(const UnmixLinearArgs& args) : a(args), panels(ceil_div(a.N, kLanes<T>)) {
+        if (kSame<T, E> && a.key.groups * a.key.size * a.M < kPackedRows) return;
+        packed = reinterpret_cast<T*>(workspace(size_t(panels.vectors * kLanes<T> * a.K) * sizeof(T)));
+    }
 
     // One vector of outputs into its panel, by transposing squares.
     static void pack(const void* ctx, int64_t vector, char*) {
@@ -89,6 +147,7 @@ struct UnmixLinear {
 
     void multiply(const T* const* rows, T* const* out) const {
         constexpr int W = kLanes<T>;
+        if (!packed) return dot_products<T>(rows, a.key.size, static_cast<const T*>(a.weight), a.N, a.K, out);
         for (int64_t p = 0; p < panels.count; ++p) {
             const int64_t v = panels.begin(p), width = panels.begin(p + 1) - v;
             const T* panel = packed + v * W * a.K;
@@ -161,7 +220,7 @@ struct UnmixLinear {
         const int64_t items = a.key.groups * a.M;
         if (items == 0) return;
         const int threads = items * a.key.size * a.K * a.N < kSerialWork ? 1 : a.threads;
-        parallel_for(panels.vectors, threads, 0, pack, this);
+        if (packed) parallel_for(panels.vectors, threads, 0, pack, this);
         parallel_for(items, threads, carve(nullptr).bytes, item, this);
     }
 };
