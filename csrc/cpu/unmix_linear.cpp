@@ -15,8 +15,8 @@ constexpr int64_t kPackedRows = 192;
 constexpr int kDotRows = 4;
 constexpr int kDotOutputs = kRegisters == 32 ? 4 : 2;
 static_assert(kDotRows * kDotOutputs + kDotOutputs + 1 <= kRegisters, "the dot products would spill");
-// Multiply-adds below which other threads take longer to come than the work takes.
-constexpr int64_t kSerialWork = 1 << 19;
+// Multiply-adds below which waking other threads takes longer than the work.
+constexpr int64_t kSerialWork = 2 << 20;
 
 // out[r][0..V lanes) = sum_k rows[r][k] * panel[k][0..V lanes)
 template <class T, int R, int V>
@@ -35,12 +35,10 @@ inline void block(const T* const* rows, const T* panel, int64_t K, T* const* out
         FACEMIX_UNROLL
         for (int v = 0; v < V; ++v) w[v] = load(panel + v * W);
         FACEMIX_UNROLL
-        for (int r = 0; r < R; ++r) FACEMIX_UNROLL
-        for (int v = 0; v < V; ++v) sums[r][v] += row[r][k] * w[v];
+        for (int q = 0; q < R * V; ++q) sums[q / V][q % V] += row[q / V][k] * w[q % V];
     }
     FACEMIX_UNROLL
-    for (int r = 0; r < R; ++r) FACEMIX_UNROLL
-    for (int v = 0; v < V; ++v) store(out[r] + n + v * W, sums[r][v]);
+    for (int q = 0; q < R * V; ++q) store(out[q / V] + n + q % V * W, sums[q / V][q % V]);
 }
 
 template <class T, int V>
