@@ -1,4 +1,4 @@
-"""Interleaved rounds: every contestant once a round, in rotating order, beside the FMA peak of that moment.
+"""Interleaved rounds: every contestant once a round, in an order drawn anew, beside the FMA peak of that moment.
 
 Shared machines change speed from second to second, and two virtual CPUs may share one core for a while. So contestants
 are compared within a round, never across rounds, and a round in which the threads did not add up is run again.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from random import Random
 from typing import TypeVar
 
 import torch
@@ -49,12 +50,12 @@ class Race:
         self._repeats = {name: _repeats(run) for name, run in contestants.items()}
 
     def round(self) -> None:
-        """Times every contestant once, beginning with the next one each round."""
+        """Times every contestant once, in another order each round: nobody always follows the same one."""
         names = list(self._contestants)
-        first = len(self.steady) % len(names)
+        order = Random(len(self.steady)).sample(names, len(names))
         for attempt in range(ATTEMPTS):
             before = self._peaks_when_steady()
-            times = {name: self._time(name) for name in names[first:] + names[:first]}
+            times = {name: self._time(name) for name in order}
             after = self._peaks_now()
             steady = self._add_up(before) and self._add_up(after)
             if steady or attempt == ATTEMPTS - 1:
