@@ -24,8 +24,13 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
     """A row for each workload and contestant."""
     rows = [["workload", "edge half on", *COLUMNS.values()], ["---"] * (2 + len(COLUMNS))]
     for workload, contestants in results.items():
-        rows += [[workload, who, *(f"{row[column]:.3g}" for column in COLUMNS)] for who, row in contestants.items()]
+        rows += [[workload, who, *(_digits(row[column]) for column in COLUMNS)] for who, row in contestants.items()]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _digits(value: float) -> str:
+    """Three digits, or as many as the whole number has."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def readme_section(data: dict[str, Any]) -> str:
