@@ -21,7 +21,7 @@ $(VENV)/.torch: | $(BIN)/python
 	$(PIP) install --retries 2 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)'
 	@touch $@
 
-install: $(VENV)/.torch  ## build and install with the pipeline (about a minute)
+install: $(VENV)/.torch  ## build and install with the pipeline (a minute or two)
 	$(PIP) install '.[pipeline]'
 
 demo: install  ## train on real faces, with and without mixing, and classify them through a cloud process
