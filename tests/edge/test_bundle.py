@@ -42,11 +42,11 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 def test_odd_places_are_aligned() -> None:
     """Other writers may put tensors anywhere; kernels get aligned memory."""
-    header = {"__metadata__": {"facemix": json.dumps(CONFIG), "sha256": "0" * 64}}
+    header: dict[str, Any] = {"__metadata__": {"facemix": json.dumps(CONFIG), "sha256": "0" * 64}}
     data, end = b"", 0
     for name, value in tensors().items():
         begin, end = end, end + value.nbytes
-        header[name] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [begin, end]}  # type: ignore[dict-item]
+        header[name] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [begin, end]}
         data += value.tobytes()
     text = json.dumps(header).encode()
     for spaces in range(4):
