@@ -3,11 +3,8 @@
 // once, both coalesced. It compiles; it has not run on a GPU yet.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#include <cuda_runtime.h>
 
-#include <stdexcept>
-#include <string>
-
+#include "call.h"
 #include "launch.h"
 
 namespace facemix::cuda {
@@ -35,8 +32,7 @@ __global__ void __launch_bounds__(kThreads) group_mix_kernel(const E* __restrict
                                                              const int64_t* __restrict__ order,  // [B]
                                                              int64_t n, int64_t groups, int size, bool transpose) {
     using T = typename ComputeOf<E>::type;
-    extern __shared__ double shared[];
-    T* c = reinterpret_cast<T*>(shared);
+    T* c = reinterpret_cast<T*>(dynamic_shared);
     const int S = kSize ? kSize : size;
     for (int64_t g = blockIdx.y; g < groups; g += gridDim.y) {
         __syncthreads();  // the previous group's coefficients are still in use
@@ -55,41 +51,21 @@ __global__ void __launch_bounds__(kThreads) group_mix_kernel(const E* __restrict
     }
 }
 
-void check(cudaError_t error) {
-    if (error != cudaSuccess) throw std::runtime_error(std::string("group_mix: CUDA: ") + cudaGetErrorString(error));
-}
-
-// The device of the call, for as long as the object lives; the caller's own comes back whatever happens.
-class OnDevice {
-  public:
-    explicit OnDevice(int device) {
-        check(cudaGetDevice(&before_));
-        check(cudaSetDevice(device));
-    }
-    ~OnDevice() { (void)cudaSetDevice(before_); }
-    OnDevice(const OnDevice&) = delete;
-    OnDevice& operator=(const OnDevice&) = delete;
-
-  private:
-    int before_ = 0;
-};
-
 template <class E>
-void launch(const GroupMixArgs& a, cudaStream_t stream) {
+void run(const GroupMixArgs& a, cudaStream_t stream) {
     const int64_t columns = (a.n + kThreads - 1) / kThreads;
     const dim3 grid(unsigned(columns < kMaxGridX ? columns : kMaxGridX),
                     unsigned(a.key.groups < kMaxGridY ? a.key.groups : kMaxGridY));
     const size_t shared = size_t(a.key.size * a.key.size) * sizeof(typename ComputeOf<E>::type);
-    const auto run = [&](auto kernel) {
-        kernel<<<grid, kThreads, shared, stream>>>(static_cast<const E*>(a.x), static_cast<E*>(a.y), a.key.coeffs,
-                                                   a.key.order, a.n, a.key.groups, int(a.key.size), a.transpose);
-        check(cudaGetLastError());
+    const auto start = [&](auto kernel) {
+        launch("group_mix", kernel, grid, kThreads, shared, stream, static_cast<const E*>(a.x), static_cast<E*>(a.y),
+               a.key.coeffs, a.key.order, a.n, a.key.groups, int(a.key.size), a.transpose);
     };
     switch (a.key.size) {
-        case 4: return run(group_mix_kernel<E, 4>);
-        case 8: return run(group_mix_kernel<E, 8>);
-        case 16: return run(group_mix_kernel<E, 16>);
-        default: return run(group_mix_kernel<E, 0>);
+        case 4: return start(group_mix_kernel<E, 4>);
+        case 8: return start(group_mix_kernel<E, 8>);
+        case 16: return start(group_mix_kernel<E, 16>);
+        default: return start(group_mix_kernel<E, 0>);
     }
 }
 
@@ -97,13 +73,13 @@ void launch(const GroupMixArgs& a, cudaStream_t stream) {
 
 void group_mix(const GroupMixArgs& a, int device, void* stream) {
     if (a.key.groups == 0 || a.n == 0) return;
-    const OnDevice here(device);
+    const OnDevice here("group_mix", device);
     const auto s = static_cast<cudaStream_t>(stream);
     switch (a.dtype) {
-        case Dtype::f32: launch<float>(a, s); break;
-        case Dtype::f64: launch<double>(a, s); break;
-        case Dtype::bf16: launch<__nv_bfloat16>(a, s); break;
-        case Dtype::f16: launch<__half>(a, s); break;
+        case Dtype::f32: run<float>(a, s); break;
+        case Dtype::f64: run<double>(a, s); break;
+        case Dtype::bf16: run<__nv_bfloat16>(a, s); break;
+        case Dtype::f16: run<__half>(a, s); break;
     }
 }
 

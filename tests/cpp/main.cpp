@@ -1,4 +1,5 @@
-// The kernels of every instruction set that this CPU has, and the C interface, against scalar references in double.
+// The kernels of every instruction set that this CPU has, the CUDA kernels on the host, and the C interface, against
+// scalar references in double.
 //     facemix_tests [--cases N] [--seed S] [--op NAME] [--capability NAME] [--case I]
 #include <unistd.h>
 #include <csignal>
@@ -95,18 +96,23 @@ int main(int argc, char** argv) {
     watch_for_crashes();
     const auto wanted = [](const std::string& wish, const std::string& name) { return wish.empty() || wish == name; };
     int64_t run = 0, failed = 0;
+    const auto run_op = [&](const Op& op, const test::CpuKernels& kernels) {
+        if (!wanted(op_wanted, op.name)) return;
+        const int64_t first = only < 0 ? 0 : only, last = only < 0 ? cases : only + 1;
+        for (int64_t index = first; index < last; ++index, ++run) failed += !passes(op, kernels, seed, index);
+    };
     for (const std::string& capability : facemix::available_capabilities()) {
         if (!wanted(capability_wanted, capability)) continue;
         facemix::use_capability(capability);
-        for (const Op& op : kOps) {
-            if (!wanted(op_wanted, op.name)) continue;
-            const int64_t first = only < 0 ? 0 : only, last = only < 0 ? cases : only + 1;
-            for (int64_t index = first; index < last; ++index, ++run)
-                failed += !passes(op, facemix::kernels(), seed, index);
-        }
+        for (const Op& op : kOps) run_op(op, facemix::kernels());
         if (wanted(op_wanted, "c_api")) ++run, failed += !passes("c_api", test::c_api);
         std::printf("%s: %lld cases, %lld failed\n", capability.c_str(), (long long)run, (long long)failed);
         std::fflush(stdout);
+    }
+    const test::CpuKernels cuda = test::cuda_kernels();
+    if (wanted(capability_wanted, cuda.capability)) {
+        run_op({"group_mix", test::group_mix_case}, cuda);
+        std::printf("%s: %lld cases, %lld failed\n", cuda.capability, (long long)run, (long long)failed);
     }
     if (wanted(op_wanted, "sampling")) ++run, failed += !passes("sampling", test::sampling);
     if (run == 0)

@@ -127,6 +127,9 @@ void act_mix_linear_case(const CpuKernels& kernels, Random& random, int64_t inde
 void group_mix_case(const CpuKernels& kernels, Random& random, int64_t index);
 void unmix_linear_case(const CpuKernels& kernels, Random& random, int64_t index);
 
+// The CUDA kernels, run on the host (tests/cuda); null where an op has none.
+CpuKernels cuda_kernels();
+
 void sampling();  // sample_orthogonal and sample_permutation
 void c_api();     // facemix.h
 
