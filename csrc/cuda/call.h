@@ -36,7 +36,7 @@ void launch(const char* op, void (*kernel)(Parameters...), dim3 grid, dim3 block
     cudaLaunchConfig_t config = {};
     config.gridDim = grid, config.blockDim = block;
     config.dynamicSmemBytes = shared, config.stream = stream;
-    check(op, cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...));
+    check(op, cudaLaunchKernelEx(&config, kernel, arguments...));
 }
 
 }  // namespace facemix::cuda

@@ -11,9 +11,6 @@
 #include <functional>
 
 #define __global__
-#define __device__
-#define __host__
-#define __forceinline__ inline
 #define __shared__
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __launch_bounds__(...)
