@@ -84,14 +84,25 @@ struct Micro {
         FACEMIX_UNROLL
         for (int q = 0; q < R * V; ++q)
             acc[q / V][q % V] = PixelLanes ? args.bias[q / V] - zero : load(args.bias + q % V * W);
+        // Broadcasts are addressed as row + offset, with no arithmetic between them: a multiply-add would wait for its
+        // port. The compiler would compute each row from the one before, so it is kept from knowing how they relate.
+        constexpr int kPointers = PixelLanes ? 1 : R < 6 ? R : 6;
+        const Elem* row[kPointers];
+        FACEMIX_UNROLL
+        for (int r = 0; r < kPointers; ++r) {
+            row[r] = in + r * args.step;
+            asm("" : "+r"(row[r]));
+        }
+        const int64_t further = kPointers * args.step;
         for (int64_t k = 0; k < args.K; ++k) {
-            const Elem* at = in + args.off[k];
+            const int64_t at = args.off[k];
+            const int64_t beyond = at + further;
             decltype(P::load_vector(w)) b[V];
             FACEMIX_UNROLL
-            for (int v = 0; v < V; ++v) b[v] = P::load_vector((PixelLanes ? at : w) + v * W);
+            for (int v = 0; v < V; ++v) b[v] = P::load_vector((PixelLanes ? in + at : w) + v * W);
             FACEMIX_UNROLL
             for (int r = 0; r < R; ++r) {
-                const Elem* a = PixelLanes ? w + r : at + r * args.step;
+                const Elem* a = PixelLanes ? w + r : row[r % kPointers] + (r < kPointers ? at : beyond);
                 FACEMIX_UNROLL
                 for (int v = 0; v < V; ++v) acc[r][v] = P::madd(acc[r][v], a, b[v]);
             }

@@ -198,8 +198,7 @@ inline void with_dtype_of(Dtype dtype, F&& f) {
 // max(z, 0) and leaky variants as PyTorch has them: NaN stays, the slope applies where z < 0.
 template <class T>
 inline Vec<T> relu(Vec<T> z) {
-    const Vec<T> zero = {};
-    return zero > z ? zero : z;
+    return max(Vec<T>{}, z);
 }
 template <class T>
 inline Vec<T> leaky(Vec<T> z, T slope) {

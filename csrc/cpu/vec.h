@@ -77,6 +77,20 @@ inline void finish_streaming() {
 // Results of fewer bytes are likely to be read from the caches.
 constexpr int64_t kStreamBytes = 4 << 20;
 
+// The larger lanes; b where they are equal or one is NaN. Compilers make comparison and selection of the plain form.
+inline Vec<float> max(Vec<float> a, Vec<float> b) {
+#if defined(__AVX512F__)
+    return Vec<float>(_mm512_max_ps(__m512(a), __m512(b)));
+#elif defined(__AVX2__)
+    return Vec<float>(_mm256_max_ps(__m256(a), __m256(b)));
+#elif defined(__SSE2__)
+    return Vec<float>(_mm_max_ps(__m128(a), __m128(b)));
+#else
+    return a > b ? a : b;
+#endif
+}
+inline Vec<double> max(Vec<double> a, Vec<double> b) { return a > b ? a : b; }
+
 // interleave<0>: a0 b0 a1 b1 ... of the lower halves; interleave<1>: of the upper halves.
 #if defined(__AVX512F__)
 template <int half>
