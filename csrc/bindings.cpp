@@ -11,6 +11,8 @@
 #include <mutex>
 #include <new>
 #include <optional>
+#include <string>
+#include <type_traits>
 #include <vector>
 
 #include "cpu/dispatch.h"
@@ -34,11 +36,18 @@ T* at(Address a) {
     return reinterpret_cast<T*>(a);
 }
 
-// The order is checked, for every call: an entry out of range would write out of bounds, a repeated one would leave a
-// row of the output as it was.
-Key make_key(Address coeffs, Address order, int64_t groups, int64_t size) {
-    const Key key{at<const double>(coeffs), at<const int64_t>(order), groups, size};
-    const int64_t batch = groups * size;
+// Where a call runs: (-1, threads) on the CPU, or (ordinal, address of a stream) on a CUDA device.
+using Place = Ints<2>;
+#ifdef FACEMIX_CUDA
+#define FACEMIX_ON_CUDA(op) cuda::op
+#else
+#define FACEMIX_ON_CUDA(op) nullptr
+#endif
+
+// On the CPU the order is checked, for every call: an entry out of range would write out of bounds, a repeated one
+// would leave a row of the output as it was. On a device it is not read back: keys are checked when they are made.
+void check_order(const Key& key) {
+    const int64_t batch = key.groups * key.size;
     std::vector<bool> seen(static_cast<size_t>(batch));
     for (int64_t b = 0; b < batch; ++b) {
         const int64_t row = key.order[b];
@@ -46,7 +55,26 @@ Key make_key(Address coeffs, Address order, int64_t groups, int64_t size) {
             throw py::value_error("order must be a permutation of 0.." + std::to_string(batch - 1));
         seen[size_t(row)] = true;
     }
-    return key;
+}
+
+template <class Args>
+void run(const char* op, Args& a, void (*CpuKernels::*on_cpu)(const Args&),
+         std::type_identity_t<void (*)(const Args&, int, void*)> on_cuda, Place place) {
+    if (place[0] < 0) {
+        check_order(a.key);
+        a.threads = int(place[1]);
+        py::gil_scoped_release nogil;
+        (kernels().*on_cpu)(a);
+    } else if (on_cuda) {
+        py::gil_scoped_release nogil;
+        on_cuda(a, int(place[0]), at<void>(Address(place[1])));
+    } else {
+        throw py::value_error(std::string(op) + ": place must be the CPU in a build without CUDA, got a device");
+    }
+}
+
+Key make_key(Address coeffs, Address order, Ints<2> key) {
+    return {at<const double>(coeffs), at<const int64_t>(order), key[0], key[1]};
 }
 
 // Elements of one image that a convolved row needs; the kernels index them by 32 bits.
@@ -59,9 +87,9 @@ double row_input(const ConvMixArgs& a) {
 Pool make_pool(const Ints<6>& p) { return {p[0], p[1], p[2], p[3], p[4], p[5]}; }
 
 void conv_mix(Address x, int x_dtype, Ints<3> chw, Ints<4> strides, Address weight, Address bias, Ints<3> kernel,
-              Ints<2> stride, Ints<2> padding, Ints<2> dilation, int activation, double slope, Ints<6> pool,
-              Ints<2> conv_hw, Ints<2> out_hw, Address coeffs, Address order, Ints<2> key, Address y, int y_dtype,
-              bool channels_last, Address codes, int threads) {
+              Ints<2> stride, Ints<2> padding, Ints<2> dilation, int activation, double slope, Address slope_at,
+              Ints<6> pool, Ints<2> conv_hw, Ints<2> out_hw, Address coeffs, Address order, Ints<2> key, Address y,
+              int y_dtype, bool channels_last, Address codes, Place place) {
     ConvMixArgs a;
     a.x = at<void>(x), a.weight = at<void>(weight), a.bias = at<void>(bias);
     a.y = at<void>(y), a.codes = at<uint8_t>(codes);
@@ -73,80 +101,63 @@ void conv_mix(Address x, int x_dtype, Ints<3> chw, Ints<4> strides, Address weig
         a.stride[i] = stride[size_t(i)], a.padding[i] = padding[size_t(i)], a.dilation[i] = dilation[size_t(i)];
     a.OH = conv_hw[0], a.OW = conv_hw[1], a.PH = out_hw[0], a.PW = out_hw[1];
     a.channels_last = channels_last;
-    a.activation = Activation(activation), a.slope = slope;
+    a.activation = Activation(activation), a.slope = slope, a.slope_at = at<const float>(slope_at);
     a.pool = make_pool(pool);
-    a.key = make_key(coeffs, order, key[0], key[1]);
-    a.threads = threads;
+    a.key = make_key(coeffs, order, key);
     if (row_input(a) > double(1 << 30))
         throw py::value_error("conv_mix: x must have at most 2^30 padded elements under one row of results, got more");
-    py::gil_scoped_release nogil;
-    kernels().conv_mix(a);
+    run("conv_mix", a, &CpuKernels::conv_mix, nullptr, place);
 }
 
 void act_mix(Address x, int x_dtype, Ints<3> chw, Address scale, Address shift, Address residual, int activation,
-             double slope, Ints<6> pool, Ints<2> out_hw, Address coeffs, Address order, Ints<2> key, Address y,
-             int y_dtype, bool channels_last, Address codes, int threads) {
+             double slope, Address slope_at, Ints<6> pool, Ints<2> out_hw, Address coeffs, Address order, Ints<2> key,
+             Address y, int y_dtype, bool channels_last, Address codes, Place place) {
     ActMixArgs a;
     a.x = at<void>(x), a.scale = at<void>(scale), a.shift = at<void>(shift), a.residual = at<void>(residual);
     a.y = at<void>(y), a.codes = at<uint8_t>(codes);
     a.x_dtype = Dtype(x_dtype), a.y_dtype = Dtype(y_dtype);
     a.C = chw[0], a.H = chw[1], a.W = chw[2], a.PH = out_hw[0], a.PW = out_hw[1];
     a.channels_last = channels_last;
-    a.activation = Activation(activation), a.slope = slope;
+    a.activation = Activation(activation), a.slope = slope, a.slope_at = at<const float>(slope_at);
     a.pool = make_pool(pool);
-    a.key = make_key(coeffs, order, key[0], key[1]);
-    a.threads = threads;
-    py::gil_scoped_release nogil;
-    kernels().act_mix(a);
+    a.key = make_key(coeffs, order, key);
+    run("act_mix", a, &CpuKernels::act_mix, nullptr, place);
 }
 
 template <bool Adjoint>
 void act_mix_linear(Address z, Address y, Address codes, int dtype, Ints<3> chw, Ints<2> out_hw, double pos, double neg,
-                    Ints<6> pool, Address coeffs, Address order, Ints<2> key, bool channels_last, int threads) {
+                    Address neg_at, Ints<6> pool, Address coeffs, Address order, Ints<2> key, bool channels_last,
+                    Place place) {
     ActMixLinearArgs a;
     a.z = at<void>(z), a.y = at<void>(y), a.codes = at<uint8_t>(codes), a.dtype = Dtype(dtype);
     a.C = chw[0], a.H = chw[1], a.W = chw[2], a.PH = out_hw[0], a.PW = out_hw[1];
-    a.channels_last = channels_last, a.pos = pos, a.neg = neg;
+    a.channels_last = channels_last, a.pos = pos, a.neg = neg, a.neg_at = at<const float>(neg_at);
     a.pool = make_pool(pool);
-    a.key = make_key(coeffs, order, key[0], key[1]);
-    a.threads = threads;
-    py::gil_scoped_release nogil;
-    (Adjoint ? kernels().act_mix_vjp : kernels().act_mix_jvp)(a);
+    a.key = make_key(coeffs, order, key);
+    if (Adjoint) run("act_mix_vjp", a, &CpuKernels::act_mix_vjp, nullptr, place);
+    else run("act_mix_jvp", a, &CpuKernels::act_mix_jvp, nullptr, place);
 }
 
 void group_mix(Address x, Address y, int dtype, int64_t n, bool transpose, Address coeffs, Address order, Ints<2> key,
-               int threads) {
-    GroupMixArgs a{at<void>(x), at<void>(y), Dtype(dtype), n, transpose, make_key(coeffs, order, key[0], key[1]),
-                   threads};
-    py::gil_scoped_release nogil;
-    kernels().group_mix(a);
+               Place place) {
+    GroupMixArgs a{at<void>(x), at<void>(y), Dtype(dtype), n, transpose, make_key(coeffs, order, key), 0};
+    run("group_mix", a, &CpuKernels::group_mix, FACEMIX_ON_CUDA(group_mix), place);
 }
 
 void unmix_linear(Address y, Address weight, Address bias, Address out, int dtype, Ints<3> mkn, Address coeffs,
-                  Address order, Ints<2> key, int threads) {
-    UnmixLinearArgs a{at<void>(y),   at<void>(weight), at<void>(bias),
-                      at<void>(out), Dtype(dtype),     mkn[0],
-                      mkn[1],        mkn[2],           make_key(coeffs, order, key[0], key[1]),
-                      threads};
-    py::gil_scoped_release nogil;
-    kernels().unmix_linear(a);
+                  Address order, Ints<2> key, Place place) {
+    UnmixLinearArgs a{at<void>(y),
+                      at<void>(weight),
+                      at<void>(bias),
+                      at<void>(out),
+                      Dtype(dtype),
+                      mkn[0],
+                      mkn[1],
+                      mkn[2],
+                      make_key(coeffs, order, key),
+                      0};
+    run("unmix_linear", a, &CpuKernels::unmix_linear, nullptr, place);
 }
-
-#ifdef FACEMIX_CUDA
-// Device pointers. The order lies on the device and is not read back: keys are checked when they are made.
-void cuda_group_mix(Address x, Address y, int dtype, int64_t n, bool transpose, Address coeffs, Address order,
-                    Ints<2> key, int device, Address stream) {
-    GroupMixArgs a{at<void>(x),
-                   at<void>(y),
-                   Dtype(dtype),
-                   n,
-                   transpose,
-                   {at<const double>(coeffs), at<const int64_t>(order), key[0], key[1]},
-                   0};
-    py::gil_scoped_release nogil;
-    cuda::group_mix(a, device, at<void>(stream));
-}
-#endif
 
 // The highest rate of `amount` a call that was seen in `seconds`.
 template <class Work>
@@ -242,9 +253,6 @@ PYBIND11_MODULE(_C, m) {
     m.def("act_mix_vjp", act_mix_linear<true>);
     m.def("group_mix", group_mix);
     m.def("unmix_linear", unmix_linear);
-#ifdef FACEMIX_CUDA
-    m.def("cuda_group_mix", cuda_group_mix);
-#endif
     py::class_<ResultMemory>(m, "ResultMemory", py::buffer_protocol())
         .def(py::init<int64_t>())
         .def_buffer(&ResultMemory::buffer);

@@ -50,6 +50,7 @@ struct ConvMixArgs {
     Pool pool;
     Key key;
     int threads;
+    const float* slope_at = nullptr;  // CUDA: where the slope lies on the device, instead of `slope`
 };
 
 struct ActMixArgs {
@@ -67,6 +68,7 @@ struct ActMixArgs {
     Pool pool;
     Key key;
     int threads;
+    const float* slope_at = nullptr;  // CUDA: where the slope lies on the device, instead of `slope`
 };
 
 // The linearisation of act_mix at the recorded codes, and its adjoint. With f = (code negative ? neg : pos):
@@ -82,6 +84,7 @@ struct ActMixLinearArgs {
     Pool pool;
     Key key;
     int threads;
+    const float* neg_at = nullptr;  // CUDA: where `neg` lies on the device, instead of it
 };
 
 struct GroupMixArgs {

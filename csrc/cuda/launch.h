@@ -6,7 +6,12 @@
 
 namespace facemix::cuda {
 
-// GroupMixArgs with device pointers; `threads` is not used. device: ordinal; stream: a cudaStream_t.
+// The argument structs with device pointers; `threads` is not used. device: ordinal; stream: a cudaStream_t.
+void conv_mix(const ConvMixArgs& a, int device, void* stream);
+void act_mix(const ActMixArgs& a, int device, void* stream);
+void act_mix_jvp(const ActMixLinearArgs& a, int device, void* stream);
+void act_mix_vjp(const ActMixLinearArgs& a, int device, void* stream);
 void group_mix(const GroupMixArgs& a, int device, void* stream);
+void unmix_linear(const UnmixLinearArgs& a, int device, void* stream);
 
 }  // namespace facemix::cuda

@@ -24,9 +24,9 @@ def conv_mix(bundle: Bundle, x: NDArray[np.float32], key: Key, y: NDArray[Any], 
     pool = NO_POOL if b.pool is None else (*b.pool[0], *b.pool[1], *b.pool[2])
     C.conv_mix(
         _address(x), DTYPE_CODE[x.dtype], x.shape[1:], _strides(x), _address(b.weight), _address(b.bias),
-        (len(b.weight), *b.weight.shape[2:]), b.stride, b.padding, b.dilation, *_activation(b), pool, b.conv_shape,
+        (len(b.weight), *b.weight.shape[2:]), b.stride, b.padding, b.dilation, *_activation(b), 0, pool, b.conv_shape,
         y.shape[2:], _address(key.coeffs), _address(key.order), key.coeffs.shape[:2], _address(y), DTYPE_CODE[y.dtype],
-        False, 0, threads,
+        False, 0, (-1, threads),
     )  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def unmix_linear(bundle: Bundle, y: NDArray[np.float32], key: Key, out: NDArray[
     """y [B, K], mixed -> out [B, N], rows as they were before the mix; both contiguous."""
     C.unmix_linear(
         _address(y), _address(bundle.last_weight), _address(bundle.last_bias), _address(out), DTYPE_CODE[y.dtype],
-        (1, y.shape[1], out.shape[1]), _address(key.coeffs), _address(key.order), key.coeffs.shape[:2], threads,
+        (1, y.shape[1], out.shape[1]), _address(key.coeffs), _address(key.order), key.coeffs.shape[:2], (-1, threads),
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from ..keys import MixKey, check_key
 from ..native import C
 from ..reference.act_mix import affine, max_pool
 from ..spec import Activation, needs_codes, parse_activation, parse_pool, pooled_size
-from .act_mix_linear import IDENTITY_POOL, grad_preactivation, grad_slope, slope_of
+from .act_mix_linear import IDENTITY_POOL, grad_preactivation, grad_slope, slope_args, slope_of
 from .library import (
     DTYPE_CODE,
     address,
@@ -26,6 +26,7 @@ from .library import (
     is_native,
     key_args,
     layout_of,
+    place,
     plain,
     recycled,
     register,
@@ -48,11 +49,12 @@ def _run(x: Tensor, coeffs: Tensor, order: Tensor, scale: Tensor | None, shift: 
     if residual is not None:
         residual = residual.resolve_neg().contiguous(memory_format=layout)
     scale, shift = plain(scale), plain(shift)
+    slope, slope_at = slope_args(slope_of(kind, slope), weight)
     C.act_mix(
         x.data_ptr(), DTYPE_CODE[x.dtype], tuple(x.shape[1:]), address(scale), address(shift), address(residual),
-        kind, slope_of(kind, slope, weight), tuple(pool or IDENTITY_POOL), tuple(y.shape[2:]),
+        kind, slope, address(slope_at), tuple(pool or IDENTITY_POOL), tuple(y.shape[2:]),
         coeffs.data_ptr(), order.data_ptr(), key, y.data_ptr(), DTYPE_CODE[y.dtype], last, address(codes),
-        torch.get_num_threads(),
+        place(x),
     )  # fmt: skip
 
 

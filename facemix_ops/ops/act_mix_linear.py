@@ -1,7 +1,7 @@
 """The linearisation of act_mix at the recorded codes, and its adjoint: the derivatives of act_mix and conv_mix.
 
 A code says, for one pooled value, which element won its window and which side of the activation it was on. With
-f = neg where that was the negative side, else pos:
+f = neg (or, where it is given, the number in `weight`) where that was the negative side, else pos:
 
     act_mix_jvp  y = mix(f * z[winner])
     act_mix_vjp  z[winner] += f * unmix(y)         its adjoint: un-mix, un-pool and mask in one pass
@@ -22,10 +22,13 @@ from ..native import C
 from ..spec import NONE, RELU, needs_codes
 from .library import (
     DTYPE_CODE,
+    address,
     empty_image,
     is_channels_last,
     key_args,
     layout_of,
+    place,
+    plain,
     recycled,
     register,
     register_autograd,
@@ -34,22 +37,26 @@ from .library import (
 IDENTITY_POOL = (1, 1, 1, 1, 0, 0)
 
 
-def slope_of(kind: int, slope: float, weight: Tensor | None) -> float:
-    """The activation's negative slope as a number."""
-    if kind == NONE:
-        return 1.0
-    if kind == RELU:
-        return 0.0
-    return slope if weight is None else float(weight)
+def slope_of(kind: int, slope: float) -> float:
+    """What an activation multiplies the negative side with, where that is not trained."""
+    return 1.0 if kind == NONE else 0.0 if kind == RELU else slope
+
+
+def slope_args(slope: float, weight: Tensor | None) -> tuple[float, Tensor | None]:
+    """A slope as the kernels take it: the number, or, where it is a weight on a device, that in float32, unread."""
+    if weight is None:
+        return slope, None
+    return (float(weight), None) if weight.is_cpu else (slope, plain(weight.float()))
 
 
 def _linear(kernel: Any, z: Tensor, y: Tensor, codes: Tensor, key: tuple[Tensor, Tensor], pos: float, neg: float,
-            pool: list[int]) -> None:  # fmt: skip
+            pool: list[int], weight: Tensor | None) -> None:  # fmt: skip
     coeffs, order, shape = key_args(*key)
+    neg, neg_at = slope_args(neg, weight)
     kernel(
         z.data_ptr(), y.data_ptr(), codes.data_ptr(), DTYPE_CODE[z.dtype], tuple(z.shape[1:]), tuple(y.shape[2:]),
-        pos, neg, tuple(pool or IDENTITY_POOL), coeffs.data_ptr(), order.data_ptr(), shape,
-        is_channels_last(codes), torch.get_num_threads(),
+        pos, neg, address(neg_at), tuple(pool or IDENTITY_POOL), coeffs.data_ptr(), order.data_ptr(), shape,
+        is_channels_last(codes), place(z),
     )  # fmt: skip
 
 
@@ -58,62 +65,67 @@ def _as_codes(t: Tensor, codes: Tensor) -> Tensor:
 
 
 def _jvp_native(z: Tensor, codes: Tensor, coeffs: Tensor, order: Tensor, pos: float, neg: float,
-                pool: list[int]) -> Tensor:  # fmt: skip
+                pool: list[int], weight: Tensor | None = None) -> Tensor:  # fmt: skip
     y = recycled(_jvp_fake(z, codes, coeffs, order, pos, neg, pool))
-    _linear(C.act_mix_jvp, _as_codes(z, codes), y, codes, (coeffs, order), pos, neg, pool)
+    _linear(C.act_mix_jvp, _as_codes(z, codes), y, codes, (coeffs, order), pos, neg, pool, weight)
     return y
 
 
 def _jvp_reference(z: Tensor, codes: Tensor, coeffs: Tensor, order: Tensor, pos: float, neg: float,
-                   pool: list[int]) -> Tensor:  # fmt: skip
+                   pool: list[int], weight: Tensor | None = None) -> Tensor:  # fmt: skip
+    neg = neg if weight is None else float(weight)
     y = reference.act_mix_jvp(z, codes, MixKey._wrap(coeffs, order), pos, neg, pool)
     return _jvp_fake(z, codes, coeffs, order, pos, neg, pool).copy_(y)
 
 
 def _jvp_fake(z: Tensor, codes: Tensor, coeffs: Tensor, order: Tensor, pos: float, neg: float,
-              pool: list[int]) -> Tensor:  # fmt: skip
+              pool: list[int], weight: Tensor | None = None) -> Tensor:  # fmt: skip
     return torch.empty_like(codes, dtype=z.dtype)
 
 
 def _jvp_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    z, codes, coeffs, order, *ctx.rest = inputs
-    ctx.save_for_backward(codes, coeffs, order)
+    z, codes, coeffs, order, *ctx.rest, weight = inputs
+    ctx.save_for_backward(codes, coeffs, order, weight)
     ctx.size = z.shape[2:]
 
 
 def _jvp_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    return torch.ops.facemix_ops.act_mix_vjp(grad, *ctx.saved_tensors, *ctx.size, *ctx.rest), *[None] * 6
+    *saved, weight = ctx.saved_tensors
+    return torch.ops.facemix_ops.act_mix_vjp(grad, *saved, *ctx.size, *ctx.rest, weight), *[None] * 7
 
 
 def _vjp_native(y: Tensor, codes: Tensor, coeffs: Tensor, order: Tensor, height: int, width: int, pos: float,
-                neg: float, pool: list[int]) -> Tensor:  # fmt: skip
+                neg: float, pool: list[int], weight: Tensor | None = None) -> Tensor:  # fmt: skip
     z = recycled(_vjp_fake(y, codes, coeffs, order, height, width, pos, neg, pool))
-    _linear(C.act_mix_vjp, z, _as_codes(y, codes), codes, (coeffs, order), pos, neg, pool)
+    _linear(C.act_mix_vjp, z, _as_codes(y, codes), codes, (coeffs, order), pos, neg, pool, weight)
     return z
 
 
 def _vjp_reference(y: Tensor, codes: Tensor, coeffs: Tensor, order: Tensor, height: int, width: int, pos: float,
-                   neg: float, pool: list[int]) -> Tensor:  # fmt: skip
+                   neg: float, pool: list[int], weight: Tensor | None = None) -> Tensor:  # fmt: skip
+    neg = neg if weight is None else float(weight)
     z = reference.act_mix_vjp(y, codes, MixKey._wrap(coeffs, order), height, width, pos, neg, pool)
     return _vjp_fake(y, codes, coeffs, order, height, width, pos, neg, pool).copy_(z)
 
 
 def _vjp_fake(y: Tensor, codes: Tensor, coeffs: Tensor, order: Tensor, height: int, width: int, pos: float,
-              neg: float, pool: list[int]) -> Tensor:  # fmt: skip
+              neg: float, pool: list[int], weight: Tensor | None = None) -> Tensor:  # fmt: skip
     return empty_image(codes, (*codes.shape[:2], height, width), y.dtype)
 
 
 def _vjp_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    _, codes, coeffs, order, _, _, *ctx.rest = inputs
-    ctx.save_for_backward(codes, coeffs, order)
+    _, codes, coeffs, order, _, _, *ctx.rest, weight = inputs
+    ctx.save_for_backward(codes, coeffs, order, weight)
 
 
 def _vjp_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    return torch.ops.facemix_ops.act_mix_jvp(grad, *ctx.saved_tensors, *ctx.rest), *[None] * 8
+    *saved, weight = ctx.saved_tensors
+    return torch.ops.facemix_ops.act_mix_jvp(grad, *saved, *ctx.rest, weight), *[None] * 9
 
 
 register(
-    "act_mix_jvp(Tensor z, Tensor codes, Tensor coeffs, Tensor order, float pos, float neg, int[] pool) -> Tensor",
+    "act_mix_jvp(Tensor z, Tensor codes, Tensor coeffs, Tensor order, float pos, float neg, int[] pool, "
+    "Tensor? weight=None) -> Tensor",
     native=_jvp_native,
     reference=_jvp_reference,
     fake=_jvp_fake,
@@ -121,7 +133,7 @@ register(
 register_autograd("act_mix_jvp", _jvp_backward, _jvp_setup)
 register(
     "act_mix_vjp(Tensor y, Tensor codes, Tensor coeffs, Tensor order, SymInt height, SymInt width, float pos, "
-    "float neg, int[] pool) -> Tensor",
+    "float neg, int[] pool, Tensor? weight=None) -> Tensor",
     native=_vjp_native,
     reference=_vjp_reference,
     fake=_vjp_fake,
@@ -138,13 +150,12 @@ def grad_preactivation(
     grad = grad.to(dtype)
     if not needs_codes(kind, pool):
         return torch.ops.facemix_ops.group_unmix(grad, *key)
-    if weight is not None and weight.requires_grad:
+    if weight is not None and weight.requires_grad and torch.is_grad_enabled():
         # Linear in the trained slope: two halves, so that second derivatives see it.
         vjp = torch.ops.facemix_ops.act_mix_vjp
         positive = vjp(grad, codes, *key, height, width, 1.0, 0.0, pool)
         return positive + weight.to(dtype) * vjp(grad, codes, *key, height, width, 0.0, 1.0, pool)
-    neg = slope_of(kind, slope, weight)
-    return torch.ops.facemix_ops.act_mix_vjp(grad, codes, *key, height, width, 1.0, neg, pool)
+    return torch.ops.facemix_ops.act_mix_vjp(grad, codes, *key, height, width, 1.0, slope_of(kind, slope), pool, weight)
 
 
 def grad_slope(grad: Tensor, z: Tensor, codes: Tensor, key: tuple[Tensor, Tensor], weight: Tensor,

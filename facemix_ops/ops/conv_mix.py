@@ -16,7 +16,7 @@ from ..keys import MixKey, check_key
 from ..native import C
 from ..spec import Activation, needs_codes, parse_activation, parse_pool, pooled_size
 from .act_mix import check_wire_dtype, mix_reference, results
-from .act_mix_linear import IDENTITY_POOL, grad_preactivation, grad_slope, slope_of
+from .act_mix_linear import IDENTITY_POOL, grad_preactivation, grad_slope, slope_args, slope_of
 from .library import (
     DTYPE_CODE,
     address,
@@ -25,6 +25,7 @@ from .library import (
     is_native,
     key_args,
     layout_of,
+    place,
     plain,
     recycled,
     register,
@@ -45,13 +46,14 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, order: 
          y: Tensor, codes: Tensor | None) -> None:  # fmt: skip
     coeffs, order, key = key_args(coeffs, order)
     x, weight, bias = x.resolve_neg(), plain(weight), plain(bias)
+    slope, slope_at = slope_args(slope_of(kind, slope), prelu)
     oc, _, kh, kw = weight.shape
     C.conv_mix(
         x.data_ptr(), DTYPE_CODE[x.dtype], tuple(x.shape[1:]), x.stride(), weight.data_ptr(), address(bias),
-        (oc, kh, kw), tuple(stride), tuple(padding), tuple(dilation), kind, slope_of(kind, slope, prelu),
+        (oc, kh, kw), tuple(stride), tuple(padding), tuple(dilation), kind, slope, address(slope_at),
         tuple(pool or IDENTITY_POOL), tuple(conv_size(x, weight, stride, padding, dilation)), tuple(y.shape[2:]),
         coeffs.data_ptr(), order.data_ptr(), key, y.data_ptr(), DTYPE_CODE[y.dtype], is_channels_last(x),
-        address(codes), torch.get_num_threads(),
+        address(codes), place(x),
     )  # fmt: skip
 
 

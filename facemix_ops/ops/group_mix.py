@@ -11,18 +11,17 @@ from .. import reference
 from ..checks import check_out, check_tensor
 from ..keys import MixKey, check_key
 from ..native import C
-from .library import DTYPE_CODE, dense, is_native, key_args, layout_of, recycled, register, register_autograd
+from .library import DTYPE_CODE, dense, is_native, key_args, layout_of, place, recycled, register, register_autograd
 
 
 def run_native(x: Tensor, coeffs: Tensor, order: Tensor, out: Tensor, *, transpose: bool) -> Tensor:
     """The kernel behind group_mix and, with ``transpose``, group_unmix. ``x`` and ``out`` are dense alike."""
     coeffs, order, key = key_args(coeffs, order)
     row = x.numel() // max(1, x.shape[0])
-    args = (x.data_ptr(), out.data_ptr(), DTYPE_CODE[x.dtype], row, transpose, coeffs.data_ptr(), order.data_ptr(), key)
-    if x.is_cuda:
-        C.cuda_group_mix(*args, x.get_device(), torch.cuda.current_stream(x.device).cuda_stream)
-    else:
-        C.group_mix(*args, torch.get_num_threads())
+    C.group_mix(
+        x.data_ptr(), out.data_ptr(), DTYPE_CODE[x.dtype], row, transpose, coeffs.data_ptr(), order.data_ptr(), key,
+        place(x),
+    )  # fmt: skip
     return out
 
 
@@ -52,7 +51,6 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 register(
     "group_mix(Tensor x, Tensor coeffs, Tensor order) -> Tensor",
     native=_native,
-    cuda=_native,
     reference=_reference,
     fake=fake,
 )

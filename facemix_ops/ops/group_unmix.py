@@ -34,7 +34,6 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 register(
     "group_unmix(Tensor y, Tensor coeffs, Tensor order) -> Tensor",
     native=_native,
-    cuda=_native,
     reference=_reference,
     fake=fake,
 )

@@ -26,12 +26,10 @@ def register(
     schema: str,
     *,
     native: Callable[..., Any],
-    cuda: Callable[..., Any] | None = None,
     reference: Callable[..., Any],
     fake: Callable[..., Any],
 ) -> None:
-    """Defines ``facemix_ops::<schema>``: ``native`` for CPU tensors, ``cuda`` where it was built, the reference for all
-    others."""
+    """Defines ``facemix_ops::<schema>``: ``native`` on the CPU, and on CUDA where it was built; else the reference."""
     name = schema.split("(")[0]
 
     @wraps(reference)
@@ -44,8 +42,8 @@ def register(
     if select(name, "cpu").backend == "native":
         LIB.impl(name, native, "CPU")
         NATIVE.add((name, "cpu"))
-        if cuda is not None and name in C.cuda_ops.split():
-            LIB.impl(name, cuda, "CUDA")
+        if name in C.cuda_ops.split():
+            LIB.impl(name, native, "CUDA")
             NATIVE.add((name, "cuda"))
     torch.library.register_fake(f"facemix_ops::{name}", fake, lib=LIB)
     REGISTERED.append(name)
@@ -111,6 +109,13 @@ def plain(x: Tensor | None) -> Tensor | None:
 def address(x: Tensor | None) -> int:
     """Of the first element; 0 for None."""
     return 0 if x is None else x.data_ptr()
+
+
+def place(x: Tensor) -> tuple[int, int]:
+    """Where a kernel runs: (-1, threads) on the CPU, (ordinal, stream) on the CUDA device of ``x``."""
+    if x.is_cuda:
+        return x.get_device(), torch.cuda.current_stream(x.device).cuda_stream
+    return -1, torch.get_num_threads()
 
 
 def key_args(coeffs: Tensor, order: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:

@@ -11,7 +11,7 @@ from .. import reference
 from ..checks import bad_value, check_out, check_tensor
 from ..keys import MixKey, check_key
 from ..native import C
-from .library import DTYPE_CODE, address, autocast, is_native, key_args, plain, register, register_autograd
+from .library import DTYPE_CODE, address, autocast, is_native, key_args, place, plain, register, register_autograd
 
 
 def _run(y: Tensor, coeffs: Tensor, order: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def _run(y: Tensor, coeffs: Tensor, order: Tensor, weight: Tensor, bias: Tensor 
     middle = out.numel() // max(1, n * y.shape[0])
     C.unmix_linear(
         y.data_ptr(), weight.data_ptr(), address(bias), out.data_ptr(), DTYPE_CODE[y.dtype], (middle, k, n),
-        coeffs.data_ptr(), order.data_ptr(), key, torch.get_num_threads(),
+        coeffs.data_ptr(), order.data_ptr(), key, place(y),
     )  # fmt: skip
     return out
 

@@ -50,9 +50,13 @@ def samples(op: str) -> list[tuple[Any, ...]]:
                 (torch.randn(4, 3, 6, 7), *k, None, None, None, *leaky, [], torch.float16, False),
             ]
         case "act_mix_jvp":
-            return [(grad(4, 2, 5, 6, layout=name), c, *k, 1.0, 0.5, []) for name, c in _both(codes, last)]
+            trained = (grad(4, 2, 5, 6), codes, *k, 1.0, 1.0, [], torch.tensor([0.3]))
+            return [trained] + [(grad(4, 2, 5, 6, layout=name), c, *k, 1.0, 0.5, []) for name, c in _both(codes, last)]
         case "act_mix_vjp":
-            return [(grad(4, 2, 5, 6, layout=name), c, *k, 5, 6, 1.0, 0.5, []) for name, c in _both(codes, last)]
+            trained = (grad(4, 2, 5, 6), codes, *k, 5, 6, 1.0, 1.0, [], torch.tensor([0.3]))
+            return [trained] + [
+                (grad(4, 2, 5, 6, layout=name), c, *k, 5, 6, 1.0, 0.5, []) for name, c in _both(codes, last)
+            ]
         case "unmix_linear":
             return [(grad(4, 3, 5), *k, grad(6, 5), grad(6)), (grad(4, 5), *k, grad(2, 5), None)]
         case "sample_orthogonal":
