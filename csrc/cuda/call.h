@@ -29,6 +29,8 @@ class OnDevice {
     int before_ = 0;
 };
 
+constexpr size_t kSharedBytes = 48 << 10;  // of a block, unless the kernel has been allowed more
+
 // shared: bytes of dynamic shared memory a block.
 template <class... Parameters, class... Arguments>
 void launch(const char* op, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
@@ -36,6 +38,9 @@ void launch(const char* op, void (*kernel)(Parameters...), dim3 grid, dim3 block
     cudaLaunchConfig_t config = {};
     config.gridDim = grid, config.blockDim = block;
     config.dynamicSmemBytes = shared, config.stream = stream;
+    if (shared > kSharedBytes)
+        check(op, cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                       cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)));
     check(op, cudaLaunchKernelEx(&config, kernel, arguments...));
 }
 

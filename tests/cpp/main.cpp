@@ -114,6 +114,7 @@ int main(int argc, char** argv) {
     if (wanted(capability_wanted, cuda.capability)) {
         for (const Op& op : kOps)
             if (op.on_cuda) run_op(op, cuda);
+        if (wanted(op_wanted, "mma")) ++run, failed += !passes("mma", test::warp_instructions);
         std::printf("%s: %lld cases, %lld failed\n", cuda.capability, (long long)run, (long long)failed);
     }
     if (wanted(op_wanted, "sampling")) ++run, failed += !passes("sampling", test::sampling);

@@ -129,6 +129,7 @@ void unmix_linear_case(const CpuKernels& kernels, Random& random, int64_t index)
 
 // The CUDA kernels, run on the host (tests/cuda); null where an op has none.
 CpuKernels cuda_kernels();
+void warp_instructions();  // of the host
 
 void sampling();  // sample_orthogonal and sample_permutation
 void c_api();     // facemix.h

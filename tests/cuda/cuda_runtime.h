@@ -2,8 +2,9 @@
 // is memory, a stream is nothing, and a launch runs the blocks one after the other, their threads as fibres.
 //
 // What it can show: wrong indices (AddressSanitizer sees them), a missing __syncthreads (threads run in a random
-// order, shared memory begins as NaN), threads that wait for others that are gone. What it cannot: time, occupancy,
-// whether accesses coalesce, and the rules of memory between blocks.
+// order, shared memory begins as NaN), threads that wait for others that are gone, a missing wait for copies (they are
+// made then, and no sooner). What it cannot: time, occupancy, whether accesses coalesce, and the rules of memory
+// between blocks.
 #pragma once
 
 #include <cstddef>
@@ -11,6 +12,9 @@
 #include <functional>
 
 #define __global__
+#define __host__
+#define __device__
+#define __forceinline__ inline
 #define __shared__
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __launch_bounds__(...)
@@ -22,8 +26,26 @@ struct dim3 {
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 void __syncthreads();
 
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+
 using cudaStream_t = void*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9, cudaErrorInvalidDevice = 101 };
+enum cudaError_t {
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorInvalidConfiguration = 9,
+    cudaErrorInvalidDevice = 101
+};
 const char* cudaGetErrorString(cudaError_t error);
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaSetDevice(int device);
@@ -34,13 +56,51 @@ struct cudaLaunchConfig_t {
     cudaStream_t stream;
 };
 
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
+
 namespace emulation {
-constexpr size_t kSharedBytes = 48 << 10;  // what a launch may ask for without cudaFuncSetAttribute
-cudaError_t run(const cudaLaunchConfig_t& config, const std::function<void()>& thread);
+
+constexpr size_t kSharedBytes = 48 << 10;      // what a launch may ask for without cudaFuncSetAttribute
+constexpr size_t kMaxSharedBytes = 227 << 10;  // and with it, on sm_90
+cudaError_t run(const void* kernel, const cudaLaunchConfig_t& config, const std::function<void()>& thread);
+
+// All threads of a warp meet, each with its operands; the last to come acts on those of all lanes.
+constexpr int kWarp = 32;
+using Act = void (*)(void* const (&lanes)[kWarp]);
+void meet(Act act, void* operands);
+
+// Of the thread that calls: a copy to shared memory, zeros if there is nothing to copy from, that is made when it is
+// waited for.
+void copy_async(void* to, const void* from, size_t bytes);
+void commit_copies();
+void wait_for_copies(size_t groups_left);
+
 }  // namespace emulation
 
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments... arguments) {
-    return emulation::run(*config, [&] { kernel(arguments...); });
+    return emulation::run(reinterpret_cast<const void*>(kernel), *config, [&] { kernel(arguments...); });
+}
+
+// All lanes take part: the mask has no other use here.
+inline void __syncwarp() {
+    emulation::meet([](void* const(&)[emulation::kWarp]) {}, nullptr);
+}
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int distance) {
+    struct Operands {
+        T value, result;
+        int distance;
+    } mine{value, value, distance};
+    emulation::meet(
+        [](void* const(&lanes)[emulation::kWarp]) {
+            for (int lane = 0; lane < emulation::kWarp; ++lane) {
+                auto& of = *static_cast<Operands*>(lanes[lane]);
+                of.result = static_cast<Operands*>(lanes[lane ^ of.distance])->value;
+            }
+        },
+        &mine);
+    return mine.result;
 }

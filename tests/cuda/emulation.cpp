@@ -1,12 +1,16 @@
-// The stand-in's other half: blocks one after the other, each thread a fibre that runs until the next barrier.
+// The stand-in's other half: blocks one after the other, each thread a fibre that runs until it waits for others.
 #include <cuda_runtime.h>
 #include <ucontext.h>
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
+#include <map>
 #include <memory>
 #include <random>
 #include <stdexcept>
+#include <string>
+#include <utility>
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -18,18 +22,32 @@
 #endif
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
-alignas(128) unsigned char dynamic_shared[emulation::kSharedBytes];
+alignas(128) unsigned char dynamic_shared[emulation::kMaxSharedBytes];
 
 namespace {
+
+using emulation::kWarp;
 
 constexpr size_t kStack = 128 << 10;  // bytes; kernels keep little on it, sanitizers more
 constexpr unsigned kMaxThreads = 1024, kMaxGridY = 65535;
 
+struct Copy {
+    void* to;
+    const void* from;
+    size_t bytes;
+};
+
+enum class Wait { no, warp, block };
 struct Fibre {
     ucontext_t context;
     std::unique_ptr<char[]> stack{new char[kStack]};
+    unsigned number;
     dim3 index;
-    bool waiting = false, done = false;
+    Wait wait;
+    bool done;
+    emulation::Act act;  // what it waits for its warp to do, and with what
+    void* operands;
+    std::deque<std::vector<Copy>> copies;  // groups not waited for; the last one is open
     void* fake_stack = nullptr;
 };
 
@@ -37,6 +55,8 @@ ucontext_t scheduler;
 std::vector<Fibre> fibres;
 Fibre* current = nullptr;
 const std::function<void()>* body = nullptr;
+const char* mistake = nullptr;  // of the kernel, found in a fibre: the scheduler throws it
+std::map<const void*, size_t> shared_limit;
 // AddressSanitizer is told of every change of stack.
 [[maybe_unused]] void* scheduler_fake_stack = nullptr;
 [[maybe_unused]] const void* scheduler_stack = nullptr;
@@ -76,7 +96,9 @@ void main_of_fibre() {
 
 void prepare(Fibre& fibre, unsigned number) {
     fibre.index = dim3(number % blockDim.x, number / blockDim.x % blockDim.y, number / blockDim.x / blockDim.y);
-    fibre.waiting = fibre.done = false;
+    fibre.number = number;
+    fibre.wait = Wait::no, fibre.done = false;
+    fibre.copies.assign(1, {});
     getcontext(&fibre.context);
     fibre.context.uc_stack.ss_sp = fibre.stack.get();
     fibre.context.uc_stack.ss_size = kStack;
@@ -89,30 +111,68 @@ void run_block(unsigned threads, std::mt19937& random) {
     for (unsigned t = 0; t < threads; ++t) prepare(fibres[t], turn[t] = t);
     for (unsigned left = threads; left;) {
         std::shuffle(turn.begin(), turn.end(), random);
-        unsigned waiting = 0;
+        bool moved = false;
         for (unsigned t : turn) {
             Fibre& fibre = fibres[t];
-            if (fibre.done) continue;
-            fibre.waiting = false;
+            if (fibre.done || fibre.wait != Wait::no) continue;
+            moved = true;
             enter(fibre);
+            if (mistake) throw std::runtime_error(std::string("emulation: ") + std::exchange(mistake, nullptr));
             left -= fibre.done;
-            waiting += fibre.waiting;
         }
-        // All of a block's threads must meet at a barrier.
-        if (waiting && waiting != threads) throw std::runtime_error("emulation: a barrier that some threads skip");
+        if (moved) continue;
+        for (unsigned t = 0; t < threads; ++t) {
+            if (fibres[t].wait != Wait::block) throw std::runtime_error("emulation: a barrier that some threads skip");
+            fibres[t].wait = Wait::no;
+        }
     }
 }
 
 }  // namespace
 
 void __syncthreads() {
-    current->waiting = true;
+    current->wait = Wait::block;
     leave(false);
+}
+
+void emulation::meet(Act act, void* operands) {
+    current->wait = Wait::warp, current->act = act, current->operands = operands;
+    const unsigned first = current->number / kWarp * kWarp;
+    if (first + kWarp > blockDim.x * blockDim.y * blockDim.z) mistake = "a warp's instruction in a warp with gaps";
+    void* lanes[kWarp];
+    bool complete = true;
+    for (unsigned lane = 0; lane < kWarp && !mistake; ++lane) {
+        const Fibre& other = fibres[first + lane];
+        lanes[lane] = other.operands;
+        if (other.wait != Wait::warp) complete = false;
+        else if (other.act != act) mistake = "lanes of a warp meet at different instructions";
+    }
+    if (mistake || !complete) return leave(false);
+    act(lanes);
+    for (unsigned lane = 0; lane < kWarp; ++lane) fibres[first + lane].wait = Wait::no;
+}
+
+void emulation::copy_async(void* to, const void* from, size_t bytes) {
+    if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % bytes) {
+        mistake = "an asynchronous copy that is not aligned";
+        leave(false);
+    }
+    current->copies.back().push_back({to, from, bytes});
+}
+
+void emulation::commit_copies() { current->copies.emplace_back(); }
+
+void emulation::wait_for_copies(size_t groups_left) {
+    for (auto& groups = current->copies; groups.size() > groups_left + 1; groups.pop_front())
+        for (const Copy& copy : groups.front())
+            if (copy.from) std::memcpy(copy.to, copy.from, copy.bytes);
+            else std::memset(copy.to, 0, copy.bytes);
 }
 
 const char* cudaGetErrorString(cudaError_t error) {
     switch (error) {
         case cudaSuccess: return "no error";
+        case cudaErrorInvalidValue: return "invalid argument";
         case cudaErrorInvalidConfiguration: return "invalid configuration argument";
         default: return "invalid device ordinal";
     }
@@ -125,11 +185,18 @@ cudaError_t cudaGetDevice(int* device) {
 
 cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
 
-cudaError_t emulation::run(const cudaLaunchConfig_t& config, const std::function<void()>& thread) {
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
+    if (value < 0 || size_t(value) > emulation::kMaxSharedBytes) return cudaErrorInvalidValue;
+    shared_limit[kernel] = size_t(value);
+    return cudaSuccess;
+}
+
+cudaError_t emulation::run(const void* kernel, const cudaLaunchConfig_t& config, const std::function<void()>& thread) {
     const dim3 grid = config.gridDim, block = config.blockDim;
     const unsigned threads = block.x * block.y * block.z;
     if (!threads || threads > kMaxThreads || !grid.x || !grid.y || !grid.z || grid.y > kMaxGridY ||
-        grid.z > kMaxGridY || config.dynamicSmemBytes > kSharedBytes)
+        grid.z > kMaxGridY ||
+        config.dynamicSmemBytes > std::max(kSharedBytes, shared_limit.contains(kernel) ? shared_limit[kernel] : 0))
         return cudaErrorInvalidConfiguration;
     if (fibres.size() < threads) fibres = std::vector<Fibre>(threads);
     gridDim = grid, blockDim = block, body = &thread;
@@ -140,9 +207,9 @@ cudaError_t emulation::run(const cudaLaunchConfig_t& config, const std::function
                 blockIdx = dim3(x, y, z);
                 std::memset(dynamic_shared, 0xff, config.dynamicSmemBytes);
                 ASAN_POISON_MEMORY_REGION(dynamic_shared + config.dynamicSmemBytes,
-                                          kSharedBytes - config.dynamicSmemBytes);
+                                          kMaxSharedBytes - config.dynamicSmemBytes);
                 run_block(threads, random);
-                ASAN_UNPOISON_MEMORY_REGION(dynamic_shared, kSharedBytes);
+                ASAN_UNPOISON_MEMORY_REGION(dynamic_shared, kMaxSharedBytes);
             }
     return cudaSuccess;
 }

@@ -1,0 +1,71 @@
+// Instructions of a warp: tensor cores, and copies to shared memory that run beside it. They are PTX here; tests/cuda
+// has them for the host.
+//
+// D[16][8] += A[16][K] * B[K][8], where lane 4 * g + t holds, first index first,
+//     d   D[g][2t], D[g][2t + 1], D[g + 8][2t], D[g + 8][2t + 1]
+//     a   K = 16, two 16-bit elements a word, from column 2t on:  A[g][2t], A[g + 8][2t], A[g][2t + 8], A[g + 8][2t +
+//     8]
+//         K = 8, one TF32 element a word:                         A[g][t],  A[g + 8][t],  A[g][t + 4],  A[g + 8][t + 4]
+//     b   K = 16: B[2t][g], B[2t + 8][g], each with the row below;   K = 8: B[t][g], B[t + 4][g]
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace facemix::cuda {
+
+constexpr int kWarp = 32;
+struct Tf32 {};  // a float whose last 13 bits do not count
+
+}  // namespace facemix::cuda
+
+#ifdef __CUDACC__
+namespace facemix::cuda {
+
+template <class E>
+__device__ void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+
+#define FACEMIX_MMA(Type, shape, type)                                                                         \
+    template <>                                                                                                \
+    __device__ __forceinline__ void mma<Type>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { \
+        asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type                                   \
+                     ".f32 "                                                                                   \
+                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                         \
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                          \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                      \
+    }
+FACEMIX_MMA(__nv_bfloat16, "m16n8k16", "bf16")
+FACEMIX_MMA(__half, "m16n8k16", "f16")
+FACEMIX_MMA(Tf32, "m16n8k8", "tf32")
+#undef FACEMIX_MMA
+
+// To the nearest, ties away from zero.
+__device__ __forceinline__ uint32_t to_tf32(float value) {
+    uint32_t word;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(word) : "f"(value));
+    return word;
+}
+
+// Copies kBytes (4, 8 or 16, both sides aligned to as many) to shared memory, or zeros without reading where `real` is
+// false. They are there for this thread after cp_async_wait, for others after a barrier behind it.
+template <int kBytes>
+__device__ __forceinline__ void cp_async(void* shared, const void* global, bool real) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(unsigned(__cvta_generic_to_shared(shared))),
+                 "l"(global), "n"(kBytes), "r"(real ? kBytes : 0)
+                 : "memory");
+}
+// Ends a group of copies.
+__device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits until no more than the last kGroups groups are under way.
+template <int kGroups>
+__device__ __forceinline__ void cp_async_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
+}
+
+}  // namespace facemix::cuda
+#else
+#include <host_mma.h>
+#endif
