@@ -91,7 +91,7 @@ struct ActMix {
                 });
                 with_dtype_of<T>(a.y_dtype, [&](auto tag) {
                     auto* y = static_cast<typename decltype(tag)::type*>(a.y) + line * lines.length() + e0;
-                    mix_tile<T>(s.in, coeffs.get(), S, n, [&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) {
+                    mix_tile<T>(s.in, coeffs.get(), S, 0, n, [&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) {
                         store_as<T>(y + a.key.order[g * S + i] * lines.pooled_plane() + e, v, lanes);
                     });
                 });

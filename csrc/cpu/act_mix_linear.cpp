@@ -105,7 +105,7 @@ struct ActMixLinear {
             s.rows[i] =
                 static_cast<const E*>(a.y) + a.key.order[g * S + i] * lines.pooled_plane() + line * lines.length() + e0;
         const int64_t step = lines.element_step(), origin = lines.origin(line, e0);
-        mix_tile<T>(s.rows, c, S, n,
+        mix_tile<T>(s.rows, c, S, 0, n,
                     [&](int64_t j, int64_t e, Vec<T> v, int64_t lanes) { store_as<T>(s.t + j * kTile + e, v, lanes); });
         for (int64_t j = 0; j < S; ++j) {
             const uint8_t* codes = codes_of(g * S + j, line, e0);
@@ -127,7 +127,7 @@ struct ActMixLinear {
             s.in[j] = t;
         }
         E* y = static_cast<E*>(a.y) + line * lines.length() + e0;
-        mix_tile<T>(s.in, c, S, n, [&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) {
+        mix_tile<T>(s.in, c, S, 0, n, [&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) {
             store_as<T>(y + a.key.order[g * S + i] * lines.pooled_plane() + e, v, lanes);
         });
     }

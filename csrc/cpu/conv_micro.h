@@ -55,7 +55,7 @@ struct Micro {
     using Elem = typename P::Elem;
     static constexpr int W = kLanes<Sum>;
 
-    // One tile of `images` images, which lie image_step and tile_step apart:
+    // One tile of `images` images, which lie image_step and tile_step apart; its rows lie z_step apart:
     //     z[r][0..V*W) = act(bias + sum_k a[k][r] * b[k][0..V*W))
     // With PixelLanes a is weight [K][R] and b is in[off[k]..]; else a is in[off[k] + r * step] and b is weight
     // [K][V*W].
@@ -69,7 +69,7 @@ struct Micro {
         Activation activation;
         Sum slope;
         Sum* z;
-        int64_t tile_step;
+        int64_t z_step, tile_step;
     };
     template <int R, int V, bool PixelLanes>
     static void block(const Args& args) {
@@ -110,15 +110,19 @@ struct Micro {
         }
         // One test for the block, not one a vector.
         const Sum slope = args.slope;
-        if (args.activation == Activation::relu) finish<R, V>(acc, z, [](Vec<Sum> s) { return relu<Sum>(s); });
+        if (args.activation == Activation::relu) finish<R, V>(acc, z, args.z_step, [](Vec<Sum> s) { return relu<Sum>(s); });
         else if (args.activation == Activation::leaky)
-            finish<R, V>(acc, z, [=](Vec<Sum> s) { return leaky<Sum>(s, slope); });
-        else finish<R, V>(acc, z, [](Vec<Sum> s) { return s; });
+            finish<R, V>(acc, z, args.z_step, [=](Vec<Sum> s) { return leaky<Sum>(s, slope); });
+        else finish<R, V>(acc, z, args.z_step, [](Vec<Sum> s) { return s; });
     }
     template <int R, int V, class F>
-    __attribute__((always_inline)) static inline void finish(const Vec<Sum> (&acc)[R][V], Sum* z, F&& f) {
+    __attribute__((always_inline)) static inline void finish(const Vec<Sum> (&acc)[R][V], Sum* z, int64_t z_step,
+                                                             F&& f) {
         FACEMIX_UNROLL
-        for (int q = 0; q < R * V; ++q) store(z + q * W, f(acc[q / V][q % V]));
+        for (int r = 0; r < R; ++r, z += z_step) {
+            FACEMIX_UNROLL
+            for (int v = 0; v < V; ++v) store(z + v * W, f(acc[r][v]));
+        }
     }
 
     using Block = decltype(&block<1, 1, false>);

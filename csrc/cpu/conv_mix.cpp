@@ -12,6 +12,7 @@ namespace facemix::FACEMIX_ISA {
 namespace {
 
 constexpr int64_t kStripBytes = 384 << 10;  // the strip's share of L2
+constexpr int64_t kTileBytes = 24 << 10;    // the input of a tile of all images stays in L1 up to here
 constexpr int64_t kMinItems = 16;           // work items, at least, where there are rows enough: balance
 
 // How the work is cut and laid out.
@@ -22,7 +23,7 @@ struct Plan {
     bool windows;           // pooled, or codes wanted: convolved rows are kept until their windows are complete
     bool pixel_lanes;       // the lanes of a vector are pixels, not output channels
     bool streaming;         // y is large and its lines aligned: it is written past the caches
-    bool collected;         // NCHW lines of a large y that start anywhere: collected, and written in long runs
+    bool in_lines;          // NCHW: the rows of a block lie side by side as in y, and are mixed in long runs
     int64_t item_rows;      // output rows of a work item
     int64_t items;          // of a group
     int64_t block_rows;     // convolved rows of a strip
@@ -41,7 +42,8 @@ struct Plan {
         const int64_t whole = kPixelVectors * W / line * line / W;
         pixel_vectors = whole ? whole : kPixelVectors;
         streaming = large && aligned;
-        collected = large && !aligned && pixel_lanes;
+        const int64_t tile = S * a.C * a.KH * kPixelVectors * W * a.stride[1] * int64_t(sizeof(typename P::Elem));
+        in_lines = pixel_lanes && large && a.OC * a.PH * a.PW % W == 0 && (!aligned || tile > kTileBytes);
         item_rows = ceil_div(a.PH, max64(1, ceil_div(kMinItems, max64(1, G))));
         const int64_t most = windows ? (item_rows - 1) * a.pool.sh + a.pool.kh : item_rows;
         const auto fits = [&](int64_t rows) {
@@ -49,7 +51,6 @@ struct Plan {
             return S * strip.image_step * int64_t(sizeof(typename P::Elem)) <= kStripBytes;
         };
         for (block_rows = 1; block_rows < most && fits(block_rows + 1);) ++block_rows;
-        if (!windows) item_rows = block_rows;
         items = ceil_div(a.PH, item_rows);
     }
 };
@@ -95,7 +96,7 @@ struct ConvMix {
         s.tile = carver.take<T>(S * tile_step);
         s.tile_code = carver.take<T>(a.codes ? tile_step : 0);
         s.mixed = carver.take<T>(plan.windows && !a.channels_last ? S * tile_step : 0);
-        s.lines = carver.take<T>(plan.collected ? S * kChannelRows * plan.block_rows * a.PW : 0);
+        s.lines = carver.take<T>(plan.in_lines ? S * lines_step() : 0);
         s.in = carver.take<const T*>(S);
         s.bytes = carver.used();
         return s;
@@ -137,9 +138,15 @@ struct ConvMix {
         const int64_t begin = max64(0, first * a.pool.sh - a.pool.pad_h);
         const int64_t end = min64(a.OH, (last - 1) * a.pool.sh - a.pool.pad_h + a.pool.kh);
         int64_t next = first;  // the first output row that is not written yet
+        int64_t kept = 0;      // input rows that the block before leaves in the strip
         for (int64_t oh = begin; oh < end; oh += plan.block_rows) {
             const int64_t rows = min64(plan.block_rows, end - oh);
-            for (int64_t j = 0; j < S; ++j) strip.fill(s.strip + j * strip.image_step, g * S + j, oh, rows);
+            for (int64_t j = 0; j < S; ++j) {
+                Elem* image = s.strip + j * strip.image_step;
+                if (kept) strip.advance(image, plan.block_rows);
+                strip.fill(image, g * S + j, oh, rows, kept);
+            }
+            kept = strip.shared(rows);
             int64_t written = next;
             for_blocks([&](Block b) {
                 if (plan.windows) written = window_rows(task, b, oh, rows, next);
@@ -157,40 +164,76 @@ struct ConvMix {
         for (int64_t r = 0; r < rows; ++r)
             for (int64_t w = 0; w < a.OW;) {
                 const auto choice = Micro<P>::channel_lanes(b.vectors, a.OW - w);
-                convolve(t, choice.run, b, 0, S, r, w, t.s.tile);
+                convolve(t, choice.run, b, 0, S, r, w, t.s.tile, b.n);
                 write(t, ((oh + r) * a.PW + w) * a.OC + b.oc, choice.rows, a.OC, b.vectors, a.OC - b.oc);
                 w += choice.rows;
             }
     }
-    // A tile from pixel w of row r of the strip on, of `images` images from the j-th on.
+    // A tile from pixel w of row r of the strip on, of `images` images from the j-th on; its rows lie z_step apart.
     void convolve(const Task& t, typename Micro<P>::Block run, Block b, int64_t j, int64_t images, int64_t r, int64_t w,
-                  T* z) const {
+                  T* z, int64_t z_step) const {
         const Elem* in = t.s.strip + j * strip.image_step + r * strip.convolved_row_step() + w * strip.pixel_step();
         run({in, strip.image_step, images, off, K, strip.pixel_step(), weight + b.oc * K, bias + b.oc,
-             a.codes ? Activation::none : a.activation, T(a.slope), z, tile_step});
+             a.codes ? Activation::none : a.activation, T(a.slope), z, z_step, tile_step});
     }
 
+    // Calls f(w, vectors) for tiles that make up a row.
+    template <class F>
+    void for_pixel_tiles(F&& f) const {
+        for (int64_t w = 0, vectors; w < a.OW; w += vectors * W) {
+            const int64_t left = ceil_div(a.OW - w, W);
+            vectors = left == 4 ? min64(2, plan.pixel_vectors) : min64(left, plan.pixel_vectors);
+            f(w, vectors);
+        }
+    }
     void pixel_lane_rows(const Task& t, Block b, int64_t oh, int64_t rows) const {
-        const int64_t plane = a.PH * a.PW, run = rows * a.PW, n = b.n;
+        if (plan.in_lines) return pixel_lane_lines(t, b, oh, rows);
         for (int64_t r = 0; r < rows; ++r)
-            for (int64_t w = 0, vectors; w < a.OW; w += vectors * W) {
-                const int64_t left = ceil_div(a.OW - w, W);
-                vectors = left == 4 ? min64(2, plan.pixel_vectors) : min64(left, plan.pixel_vectors);
-                convolve(t, Micro<P>::pixel_lanes(vectors, n).run, b, 0, S, r, w, t.s.tile);
-                if (plan.collected)
-                    mix_to(
-                        t, [&](int64_t i) { return t.s.lines + i * n * run + r * a.PW + w; }, n, run, vectors, a.OW - w,
-                        false);
-                else write(t, b.oc * plane + (oh + r) * a.PW + w, n, plane, vectors, a.OW - w);
-            }
-        if (!plan.collected) return;
+            for_pixel_tiles([&](int64_t w, int64_t vectors) {
+                convolve(t, Micro<P>::pixel_lanes(vectors, b.n).run, b, 0, S, r, w, t.s.tile, vectors * W);
+                write(t, b.oc * plane() + (oh + r) * a.PW + w, b.n, plane(), vectors, a.OW - w);
+            });
+    }
+
+    // The lines of an image, one a channel: all rows of a block, as they follow one another in y, and at the same place
+    // in a line of the cache. What a tile computes beyond its row, the next row overwrites.
+    int64_t line_step() const {
+        const int64_t least = plan.block_rows * a.PW + kPixelVectors * W;
+        return least + (plane() - least % W + W) % W;
+    }
+    int64_t lines_step() const { return ceil_div(kChannelRows * line_step(), W) * W + W; }
+    void pixel_lane_lines(const Task& t, Block b, int64_t oh, int64_t rows) const {
+        const int64_t at = b.oc * plane() + oh * a.PW;
+        T* lines = t.s.lines + (reinterpret_cast<uintptr_t>(a.y) / bytes_of(a.y_dtype) + at) % W;
+        for (int64_t j = 0; j < S; ++j)
+            for (int64_t r = 0; r < rows; ++r)
+                for_pixel_tiles([&](int64_t w, int64_t vectors) {
+                    convolve(t, Micro<P>::pixel_lanes(vectors, b.n).run, b, j, 1, r, w,
+                             lines + j * lines_step() + r * a.PW + w, line_step());
+                });
         with_dtype_of<T>(a.y_dtype, [&](auto tag) {
             using O = typename decltype(tag)::type;
-            for (int64_t i = 0; i < S; ++i)
-                for (int64_t c = 0; c < n; ++c)
-                    stream_run<T>(static_cast<O*>(a.y) + sent_row(t, i) * row_size() + (b.oc + c) * plane + oh * a.PW,
-                                  t.s.lines + (i * n + c) * run, run);
+            for (int64_t c = 0; c < b.n; ++c) {
+                for (int64_t j = 0; j < S; ++j) t.s.in[j] = lines + j * lines_step() + c * line_step();
+                O* y = static_cast<O*>(a.y) + at + c * plane();
+                mix_run(t, y, rows * a.PW);
+            }
         });
+    }
+    // Mixes n elements of t.s.in to the rows of y, past the caches where vectors are whole.
+    template <class O>
+    void mix_run(const Task& t, O* y, int64_t n) const {
+        const int64_t over = int64_t(reinterpret_cast<uintptr_t>(y) / sizeof(O) % W);
+        const int64_t head = over ? min64(n, W - over) : 0, whole = (n - head) / W * W;
+        const auto to = [&](int64_t i, int64_t e) { return y + sent_row(t, i) * row_size() + e; };
+        const auto part = [&](int64_t e, int64_t count) {
+            mix_tile<T>(t.s.in, t.c, S, e, count,
+                        [&](int64_t i, int64_t at, Vec<T> v, int64_t lanes) { store_as<T>(to(i, at), v, lanes); });
+        };
+        part(0, head);
+        mix_tile<T>(t.s.in, t.c, S, head, whole,
+                    [&](int64_t i, int64_t at, Vec<T> v, int64_t) { stream_as<T>(to(i, at), v); });
+        part(head + whole, n - head - whole);
     }
 
     // --- with windows: a pool, or codes for the backward pass --------------------------------------------------------
@@ -204,7 +247,7 @@ struct ConvMix {
             for (int64_t j = 0; j < S; ++j) {
                 for (int64_t w = 0; w < a.OW;) {
                     const auto choice = Micro<P>::channel_lanes(b.vectors, a.OW - w);
-                    convolve(t, choice.run, b, j, 1, r, w, t.s.row + w * b.n);
+                    convolve(t, choice.run, b, j, 1, r, w, t.s.row + w * b.n, b.n);
                     w += choice.rows;
                 }
                 T* best = ring(t.s.best, b, row, j);
@@ -271,7 +314,8 @@ struct ConvMix {
 
     // --- the mix -----------------------------------------------------------------------------------------------------
 
-    int64_t row_size() const { return a.OC * a.PH * a.PW; }
+    int64_t plane() const { return a.PH * a.PW; }
+    int64_t row_size() const { return a.OC * plane(); }
     int64_t sent_row(const Task& t, int64_t i) const { return a.key.order[t.g * S + i]; }
 
     // Mixes the S tiles, `rows` rows of `vectors` vectors each, to elements `at + r * step` of the rows of y, of which

@@ -104,7 +104,16 @@ inline auto narrow_vector(Vec<T> v) {
     }
 }
 
-// Vectors at the end of a row, and elements that lie apart, go one by one. Out of line: they are everywhere, and rare.
+#if defined(__AVX512F__)
+inline uint32_t first(int64_t lanes) { return (uint32_t(1) << lanes) - 1; }
+#elif defined(__AVX2__)
+inline __m256i first(int64_t lanes) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(int(lanes)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+#endif
+
+// Elements that lie apart, and ends of rows without an instruction for them, go one by one. Out of line: they are
+// everywhere, and rare.
 template <class T, class E>
 __attribute__((noinline)) Vec<T> gather(const E* p, int64_t step, int64_t lanes) {
     T t[kLanes<T>] = {};
@@ -112,16 +121,49 @@ __attribute__((noinline)) Vec<T> gather(const E* p, int64_t step, int64_t lanes)
     return load(t);
 }
 template <class T, class E>
-__attribute__((noinline)) void store_some(E* p, Vec<T> v, int64_t lanes) {
+__attribute__((noinline)) void scatter(E* p, Vec<T> v, int64_t lanes) {
     T t[kLanes<T>];
     store(t, v);
     for (int64_t i = 0; i < lanes; ++i) p[i] = narrow<E>(t[i]);
 }
 
+// The end of a row: reads and writes fewer elements than there are lanes, at least one; the other lanes are zero.
+template <class T, class E>
+inline Vec<T> load_some(const E* p, int64_t lanes) {
+#if defined(__AVX512F__)
+    if constexpr (kSame<E, float>) return Vec<T>(_mm512_maskz_loadu_ps(__mmask16(first(lanes)), p));
+    if constexpr (kSame<E, double>) return Vec<T>(_mm512_maskz_loadu_pd(__mmask8(first(lanes)), p));
+    if constexpr (sizeof(E) == 2) {
+        const __m256i bits = _mm256_maskz_loadu_epi16(__mmask16(first(lanes)), p);
+        return widen_vector<T>(reinterpret_cast<const E*>(&bits));
+    }
+#elif defined(__AVX2__)
+    if constexpr (kSame<E, float>) return Vec<T>(_mm256_maskload_ps(p, first(lanes)));
+#endif
+    return gather<T>(p, 1, lanes);
+}
+template <class T, class E>
+inline void store_some(E* p, Vec<T> v, int64_t lanes) {
+#if defined(__AVX512F__)
+    if constexpr (kSame<E, float>) return _mm512_mask_storeu_ps(p, __mmask16(first(lanes)), __m512(v));
+    if constexpr (kSame<E, double>) return _mm512_mask_storeu_pd(p, __mmask8(first(lanes)), __m512d(v));
+    if constexpr (sizeof(E) == 2) {
+        const auto n = narrow_vector<E, T>(v);
+        __m256i bits;
+        memcpy(&bits, &n, sizeof bits);
+        return _mm256_mask_storeu_epi16(p, __mmask16(first(lanes)), bits);
+    }
+#elif defined(__AVX2__)
+    if constexpr (kSame<E, float>) return _mm256_maskstore_ps(p, first(lanes), __m256(v));
+#endif
+    scatter<T>(p, v, lanes);
+}
+
 // Reads min(lanes, kLanes<T>) elements that lie `step` apart; the other lanes are zero.
 template <class T, class E>
 inline Vec<T> load_strided(const E* p, int64_t step, int64_t lanes) {
-    if (step != 1 || lanes < kLanes<T>) return gather<T>(p, step, min64(lanes, kLanes<T>));
+    if (step != 1) return gather<T>(p, step, min64(lanes, kLanes<T>));
+    if (lanes < kLanes<T>) return load_some<T>(p, lanes);
     return widen_vector<T>(p);
 }
 template <class T, class E>

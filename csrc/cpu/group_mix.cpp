@@ -55,10 +55,10 @@ struct GroupMix {
                 s.scaled[j] = s.t + j * chunk;
                 scale(s.in[j], g * S + j, e0, n, s.t + j * chunk);
             }
-            mix_tile<T>(s.scaled, coeffs.get(), S, n, store_out);
+            mix_tile<T>(s.scaled, coeffs.get(), S, 0, n, store_out);
         } else if (a.codes || streaming) {
             // Memory likes one long run after the other better than S at once.
-            mix_tile<T>(s.in, coeffs.get(), S, n, [&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) {
+            mix_tile<T>(s.in, coeffs.get(), S, 0, n, [&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) {
                 store_as<T>(s.t + i * chunk + e, v, lanes);
             });
             for (int64_t i = 0; i < S; ++i) {
@@ -70,7 +70,7 @@ struct GroupMix {
             }
             finish_streaming();
         } else {
-            mix_tile<T>(s.in, coeffs.get(), S, n, store_out);
+            mix_tile<T>(s.in, coeffs.get(), S, 0, n, store_out);
         }
     }
     // to = the factors of row b's codes, from element e0 on, times from.

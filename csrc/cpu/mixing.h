@@ -68,25 +68,27 @@ inline void for_row_blocks(int64_t S, F&& f) {
     for (; i < S; ++i) f(Rows<1>{}, i);
 }
 
-// The whole mixed tile, n elements a row; sink(i, e, v, lanes) takes `lanes` values of output row i from element e on.
+// Elements [first, first + n) of all rows, mixed; sink(i, e, v, lanes) takes `lanes` values of output row i from element
+// e on.
 template <class T, class E, class Sink>
-inline void mix_tile(const E* const* in, const T* c, int64_t S, int64_t n, Sink&& sink) {
+inline void mix_tile(const E* const* in, const T* c, int64_t S, int64_t first, int64_t n, Sink&& sink) {
     constexpr int W = kLanes<T>;
     for_row_blocks(S, [&](auto rows, int64_t i0) {
         constexpr int I = decltype(rows)::count;
-        int64_t e = 0;
-        for (; e + kMixVectors * W <= n; e += kMixVectors * W) {
+        int64_t e = first;
+        for (; e + kMixVectors * W <= first + n; e += kMixVectors * W) {
             Vec<T> sums[I][kMixVectors];
             mix_sums<T>(sums, in, c, S, i0, e, W);
             FACEMIX_UNROLL
             for (int q = 0; q < I * kMixVectors; ++q)
                 sink(i0 + q / kMixVectors, e + q % kMixVectors * W, sums[q / kMixVectors][q % kMixVectors], W);
         }
-        for (; e < n; e += W) {
+        for (; e < first + n; e += W) {
+            const int64_t lanes = min64(W, first + n - e);
             Vec<T> sums[I][1];
-            mix_sums<T>(sums, in, c, S, i0, e, min64(W, n - e));
+            mix_sums<T>(sums, in, c, S, i0, e, lanes);
             FACEMIX_UNROLL
-            for (int i = 0; i < I; ++i) sink(i0 + i, e, sums[i][0], min64(W, n - e));
+            for (int i = 0; i < I; ++i) sink(i0 + i, e, sums[i][0], lanes);
         }
     });
 }

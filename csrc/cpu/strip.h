@@ -56,20 +56,30 @@ struct Strip {
                column / phases * column_step;
     }
 
-    // Image b's input rows for convolved rows [oh, oh + rows).
-    void fill(Elem* image, int64_t b, int64_t oh, int64_t rows) const {
+    // Image b's input rows for convolved rows [oh, oh + rows), of which `kept` are there already.
+    void fill(Elem* image, int64_t b, int64_t oh, int64_t rows, int64_t kept) const {
         with_dtype_of<typename P::Sum>(a.x_dtype, [&](auto tag) {
             using E = typename decltype(tag)::type;
             if constexpr (P::kPack == 1 || kSame<E, Part>)
-                fill_from(reinterpret_cast<Part*>(image), static_cast<const E*>(a.x) + b * a.x_strides[0], oh, rows);
+                fill_from(reinterpret_cast<Part*>(image), static_cast<const E*>(a.x) + b * a.x_strides[0], oh, rows,
+                          kept);
         });
+    }
+    // Input rows that `rows` convolved rows share with those that follow, and those rows moved to where they are then.
+    int64_t shared(int64_t rows) const { return max64(0, height(rows) - rows * a.stride[0]); }
+    void advance(Elem* image, int64_t rows) const {
+        const int64_t planes = channel_step == 1 ? 1 : channels, n = shared(rows) * row_step;
+        for (int64_t c = 0; c < planes; ++c) {
+            Elem* to = image + c * channel_step;
+            memmove(to, to + rows * a.stride[0] * row_step, size_t(n) * sizeof(Elem));
+        }
     }
 
   private:
     template <class E>
-    void fill_from(Part* image, const E* x, int64_t oh, int64_t rows) const {
+    void fill_from(Part* image, const E* x, int64_t oh, int64_t rows, int64_t kept) const {
         const bool whole_lines = channel_step == 1 && a.x_strides[3] == a.C && a.C == channels * P::kPack;
-        for (int64_t r = 0; r < height(rows); ++r) {
+        for (int64_t r = kept; r < height(rows); ++r) {
             const int64_t h = oh * a.stride[0] - a.padding[0] + r;
             const bool inside = h >= 0 && h < a.H;
             Part* row = image + r * row_step * P::kPack;

@@ -196,10 +196,10 @@ struct UnmixLinear {
                         store_as<T>(s.rows + i * K + k, load_as<T>(s.sent[i] + k, K - k), K - k);
                 self.multiply(s.in, s.out);
             }
-            mix_tile<T>(const_cast<const T* const*>(s.out), coeffs.get(), S, N,
+            mix_tile<T>(const_cast<const T* const*>(s.out), coeffs.get(), S, 0, N,
                         [&](int64_t j, int64_t n, Vec<T> v, int64_t lanes) { self.finish(g, j, m, n, v, lanes); });
         } else {
-            mix_tile<T>(s.sent, coeffs.get(), S, K, [&](int64_t j, int64_t k, Vec<T> v, int64_t lanes) {
+            mix_tile<T>(s.sent, coeffs.get(), S, 0, K, [&](int64_t j, int64_t k, Vec<T> v, int64_t lanes) {
                 store_as<T>(s.rows + j * K + k, v, lanes);
             });
             self.multiply(s.in, s.out);
