@@ -247,6 +247,7 @@ PYBIND11_MODULE(_C, m) {
     m.def("available_capabilities", available_capabilities);
     m.def("capability", [] { return kernels().capability; });
     m.def("use_capability", use_capability);
+    m.def("use_openmp", use_openmp);
     m.def("conv_mix", conv_mix);
     m.def("act_mix", act_mix);
     m.def("act_mix_jvp", act_mix_linear<false>);

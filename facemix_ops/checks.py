@@ -50,14 +50,14 @@ def check_out(op: str, out: Tensor, shape: Sequence[int], dtype: torch.dtype, la
     if not out.is_contiguous(memory_format=layout):
         strides = torch.empty(shape, device="meta", memory_format=layout).stride()
         bad_value(op, "out", f"have the strides {strides} of a fresh result", f"{out.stride()}")
-    memory = out.untyped_storage().data_ptr() if out.numel() else None
+    memory, device = out.untyped_storage().data_ptr(), out.device
     grads = torch.is_grad_enabled()
     for tensor in inputs:
         if tensor is None:
             continue
-        if out.device != tensor.device:
-            bad_value(op, "out", f"be on {tensor.device}", str(out.device))
-        if memory == tensor.untyped_storage().data_ptr():
+        if device != tensor.device:
+            bad_value(op, "out", f"be on {tensor.device}", str(device))
+        if memory and memory == tensor.untyped_storage().data_ptr() and out.numel():
             bad_value(op, "out", "not share memory with an input", "an overlapping buffer")
         if grads and (tensor.requires_grad or out.requires_grad):
             raise ValueError(f"{op}: out= does not support automatic differentiation; use torch.no_grad()")

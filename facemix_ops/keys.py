@@ -191,7 +191,8 @@ def check_key(op: str, key: MixKey, x: Tensor, argument: str = "x") -> None:
     if key.closed:
         bad_value(op, "key", "be open", "a closed key: its memory was zeroed")
     coeffs = key.coeffs
-    if x.dim() == 0 or coeffs.shape[0] * coeffs.shape[1] != x.shape[0]:
+    groups, size, _ = coeffs.shape
+    if x.dim() == 0 or groups * size != x.shape[0]:
         rows = "a scalar" if x.dim() == 0 else f"{list(coeffs.shape)} for B = {x.shape[0]}"
         bad_value(op, "coeffs", "have shape [G, S, S] with G*S == B", rows)
     if coeffs.device != x.device:

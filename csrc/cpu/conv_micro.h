@@ -110,7 +110,8 @@ struct Micro {
         }
         // One test for the block, not one a vector.
         const Sum slope = args.slope;
-        if (args.activation == Activation::relu) finish<R, V>(acc, z, args.z_step, [](Vec<Sum> s) { return relu<Sum>(s); });
+        if (args.activation == Activation::relu)
+            finish<R, V>(acc, z, args.z_step, [](Vec<Sum> s) { return relu<Sum>(s); });
         else if (args.activation == Activation::leaky)
             finish<R, V>(acc, z, args.z_step, [=](Vec<Sum> s) { return leaky<Sum>(s, slope); });
         else finish<R, V>(acc, z, args.z_step, [](Vec<Sum> s) { return s; });

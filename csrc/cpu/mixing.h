@@ -68,8 +68,8 @@ inline void for_row_blocks(int64_t S, F&& f) {
     for (; i < S; ++i) f(Rows<1>{}, i);
 }
 
-// Elements [first, first + n) of all rows, mixed; sink(i, e, v, lanes) takes `lanes` values of output row i from element
-// e on.
+// Elements [first, first + n) of all rows, mixed; sink(i, e, v, lanes) takes `lanes` values of output row i from
+// element e on.
 template <class T, class E, class Sink>
 inline void mix_tile(const E* const* in, const T* c, int64_t S, int64_t first, int64_t n, Sink&& sink) {
     constexpr int W = kLanes<T>;

@@ -1,7 +1,9 @@
-// A small persistent thread pool. It is our own, and not OpenMP, because PyTorch brings an OpenMP runtime along: a
-// second one in the process would spin against it, and an edge device without PyTorch should need no runtime at all.
+// Threads: a small persistent pool, so that an edge device needs no runtime at all; and, beside PyTorch, the team of
+// the OpenMP runtime that it brings along. Its threads spin for a while after their work: others would wait for a core,
+// and these are there at once.
 #include "parallel.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -55,9 +57,24 @@ class Kept {
     size_t bytes_ = 0;
 };
 
+// GOMP_parallel: calls fn(data) on so many threads, or fewer, the caller's among them. LLVM's and Intel's runtimes have
+// it as well.
+using OpenMp = void (*)(void (*fn)(void*), void* data, unsigned threads, unsigned flags);
+
 class Pool {
   public:
     void run(int64_t items, int threads, size_t stride, char* scratch, Body body, const void* ctx) {
+        if (openmp) {
+            body_ = body, ctx_ = ctx, items_ = items, stride_ = stride, scratch_ = scratch;
+            next_.store(0, std::memory_order_relaxed);
+            member_.store(0, std::memory_order_relaxed);
+            return openmp(
+                [](void* pool) {
+                    Pool& p = *static_cast<Pool*>(pool);
+                    p.work(p.scratch_ + p.stride_ * size_t(p.member_.fetch_add(1, std::memory_order_relaxed)));
+                },
+                this, unsigned(threads), 0);
+        }
         threads = 1 + grow(threads - 1);
         {
             std::lock_guard<std::mutex> lock(mutex_);
@@ -74,6 +91,7 @@ class Pool {
 
     std::mutex busy;  // held for a whole call: one parallel region at a time
     Kept kept;
+    OpenMp openmp = nullptr;  // takes the work instead of the pool's own threads
 
   private:
     // Starts workers up to the number wanted; returns how many there are of these, fewer where the system gives no
@@ -112,6 +130,7 @@ class Pool {
     std::mutex mutex_;
     std::condition_variable wake_, done_;
     std::atomic<int64_t> next_{0};
+    std::atomic<int> member_{0};
     Body body_ = nullptr;
     const void* ctx_ = nullptr;
     int64_t items_ = 0;
@@ -123,8 +142,8 @@ class Pool {
 
 Pool* pool = nullptr;
 
-// The pool is never destroyed: its threads may outlive static destructors. A forked child has none of the threads, so
-// it starts over with a pool of its own.
+// The pool is never destroyed: its threads may outlive static destructors. A forked child has none of the threads, the
+// OpenMP runtime's included, so it starts over with a pool of its own.
 Pool& the_pool() {
     static std::once_flag once;
     std::call_once(once, [] {
@@ -158,6 +177,13 @@ void parallel_for(int64_t items, int threads, size_t scratch_bytes, Body body, c
     } else {
         p.run(items, threads, stride, scratch, body, ctx);
     }
+}
+
+bool use_openmp() {
+    Pool& p = the_pool();
+    const std::lock_guard<std::mutex> lock(p.busy);
+    p.openmp = reinterpret_cast<OpenMp>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+    return p.openmp != nullptr;
 }
 
 char* workspace(size_t bytes) {

@@ -14,6 +14,10 @@ using Body = void (*)(const void* ctx, int64_t item, char* scratch);
 // no memory for it. Items must be independent: which thread runs which is not fixed.
 void parallel_for(int64_t items, int threads, size_t scratch_bytes, Body body, const void* ctx);
 
+// From now on, and in this process but not its children, work goes to the threads of the OpenMP runtime that is loaded;
+// false where there is none.
+bool use_openmp();
+
 // Memory of the calling thread, 64-byte aligned, valid until its next call; throws std::bad_alloc.
 char* workspace(size_t bytes);
 

@@ -11,7 +11,8 @@ constexpr int64_t kBlock = 1 << 16;      // bytes of a work item of the memory l
 
 void chain(const void* ctx, int64_t item, char* scratch) {
     const int64_t steps = *static_cast<const int64_t*>(ctx);
-    // The sums tend to 1000 b: a sum that tends to zero would end as a denormal, which some CPUs add a hundred times slower.
+    // The sums tend to 1000 b: a sum that tends to zero would end as a denormal, which some CPUs add a hundred times
+    // slower.
     Vec<float> acc[kChains], a = Vec<float>{} + 0.999f, b = Vec<float>{} + float(item + 1);
     FACEMIX_UNROLL
     for (int c = 0; c < kChains; ++c) acc[c] = b + float(c);

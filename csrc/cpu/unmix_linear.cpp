@@ -11,12 +11,12 @@ constexpr int kBlockVectors = 3;
 static_assert(kBlockRows * kBlockVectors + kBlockVectors + 1 <= kRegisters, "the sums would spill");
 // Rows below which packing the weight takes longer than it saves; they take dot products instead, each a vector of
 // partial sums: 4x4 of 32 registers, 4x2 of 16.
-constexpr int64_t kPackedRows = 192;
+constexpr int64_t kPackedRows = 512;
 constexpr int kDotRows = 4;
 constexpr int kDotOutputs = kRegisters == 32 ? 4 : 2;
 static_assert(kDotRows * kDotOutputs + kDotOutputs + 1 <= kRegisters, "the dot products would spill");
 // Multiply-adds below which waking other threads takes longer than the work.
-constexpr int64_t kSerialWork = 2 << 20;
+constexpr int64_t kSerialWork = 1 << 18;
 
 // out[r][0..V lanes) = sum_k rows[r][k] * panel[k][0..V lanes)
 template <class T, int R, int V>
@@ -51,24 +51,20 @@ inline void product(const T* const* rows, int64_t R, const T* panel, int64_t K, 
     for (; r < R; ++r) block<T, 1, V>(rows + r, panel, K, out + r, n);
 }
 
-// sums[i] = the sum of the lanes of v[i]: as many at once as there are lanes, by a transpose.
-template <class T, int count>
-inline void sum_lanes(const Vec<T> (&v)[count], T (&sums)[count]) {
+// sums[i] = the sum of the lanes of v[i], for one vector of sums: log2(lanes) times, two vectors become one that holds
+// half as many partial sums of each.
+template <class T>
+inline Vec<T> sum_lanes(const Vec<T>* v) {
     constexpr int W = kLanes<T>;
-    if constexpr (count % W == 0) {
-        for (int i = 0; i < count; i += W) {
-            Vec<T> r[W], total = {};
-            for (int l = 0; l < W; ++l) r[l] = v[i + l];
-            transpose<T>(r);
-            for (int l = 0; l < W; ++l) total += r[l];
-            store(sums + i, total);
-        }
-    } else {
-        for (int i = 0; i < count; ++i) {
-            sums[i] = T(0);
-            for (int l = 0; l < W; ++l) sums[i] += v[i][l];
-        }
+    Vec<T> r[W];
+    FACEMIX_UNROLL
+    for (int i = 0; i < W; ++i) r[i] = v[i];
+    FACEMIX_UNROLL
+    for (int n = W / 2; n; n /= 2) {
+        FACEMIX_UNROLL
+        for (int i = 0; i < n; ++i) r[i] = interleave<0>(r[i], r[i + n]) + interleave<1>(r[i], r[i + n]);
     }
+    return r[0];
 }
 
 template <class T, int R, int N>
@@ -84,22 +80,32 @@ inline void dots(const T* const* rows, const T* w, int64_t K, T* const* out, int
         }
     }
     T sums[R * N];
-    sum_lanes<T>(acc, sums);
+    if constexpr (R * N % kLanes<T> == 0) {
+        FACEMIX_UNROLL
+        for (int i = 0; i < R * N; i += kLanes<T>) store(sums + i, sum_lanes<T>(acc + i));
+    } else {
+        for (int i = 0; i < R * N; ++i) {
+            sums[i] = T(0);
+            for (int l = 0; l < kLanes<T>; ++l) sums[i] += acc[i][l];
+        }
+    }
     for (int r = 0; r < R; ++r)
         for (int n = 0; n < N; ++n) out[r][n0 + n] = sums[r * N + n];
 }
 
-// out[r][n] = sum_k rows[r][k] * w[n * K + k], of the weight as it came.
+// out[r][n] = sum_k rows[r][k] * w[n * K + k], of the weight as it came. All rows meet a few rows of the weight while
+// those are in L1.
+template <class T, int N>
+inline void dots_of_rows(const T* const* rows, int64_t R, const T* w, int64_t K, T* const* out, int64_t n) {
+    int64_t r = 0;
+    for (; r + kDotRows <= R; r += kDotRows) dots<T, kDotRows, N>(rows + r, w, K, out + r, n);
+    for (; r < R; ++r) dots<T, 1, N>(rows + r, w, K, out + r, n);
+}
 template <class T>
 inline void dot_products(const T* const* rows, int64_t R, const T* w, int64_t N, int64_t K, T* const* out) {
-    int64_t r = 0;
-    for (; r + kDotRows <= R; r += kDotRows) {
-        int64_t n = 0;
-        for (; n + kDotOutputs <= N; n += kDotOutputs) dots<T, kDotRows, kDotOutputs>(rows + r, w, K, out + r, n);
-        for (; n < N; ++n) dots<T, kDotRows, 1>(rows + r, w, K, out + r, n);
-    }
-    for (; r < R; ++r)
-        for (int64_t n = 0; n < N; ++n) dots<T, 1, 1>(rows + r, w, K, out + r, n);
+    int64_t n = 0;
+    for (; n + kDotOutputs <= N; n += kDotOutputs) dots_of_rows<T, kDotOutputs>(rows, R, w, K, out, n);
+    for (; n < N; ++n) dots_of_rows<T, 1>(rows, R, w, K, out, n);
 }
 
 // The outputs in panels of up to kBlockVectors vectors, all about as wide.

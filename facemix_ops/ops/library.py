@@ -13,6 +13,7 @@ from ..backend import select, warn_if_slow
 from ..native import C
 
 LIB = torch.library.Library("facemix_ops", "DEF")
+C.use_openmp()  # PyTorch's own threads: they spin between its ops, and ours would wait for a core
 DTYPE_CODE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 # Results from this size on cost more to map into memory than to compute.
 LARGE_BYTES = 4 << 20
@@ -103,7 +104,9 @@ def plain(x: Tensor) -> Tensor: ...
 def plain(x: None) -> None: ...
 def plain(x: Tensor | None) -> Tensor | None:
     """``x`` contiguous, with a pending negation carried out."""
-    return None if x is None else x.resolve_neg().contiguous()
+    if x is None or (x.is_contiguous() and not x.is_neg()):
+        return x
+    return x.resolve_neg().contiguous()
 
 
 def address(x: Tensor | None) -> int:
@@ -120,13 +123,21 @@ def place(x: Tensor) -> tuple[int, int]:
 
 def key_args(coeffs: Tensor, order: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """Coefficients as float64 and the order, both contiguous, and (G, S)."""
-    return coeffs.double().contiguous(), order.contiguous(), (coeffs.shape[0], coeffs.shape[1])
+    if coeffs.dtype != torch.float64 or not coeffs.is_contiguous():
+        coeffs = coeffs.double().contiguous()
+    groups, size, _ = coeffs.shape
+    return coeffs, order if order.is_contiguous() else order.contiguous(), (groups, size)
+
+
+_AUTOCAST: dict[str, bool] = {}  # whether a device type has autocast
 
 
 def autocast(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
     """The arguments as PyTorch's own convolutions take them under autocast: in its dtype, float64 excepted."""
     device = x.device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+    if device not in _AUTOCAST:
+        _AUTOCAST[device] = torch.amp.is_autocast_available(device)
+    if not _AUTOCAST[device] or not torch.is_autocast_enabled(device):
         return (x, *others)
     dtype = torch.get_autocast_dtype(device)
 

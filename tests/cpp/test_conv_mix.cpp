@@ -68,7 +68,7 @@ Case large(Random& random, int64_t index) {
     facemix::ConvMixArgs& a = c.a;
     const bool pooled = index & 4, narrow = index & 8;
     c.G = 1, c.S = 8, a.C = 1, a.OC = 64, a.KH = a.KW = 1;
-    a.H = a.OH = 43 * (pooled ? 2 : 1) * (narrow ? 2 : 1), a.W = a.OW = pooled ? 96 : 48;
+    a.H = a.OH = 45 * (pooled ? 2 : 1) * (narrow ? 2 : 1), a.W = a.OW = pooled ? 96 : random.among({47, 48});
     for (int d = 0; d < 2; ++d) a.stride[d] = a.dilation[d] = 1, a.padding[d] = 0;
     a.pool = pooled ? Pool{2, 2, 2, 2, 0, 0} : Pool{1, 1, 1, 1, 0, 0};
     a.x_dtype = Dtype::f32, a.y_dtype = narrow ? Dtype(random.among({2, 3})) : Dtype::f32;
