@@ -121,7 +121,7 @@ void act_mix(Address x, int x_dtype, Ints<3> chw, Address scale, Address shift, 
     a.activation = Activation(activation), a.slope = slope, a.slope_at = at<const float>(slope_at);
     a.pool = make_pool(pool);
     a.key = make_key(coeffs, order, key);
-    run("act_mix", a, &CpuKernels::act_mix, nullptr, place);
+    run("act_mix", a, &CpuKernels::act_mix, FACEMIX_ON_CUDA(act_mix), place);
 }
 
 template <bool Adjoint>
@@ -134,8 +134,8 @@ void act_mix_linear(Address z, Address y, Address codes, int dtype, Ints<3> chw,
     a.channels_last = channels_last, a.pos = pos, a.neg = neg, a.neg_at = at<const float>(neg_at);
     a.pool = make_pool(pool);
     a.key = make_key(coeffs, order, key);
-    if (Adjoint) run("act_mix_vjp", a, &CpuKernels::act_mix_vjp, nullptr, place);
-    else run("act_mix_jvp", a, &CpuKernels::act_mix_jvp, nullptr, place);
+    if (Adjoint) run("act_mix_vjp", a, &CpuKernels::act_mix_vjp, FACEMIX_ON_CUDA(act_mix_vjp), place);
+    else run("act_mix_jvp", a, &CpuKernels::act_mix_jvp, FACEMIX_ON_CUDA(act_mix_jvp), place);
 }
 
 void group_mix(Address x, Address y, int dtype, int64_t n, bool transpose, Address coeffs, Address order, Ints<2> key,

@@ -99,6 +99,7 @@ struct GroupMixArgs {
     // pool).
     const uint8_t* codes = nullptr;
     double pos = 1, neg = 1;
+    const float* neg_at = nullptr;  // as in ActMixLinearArgs
 };
 
 struct UnmixLinearArgs {

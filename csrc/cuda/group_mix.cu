@@ -1,72 +1,56 @@
-// group_mix and group_unmix on CUDA. One thread walks down a column: it reads the S values of a group at one position,
-// keeps them (in registers where S is known at compile time), and writes the S mixed ones; so x is read once, y written
-// once, both coalesced. It compiles; it has not run on a GPU yet.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-#include "call.h"
+// group_mix and group_unmix on CUDA. A thread takes a column: it reads the S values of a group at a few positions, and
+// writes the S mixed ones; so x is read once, y written once (of group sizes above 8 other than 16, x comes again from
+// the caches). It compiles; it has not run on a GPU yet.
 #include "launch.h"
+#include "mixing.h"
+#include "window.h"
 
 namespace facemix::cuda {
 namespace {
 
-constexpr int kThreads = 256;     // enough to hide latency at any register count this kernel needs
-constexpr int kMaxSize = 64;      // S; the public limit
-constexpr int kMaxGridY = 65535;  // CUDA's limit: groups beyond it are walked in a loop
-constexpr int64_t kMaxGridX = 2147483647;
+constexpr int kThreads = 128;   // small blocks, for rows may be short; several of them hide the latency
+constexpr int kRegisters = 64;  // of a thread's sums: as much again for its inputs leaves half of a multiprocessor full
 
-template <class E>
-struct ComputeOf {
-    using type = float;
-};
-template <>
-struct ComputeOf<double> {
-    using type = double;
-};
-
-// kSize: S where it is known at compile time, so that the column lives in registers; 0 for any other.
-template <class E, int kSize>
-__global__ void __launch_bounds__(kThreads) group_mix_kernel(const E* __restrict__ x,            // [B, n]
-                                                             E* __restrict__ y,                  // [B, n]
-                                                             const double* __restrict__ coeffs,  // [G, S, S]
-                                                             const int64_t* __restrict__ order,  // [B]
-                                                             int64_t n, int64_t groups, int size, bool transpose) {
-    using T = typename ComputeOf<E>::type;
-    T* c = reinterpret_cast<T*>(dynamic_shared);
-    const int S = kSize ? kSize : size;
-    for (int64_t g = blockIdx.y; g < groups; g += gridDim.y) {
-        __syncthreads();  // the previous group's coefficients are still in use
-        for (int k = threadIdx.x; k < S * S; k += kThreads)
-            c[k] = T(coeffs[g * S * S + (transpose ? k % S * S + k / S : k)]);
-        __syncthreads();
-        for (int64_t e = blockIdx.x * int64_t(kThreads) + threadIdx.x; e < n; e += int64_t(gridDim.x) * kThreads) {
-            T v[kSize ? kSize : kMaxSize];
-            for (int j = 0; j < S; ++j) v[j] = T(x[(transpose ? order[g * S + j] : g * S + j) * n + e]);
-            for (int i = 0; i < S; ++i) {
-                T sum = T(0);
-                for (int j = 0; j < S; ++j) sum += c[i * S + j] * v[j];
-                y[(transpose ? g * S + i : order[g * S + i]) * n + e] = E(sum);
+// With codes, the plain side counts pos or neg times. V: elements of a column.
+template <class E, int kSize, int V, bool kCodes>
+__global__ void __launch_bounds__(kThreads) group_mix_kernel(const E* __restrict__ x,  // [B, n]
+                                                             E* __restrict__ y,        // [B, n]
+                                                             const uint8_t* __restrict__ codes, const GroupMixArgs a) {
+    using T = Compute<E>;
+    Mixing<T, kSize> mixing(a.key);
+    const Factors<T> factors(a);
+    const int S = mixing.size();
+    for (int64_t g = blockIdx.y; g < a.key.groups; g += gridDim.y) {
+        mixing.read(a.key, g, a.transpose);
+        const int64_t step = int64_t(gridDim.x) * kThreads * V;
+        for (int64_t e = (int64_t(blockIdx.x) * kThreads + threadIdx.x) * V; e < a.n; e += step)
+            for (int i0 = 0; i0 < S; i0 += mixing.kRows) {
+                T sums[mixing.kRows][V];
+                mixing.sum(sums, i0, [&](int j, T(&values)[V]) {
+                    load(values, x + (a.transpose ? mixing.sent(j) : g * S + j) * a.n + e);
+                    if (kCodes && !a.transpose) factors.scale(values, codes + (g * S + j) * a.n + e);
+                });
+#pragma unroll
+                for (int r = 0; r < mixing.kRows; ++r) {
+                    const int i = i0 + r;
+                    if (i >= S) break;
+                    if (kCodes && a.transpose) factors.scale(sums[r], codes + (g * S + i) * a.n + e);
+                    store(y + (a.transpose ? g * S + i : mixing.sent(i)) * a.n + e, sums[r]);
+                }
             }
-        }
     }
+    mixing.wipe();
 }
 
-template <class E>
+template <class E, int kSize, int V>
 void run(const GroupMixArgs& a, cudaStream_t stream) {
-    const int64_t columns = (a.n + kThreads - 1) / kThreads;
-    const dim3 grid(unsigned(columns < kMaxGridX ? columns : kMaxGridX),
-                    unsigned(a.key.groups < kMaxGridY ? a.key.groups : kMaxGridY));
-    const size_t shared = size_t(a.key.size * a.key.size) * sizeof(typename ComputeOf<E>::type);
     const auto start = [&](auto kernel) {
-        launch("group_mix", kernel, grid, kThreads, shared, stream, static_cast<const E*>(a.x), static_cast<E*>(a.y),
-               a.key.coeffs, a.key.order, a.n, a.key.groups, int(a.key.size), a.transpose);
+        launch("group_mix", kernel, grid_of(a.n / V, a.key.groups, kThreads), kThreads,
+               Mixing<Compute<E>, kSize>::shared_bytes(a.key.size), stream, static_cast<const E*>(a.x),
+               static_cast<E*>(a.y), a.codes, a);
     };
-    switch (a.key.size) {
-        case 4: return start(group_mix_kernel<E, 4>);
-        case 8: return start(group_mix_kernel<E, 8>);
-        case 16: return start(group_mix_kernel<E, 16>);
-        default: return start(group_mix_kernel<E, 0>);
-    }
+    if (a.codes) start(group_mix_kernel<E, kSize, V, true>);
+    else start(group_mix_kernel<E, kSize, V, false>);
 }
 
 }  // namespace
@@ -75,12 +59,15 @@ void group_mix(const GroupMixArgs& a, int device, void* stream) {
     if (a.key.groups == 0 || a.n == 0) return;
     const OnDevice here("group_mix", device);
     const auto s = static_cast<cudaStream_t>(stream);
-    switch (a.dtype) {
-        case Dtype::f32: run<float>(a, s); break;
-        case Dtype::f64: run<double>(a, s); break;
-        case Dtype::bf16: run<__nv_bfloat16>(a, s); break;
-        case Dtype::f16: run<__half>(a, s); break;
-    }
+    with_dtype(a.dtype, [&](auto tag) {
+        with_size(a.key.size, [&](auto size) {
+            using E = typename decltype(tag)::type;
+            constexpr int kSize = decltype(size)::value, V = vector_of<E, kSize, kRegisters>();
+            if (packs(a.x, sizeof(E), a.n, V) && packs(a.y, sizeof(E), a.n, V) && packs(a.codes, 1, a.n, V))
+                run<E, kSize, V>(a, s);
+            else run<E, kSize, 1>(a, s);
+        });
+    });
 }
 
 }  // namespace facemix::cuda

@@ -25,8 +25,8 @@ struct Op {
     bool on_cuda;
 };
 constexpr Op kOps[] = {{"conv_mix", test::conv_mix_case, false},
-                       {"act_mix", test::act_mix_case, false},
-                       {"act_mix_linear", test::act_mix_linear_case, false},
+                       {"act_mix", test::act_mix_case, true},
+                       {"act_mix_linear", test::act_mix_linear_case, true},
                        {"group_mix", test::group_mix_case, true},
                        {"unmix_linear", test::unmix_linear_case, false}};
 

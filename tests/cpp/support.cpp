@@ -188,6 +188,10 @@ std::vector<Sum> mix(const std::vector<Sum>& rows, const RandomKey& key, int64_t
     return out;
 }
 
+int64_t random_group_size(Random& random) {
+    return random.chance(8) ? random.between(1, 64) : random.among({1, 2, 3, 4, 4, 7, 8, 8, 16, 17});
+}
+
 Pool random_pool(Random& random, int64_t height, int64_t width) {
     static const Pool kUsual[] = {{2, 2, 2, 2, 0, 0}, {3, 3, 2, 2, 1, 1}, {3, 3, 1, 1, 1, 1}, {3, 3, 3, 3, 0, 0}};
     const Pool none = {1, 1, 1, 1, 0, 0};

@@ -104,6 +104,8 @@ std::vector<Sum> mix(const std::vector<Sum>& rows, const RandomKey& key, int64_t
 inline int64_t pooled(int64_t size, int64_t kernel, int64_t stride, int64_t pad) {
     return (size + 2 * pad - kernel) / stride + 1;
 }
+// From 1 to 64: mostly those at the borders of what kernels know.
+int64_t random_group_size(Random& random);
 Pool random_pool(Random& random, int64_t height, int64_t width);
 std::string show(const Pool& pool);
 
@@ -129,6 +131,7 @@ void unmix_linear_case(const CpuKernels& kernels, Random& random, int64_t index)
 
 // The CUDA kernels, run on the host (tests/cuda); null where an op has none.
 CpuKernels cuda_kernels();
+bool on_cuda(const CpuKernels& kernels);
 void warp_instructions();  // of the host
 
 void sampling();  // sample_orthogonal and sample_permutation

@@ -1,5 +1,6 @@
 // act_mix, and its linearisation at given codes with the adjoint of that, against plain loops in double.
 #include <algorithm>
+#include <cmath>
 
 #include "support.h"
 
@@ -21,7 +22,7 @@ struct Shape {
 Shape draw(Random& random) {
     Shape s;
     s.G = random.among({0, 1, 1, 1, 2, 3});
-    s.S = random.among({1, 2, 3, 4, 7, 8, 8, 16, 17});
+    s.S = random_group_size(random);
     s.C = random.chance(2) ? random.among({1, 3, 16, 31, 32, 33, 64}) : random.between(1, 40);
     s.H = random.between(1, 9);
     s.W = random.chance(2) ? random.among({1, 7, 8, 9, 15, 16, 17, 33}) : random.between(1, 40);
@@ -68,6 +69,9 @@ void act_mix_case(const CpuKernels& kernels, Random& random, int64_t) {
     describe(summary(s) + show("x,y_dtype", {int(a.x_dtype), int(a.y_dtype)}) +
              show("scale,shift,residual,whole", {!!a.scale, !!a.shift, !!a.residual, whole}) +
              show("activation,codes", {int(a.activation), !codes.empty()}));
+    const float slope = float(a.slope);
+    const bool trained = on_cuda(kernels) && random.chance(2);
+    if (trained) a.slope_at = &slope, a.slope = NAN;
     kernels.act_mix(a);
 
     std::vector<Sum> z(static_cast<size_t>(count));
@@ -81,8 +85,9 @@ void act_mix_case(const CpuKernels& kernels, Random& random, int64_t) {
                 if (a.residual) sum.add(1, exact(residual.get(at)));
             }
     std::vector<int> expected_codes;
-    const std::vector<Sum> plain = activate_and_pool(z, s.B(), s.in(), s.out(), a.activation, a.slope, s.pool,
-                                                     codes.empty() ? nullptr : &expected_codes);
+    const std::vector<Sum> plain =
+        activate_and_pool(z, s.B(), s.in(), s.out(), a.activation, trained ? double(slope) : a.slope, s.pool,
+                          codes.empty() ? nullptr : &expected_codes);
     const std::vector<Sum> expected = mix(plain, key, s.C * s.PH * s.PW, false);
     y.check_guards("y");
     for (int64_t i = 0; i < results; ++i) check_near("y", y, i, expected[size_t(i)], s.S + 8);
@@ -117,7 +122,11 @@ void act_mix_linear_case(const CpuKernels& kernels, Random& random, int64_t) {
         }
     a.z = z.data(), a.y = y.data(), a.codes = codes.data();
     describe(summary(s) + show("dtype,adjoint", {int(a.dtype), adjoint}));
+    const float neg = float(a.neg);
+    const bool trained = on_cuda(kernels) && random.chance(2);
+    if (trained) a.neg_at = &neg, a.neg = NAN;
     (adjoint ? kernels.act_mix_vjp : kernels.act_mix_jvp)(a);
+    if (trained) a.neg = double(neg);
 
     const auto factor = [&](size_t i) { return codes[i] & facemix::kCodeNegative ? a.neg : a.pos; };
     std::vector<Sum> rows(codes.size());

@@ -5,8 +5,7 @@ namespace test {
 
 void group_mix_case(const CpuKernels& kernels, Random& random, int64_t index) {
     const bool large = index < 2;  // 4 MiB and more are written past the caches
-    const int64_t G = large ? 1 : random.among({0, 1, 1, 2, 5}),
-                  S = large ? 8 : random.among({1, 2, 3, 4, 7, 8, 16, 17});
+    const int64_t G = large ? 1 : random.among({0, 1, 1, 2, 5}), S = large ? 8 : random_group_size(random);
     const int64_t n = large              ? 131072 + index
                       : random.chance(2) ? random.among({0, 1, 15, 16, 17, 1023, 1024, 1025, 2049})
                                          : random.between(0, 300);

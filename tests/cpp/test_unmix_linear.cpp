@@ -5,8 +5,7 @@ namespace test {
 
 void unmix_linear_case(const CpuKernels& kernels, Random& random, int64_t index) {
     const bool large = index == 0;  // enough work for several threads
-    const int64_t G = large ? 8 : random.among({0, 1, 1, 2, 3}),
-                  S = large ? 8 : random.among({1, 2, 3, 4, 7, 8, 16, 17});
+    const int64_t G = large ? 8 : random.among({0, 1, 1, 2, 3}), S = large ? 8 : random_group_size(random);
     const auto features = [&] {
         return random.chance(2) ? random.among({0, 1, 2, 15, 16, 17, 63, 64, 65}) : random.between(1, 90);
     };

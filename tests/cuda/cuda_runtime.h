@@ -32,12 +32,18 @@ struct alignas(8) float2 {
 struct alignas(16) float4 {
     float x, y, z, w;
 };
-struct alignas(8) uint2 {
+// As on a device, words may stand for elements of another type.
+struct __attribute__((aligned(8), may_alias)) uint2 {
     unsigned x, y;
 };
-struct alignas(16) uint4 {
+struct __attribute__((aligned(16), may_alias)) uint4 {
     unsigned x, y, z, w;
 };
+
+template <class T>
+void __stcg(T* to, T value) {
+    *to = value;
+}
 
 using cudaStream_t = void*;
 enum cudaError_t {

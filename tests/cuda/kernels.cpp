@@ -7,8 +7,13 @@ namespace test {
 CpuKernels cuda_kernels() {
     CpuKernels kernels{};
     kernels.capability = "cuda_on_host";
+    kernels.act_mix = [](const facemix::ActMixArgs& a) { facemix::cuda::act_mix(a, 0, nullptr); };
+    kernels.act_mix_jvp = [](const facemix::ActMixLinearArgs& a) { facemix::cuda::act_mix_jvp(a, 0, nullptr); };
+    kernels.act_mix_vjp = [](const facemix::ActMixLinearArgs& a) { facemix::cuda::act_mix_vjp(a, 0, nullptr); };
     kernels.group_mix = [](const facemix::GroupMixArgs& a) { facemix::cuda::group_mix(a, 0, nullptr); };
     return kernels;
 }
+
+bool on_cuda(const CpuKernels& kernels) { return kernels.capability == std::string("cuda_on_host"); }
 
 }  // namespace test
