@@ -145,7 +145,7 @@ void group_mix(Address x, Address y, int dtype, int64_t n, bool transpose, Addre
 }
 
 void unmix_linear(Address y, Address weight, Address bias, Address out, int dtype, Ints<3> mkn, Address coeffs,
-                  Address order, Ints<2> key, Place place) {
+                  Address order, Ints<2> key, bool tf32, Place place) {
     UnmixLinearArgs a{at<void>(y),
                       at<void>(weight),
                       at<void>(bias),
@@ -155,8 +155,9 @@ void unmix_linear(Address y, Address weight, Address bias, Address out, int dtyp
                       mkn[1],
                       mkn[2],
                       make_key(coeffs, order, key),
-                      0};
-    run("unmix_linear", a, &CpuKernels::unmix_linear, nullptr, place);
+                      0,
+                      tf32};
+    run("unmix_linear", a, &CpuKernels::unmix_linear, FACEMIX_ON_CUDA(unmix_linear), place);
 }
 
 // The highest rate of `amount` a call that was seen in `seconds`.

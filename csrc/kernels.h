@@ -111,6 +111,7 @@ struct UnmixLinearArgs {
     int64_t M, K, N;
     Key key;
     int threads;
+    bool tf32 = false;  // CUDA: whether float32 may be multiplied as TF32
 };
 
 // coeffs [groups, size, size]: Haar-distributed orthogonal matrices; with max_coeff < 1 a random walk from there to

@@ -9,6 +9,25 @@ namespace facemix::cuda {
 constexpr int kMaxGridY = 65535;  // CUDA's limits: what lies beyond is walked in a loop
 constexpr int64_t kMaxGridX = 2147483647;
 
+// sums[r] = sum_j c[j * width + r] v_j, where value(j, v) sets the V elements v of input j of S.
+template <int kUnroll, int kRows, int V, class T, class Value>
+__device__ __forceinline__ void mix(T (&sums)[kRows][V], const T* c, int width, int S, Value&& value) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r)
+#pragma unroll
+        for (int v = 0; v < V; ++v) sums[r][v] = T(0);
+#pragma unroll(kUnroll)
+    for (int j = 0; j < S; ++j) {
+        T values[V], column[kRows];
+        value(j, values);
+        load(column, c + j * width);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r)
+#pragma unroll
+            for (int v = 0; v < V; ++v) sums[r][v] += column[r] * values[v];
+    }
+}
+
 // kSize: S where it is known at compile time, 0 for any other. A thread sums kRows outputs at once, of V elements each:
 // all S of them where S is known, else as many in each of several passes over the inputs.
 template <class T, int kSize>
@@ -44,21 +63,7 @@ class Mixing {
     // sums[r] = sum_j A[i0 + r][j] v_j, or the transpose, where value(j, v) sets the V elements v of input j.
     template <int V, class Value>
     __device__ __forceinline__ void sum(T (&sums)[kRows][V], int i0, Value&& value) const {
-        const int S = size(), w = width(S);
-#pragma unroll
-        for (int r = 0; r < kRows; ++r)
-#pragma unroll
-            for (int v = 0; v < V; ++v) sums[r][v] = T(0);
-#pragma unroll(kSize ? kSize : 4)
-        for (int j = 0; j < S; ++j) {
-            T values[V], c[kRows];
-            value(j, values);
-            load(c, c_ + j * w + i0);
-#pragma unroll
-            for (int r = 0; r < kRows; ++r)
-#pragma unroll
-                for (int v = 0; v < V; ++v) sums[r][v] += c[r] * values[v];
-        }
+        mix<kSize ? kSize : 4>(sums, c_ + i0, width(size()), size(), value);
     }
 
     // Leaves no coefficients behind; all threads of the block, after the last use.

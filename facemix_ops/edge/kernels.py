@@ -34,7 +34,8 @@ def unmix_linear(bundle: Bundle, y: NDArray[np.float32], key: Key, out: NDArray[
     """y [B, K], mixed -> out [B, N], rows as they were before the mix; both contiguous."""
     C.unmix_linear(
         _address(y), _address(bundle.last_weight), _address(bundle.last_bias), _address(out), DTYPE_CODE[y.dtype],
-        (1, y.shape[1], out.shape[1]), _address(key.coeffs), _address(key.order), key.coeffs.shape[:2], (-1, threads),
+        (1, y.shape[1], out.shape[1]), _address(key.coeffs), _address(key.order), key.coeffs.shape[:2], False,
+        (-1, threads),
     )  # fmt: skip
 
 

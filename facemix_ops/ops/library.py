@@ -121,6 +121,11 @@ def place(x: Tensor) -> tuple[int, int]:
     return -1, torch.get_num_threads()
 
 
+def allows_tf32(x: Tensor) -> bool:
+    """Whether the user has PyTorch multiply matrices like ``x`` in TF32."""
+    return x.is_cuda and torch.backends.cuda.matmul.fp32_precision == "tf32"
+
+
 def key_args(coeffs: Tensor, order: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """Coefficients as float64 and the order, both contiguous, and (G, S)."""
     if coeffs.dtype != torch.float64 or not coeffs.is_contiguous():

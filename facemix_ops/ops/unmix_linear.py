@@ -11,7 +11,18 @@ from .. import reference
 from ..checks import bad_value, check_out, check_tensor
 from ..keys import MixKey, check_key
 from ..native import C
-from .library import DTYPE_CODE, address, autocast, is_native, key_args, place, plain, register, register_autograd
+from .library import (
+    DTYPE_CODE,
+    address,
+    allows_tf32,
+    autocast,
+    is_native,
+    key_args,
+    place,
+    plain,
+    register,
+    register_autograd,
+)
 
 
 def _run(y: Tensor, coeffs: Tensor, order: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
@@ -21,7 +32,7 @@ def _run(y: Tensor, coeffs: Tensor, order: Tensor, weight: Tensor, bias: Tensor 
     middle = out.numel() // max(1, n * y.shape[0])
     C.unmix_linear(
         y.data_ptr(), weight.data_ptr(), address(bias), out.data_ptr(), DTYPE_CODE[y.dtype], (middle, k, n),
-        coeffs.data_ptr(), order.data_ptr(), key, place(y),
+        coeffs.data_ptr(), order.data_ptr(), key, allows_tf32(y), place(y),
     )  # fmt: skip
     return out
 
@@ -69,7 +80,8 @@ def unmix_linear(
     """``F.linear(group_unmix(y, key), weight, bias)``: the cloud's reply to the edge's last layer (paper, section 3.2).
 
     Args:
-        y: [B, ..., in], float32, float64, bfloat16 or float16; B = key.batch. Sums are taken in float32 or better.
+        y: [B, ..., in], float32, float64, bfloat16 or float16; B = key.batch. Sums are taken in float32 or better;
+            on CUDA float32 is multiplied as TF32 where ``torch.backends.cuda.matmul`` allows it.
         key: the key that the rows were mixed with.
         weight: [out, in], dtype of ``y``. bias: [out] or None.
         out: a contiguous buffer to reuse (eager mode, without gradients).

@@ -28,7 +28,7 @@ constexpr Op kOps[] = {{"conv_mix", test::conv_mix_case, false},
                        {"act_mix", test::act_mix_case, true},
                        {"act_mix_linear", test::act_mix_linear_case, true},
                        {"group_mix", test::group_mix_case, true},
-                       {"unmix_linear", test::unmix_linear_case, false}};
+                       {"unmix_linear", test::unmix_linear_case, true}};
 
 char reproduction[256];
 

@@ -18,10 +18,12 @@ void unmix_linear_case(const CpuKernels& kernels, Random& random, int64_t index)
     a.M = M, a.K = K, a.N = N, a.key = key.key(), a.threads = int(random.among({1, 2, 3}));
     Array y(a.dtype, G * S * M * K, offset), weight(a.dtype, N * K, offset), bias(a.dtype, N, offset);
     Array out(a.dtype, G * S * M * N, offset);
-    for (Array* array : {&y, &weight, &bias}) array->fill(random, false);
+    a.tf32 = on_cuda(kernels) && random.chance(2);
+    // Small whole numbers are as exact in TF32.
+    for (Array* array : {&y, &weight, &bias}) array->fill(random, a.tf32 && a.dtype == Dtype::f32);
     a.y = y.data(), a.weight = weight.data(), a.bias = random.chance(3) ? nullptr : bias.data(), a.out = out.data();
     describe(show("G,S", {G, S}) + show("M,K,N", {M, K, N}) + show("dtype", {int(a.dtype)}) +
-             show("bias,offset,threads", {!!a.bias, offset, a.threads}));
+             show("bias,offset,threads,tf32", {!!a.bias, offset, a.threads, a.tf32}));
     kernels.unmix_linear(a);
 
     std::vector<Sum> rows;
