@@ -9,33 +9,7 @@ namespace facemix::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kRegisters = 64;  // of a thread's sums (group_mix.cu); fewer with a pool, whose windows need some too
-constexpr int kPoolRegisters = 32;
-constexpr int kAhead = 3;  // elements of a window's row that are read before the first is used
-
-// z[v] = scale * x + shift + residual of the V elements from `at` on.
-template <class T, class E, int V>
-struct Affine {
-    T scale[V], shift[V];
-
-    __device__ Affine(const T* scales, const T* shifts, int channel, bool channels_last) {
-#pragma unroll
-        for (int v = 0; v < V; ++v) {
-            const int c = channel + (channels_last ? v : 0);
-            scale[v] = scales ? scales[c] : T(1), shift[v] = shifts ? shifts[c] : T(0);
-        }
-    }
-    __device__ __forceinline__ void apply(T (&z)[V], const E* x, const E* residual, int64_t at) const {
-        load(z, x + at);
-#pragma unroll
-        for (int v = 0; v < V; ++v) z[v] = z[v] * scale[v] + shift[v];
-        if (!residual) return;
-        T r[V];
-        load(r, residual + at);
-#pragma unroll
-        for (int v = 0; v < V; ++v) z[v] += r[v];
-    }
-};
+constexpr int kRegisters = 32;  // of a thread's sums; the windows of a chunk of images need about as many
 
 template <class E, int kSize, int V, bool kPool>
 __global__ void __launch_bounds__(kThreads) act_mix_kernel(const E* __restrict__ x,               // [B, C, H, W]
@@ -53,42 +27,51 @@ __global__ void __launch_bounds__(kThreads) act_mix_kernel(const E* __restrict__
         const int64_t step = int64_t(gridDim.x) * kThreads * V;
         for (int64_t e = (int64_t(blockIdx.x) * kThreads + threadIdx.x) * V; e < out.size(); e += step) {
             const Plane::Place place = out.place(unsigned(e));
-            const Affine<T, E, V> affine(scale, shift, place.c, a.channels_last);
+            T factor[V], offset[V];
+#pragma unroll
+            for (int v = 0; v < V; ++v) {
+                const int c = place.c + (a.channels_last ? v : 0);
+                factor[v] = scale ? scale[c] : T(1), offset[v] = shift ? shift[c] : T(0);
+            }
             const Span rows = clip_window(place.h, a.pool.kh, a.pool.sh, a.pool.pad_h, a.H);
             const Span columns = clip_window(place.w, a.pool.kw, a.pool.sw, a.pool.pad_w, a.W);
             const int origin = in.at(place.c, place.h * int(a.pool.sh) - int(a.pool.pad_h),
                                      place.w * int(a.pool.sw) - int(a.pool.pad_w));
             for (int i0 = 0; i0 < S; i0 += mixing.kRows) {
                 T sums[mixing.kRows][V];
-                mixing.sum(sums, i0, [&](int j, T(&values)[V]) {
-                    const int64_t b = g * S + j;
-                    WindowMax<T> window[V];
+                mixing.sum(sums, i0, [&](int j0, T(&values)[kChunk][V]) {
+                    const int64_t b0 = g * S + j0;
+                    WindowMax<T> window[kChunk][V];
+                    const auto finish = [&](int q) {
+                        int code[V];
+#pragma unroll
+                        for (int v = 0; v < V; ++v) values[q][v] = window[q][v].best, code[v] = window[q][v].code;
+                        if (codes && i0 == 0) store(codes + (b0 + q) * out.size() + e, code);
+                    };
+                    // Element k of the windows, which lies at `at` in its image.
+                    const auto add = [&](int at, int k) {
+                        T z[kChunk][V], r[kChunk][V];
+                        for_chunk(j0, S, [&](int q) { load(z[q], x + (b0 + q) * in.size() + at); });
+                        if (residual)
+                            for_chunk(j0, S, [&](int q) { load(r[q], residual + (b0 + q) * in.size() + at); });
+                        for_chunk(j0, S, [&](int q) {
+#pragma unroll
+                            for (int v = 0; v < V; ++v) {
+                                z[q][v] = z[q][v] * factor[v] + offset[v];
+                                if (residual) z[q][v] += r[q][v];
+                                window[q][v].add(z[q][v], k, slope);
+                            }
+                            if (!kPool) finish(q);
+                        });
+                    };
                     if constexpr (kPool) {
                         for (int kh = rows.begin; kh < rows.end; ++kh)
-                            for (int kw = columns.begin; kw < columns.end; kw += kAhead) {
-                                const int64_t first = b * in.size() + origin + kh * in.row_step();
-                                T z[kAhead][V];
-#pragma unroll
-                                for (int q = 0; q < kAhead; ++q)
-                                    if (kw + q < columns.end)
-                                        affine.apply(z[q], x, residual, first + (kw + q) * in.pixel_step());
-#pragma unroll
-                                for (int q = 0; q < kAhead; ++q)
-                                    if (kw + q < columns.end)
-#pragma unroll
-                                        for (int v = 0; v < V; ++v)
-                                            window[v].add(z[q][v], kh * int(a.pool.kw) + kw + q, slope);
-                            }
+                            for (int kw = columns.begin; kw < columns.end; ++kw)
+                                add(origin + kh * in.row_step() + kw * in.pixel_step(), kh * int(a.pool.kw) + kw);
+                        for_chunk(j0, S, finish);
                     } else {
-                        T z[V];
-                        affine.apply(z, x, residual, b * in.size() + e);
-#pragma unroll
-                        for (int v = 0; v < V; ++v) window[v].add(z[v], 0, slope);
+                        add(int(e), 0);
                     }
-                    int code[V];
-#pragma unroll
-                    for (int v = 0; v < V; ++v) values[v] = window[v].best, code[v] = window[v].code;
-                    if (codes && i0 == 0) store(codes + b * out.size() + e, code);
                 });
 #pragma unroll
                 for (int r = 0; r < mixing.kRows; ++r) {
@@ -112,7 +95,7 @@ void run(const ActMixArgs& a, const Plane& in, const Plane& out, cudaStream_t st
 
 template <class E, int kSize, bool kPool>
 void choose_vector(const ActMixArgs& a, const Plane& in, const Plane& out, cudaStream_t stream) {
-    constexpr int V = vector_of<E, kSize, kPool ? kPoolRegisters : kRegisters>();
+    constexpr int V = vector_of<E, kSize, kRegisters>();
     const bool whole = side_by_side(a, V) && packs(a.x, sizeof(E), in.size(), V) &&
                        packs(a.residual, sizeof(E), in.size(), V) && packs(a.codes, 1, out.size(), V) &&
                        packs(a.y, bytes_of(a.y_dtype), out.size(), V);

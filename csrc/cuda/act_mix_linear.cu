@@ -11,11 +11,12 @@ namespace facemix::cuda {
 namespace {
 
 constexpr int kThreads = 128;
+constexpr int kBlocks = 3;      // of a multiprocessor, at least: registers enough, and nothing spills
 constexpr int kRegisters = 32;  // of a thread's sums: there are as many again of the windows'
 
 // A thread takes one column: the winners of neighbouring windows do not lie side by side.
 template <class E, int kSize>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     act_mix_jvp_kernel(const E* __restrict__ z,            // [B, C, H, W]
                        E* __restrict__ y,                  // [B, C, PH, PW]
                        const uint8_t* __restrict__ codes,  // [B, C, PH, PW]
@@ -33,12 +34,14 @@ __global__ void __launch_bounds__(kThreads)
                                      place.w * int(a.pool.sw) - int(a.pool.pad_w));
             for (int i0 = 0; i0 < S; i0 += mixing.kRows) {
                 T sums[mixing.kRows][1];
-                mixing.sum(sums, i0, [&](int j, T(&values)[1]) {
-                    const int64_t b = g * S + j;
-                    const uint8_t code = codes[b * out.size() + e];
-                    const int k = code & kCodeWindow;
-                    const int at = origin + k / kernel_width * in.row_step() + k % kernel_width * in.pixel_step();
-                    values[0] = factors.of(code) * T(z[b * in.size() + at]);
+                mixing.sum(sums, i0, [&](int j0, T(&values)[kChunk][1]) {
+                    uint8_t code[kChunk];
+                    for_chunk(j0, S, [&](int q) { code[q] = codes[(g * S + j0 + q) * out.size() + e]; });
+                    for_chunk(j0, S, [&](int q) {
+                        const int k = code[q] & kCodeWindow;
+                        const int at = origin + k / kernel_width * in.row_step() + k % kernel_width * in.pixel_step();
+                        values[q][0] = factors.of(code[q]) * T(z[(g * S + j0 + q) * in.size() + at]);
+                    });
                 });
 #pragma unroll
                 for (int r = 0; r < mixing.kRows; ++r) {
@@ -58,7 +61,7 @@ __device__ __forceinline__ Span windows_of(int p, int64_t kernel, int64_t stride
 }
 
 template <class E, int kSize, int V>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     act_mix_vjp_kernel(const E* __restrict__ y,            // [B, C, PH, PW]
                        E* __restrict__ z,                  // [B, C, H, W]
                        const uint8_t* __restrict__ codes,  // [B, C, PH, PW]
@@ -84,8 +87,10 @@ __global__ void __launch_bounds__(kThreads)
                                       int(a.pool.pad_w) - pw * int(a.pool.sw);
                         asm volatile("" ::: "memory");  // coefficients are read again: registers would not hold them
                         T plain[mixing.kRows][V];
-                        mixing.sum(plain, j0,
-                                   [&](int i, T(&values)[V]) { load(values, y + mixing.sent(i) * out.size() + at); });
+                        mixing.sum(plain, j0, [&](int i0, T(&values)[kChunk][V]) {
+                            for_chunk(i0, S,
+                                      [&](int q) { load(values[q], y + mixing.sent(i0 + q) * out.size() + at); });
+                        });
 #pragma unroll
                         for (int r = 0; r < mixing.kRows; ++r) {
                             if (j0 + r >= S) break;

@@ -26,9 +26,12 @@ __global__ void __launch_bounds__(kThreads) group_mix_kernel(const E* __restrict
         for (int64_t e = (int64_t(blockIdx.x) * kThreads + threadIdx.x) * V; e < a.n; e += step)
             for (int i0 = 0; i0 < S; i0 += mixing.kRows) {
                 T sums[mixing.kRows][V];
-                mixing.sum(sums, i0, [&](int j, T(&values)[V]) {
-                    load(values, x + (a.transpose ? mixing.sent(j) : g * S + j) * a.n + e);
-                    if (kCodes && !a.transpose) factors.scale(values, codes + (g * S + j) * a.n + e);
+                mixing.sum(sums, i0, [&](int j0, T(&values)[kChunk][V]) {
+                    for_chunk(j0, S, [&](int q) {
+                        load(values[q], x + (a.transpose ? mixing.sent(j0 + q) : g * S + j0 + q) * a.n + e);
+                    });
+                    if (kCodes && !a.transpose)
+                        for_chunk(j0, S, [&](int q) { factors.scale(values[q], codes + (g * S + j0 + q) * a.n + e); });
                 });
 #pragma unroll
                 for (int r = 0; r < mixing.kRows; ++r) {

@@ -9,22 +9,36 @@ namespace facemix::cuda {
 constexpr int kMaxGridY = 65535;  // CUDA's limits: what lies beyond is walked in a loop
 constexpr int64_t kMaxGridX = 2147483647;
 
-// sums[r] = sum_j c[j * width + r] v_j, where value(j, v) sets the V elements v of input j of S.
-template <int kUnroll, int kRows, int V, class T, class Value>
-__device__ __forceinline__ void mix(T (&sums)[kRows][V], const T* c, int width, int S, Value&& value) {
+constexpr int kChunk =
+    4;  // inputs of a product that a thread reads before it uses the first: they are under way at once
+
+// Calls f(q) for the inputs j0 + q of a chunk.
+template <class F>
+__device__ __forceinline__ void for_chunk(int j0, int S, F&& f) {
+#pragma unroll
+    for (int q = 0; q < kChunk; ++q)
+        if (j0 + q < S) f(q);
+}
+
+// sums[r] = sum_j c[j * width + r] v_j, where read(j0, v) sets the V elements v[q] of the inputs j0 + q of a chunk.
+template <int kUnroll, int kRows, int V, class T, class Read>
+__device__ __forceinline__ void mix(T (&sums)[kRows][V], const T* c, int width, int S, Read&& read) {
 #pragma unroll
     for (int r = 0; r < kRows; ++r)
 #pragma unroll
         for (int v = 0; v < V; ++v) sums[r][v] = T(0);
 #pragma unroll(kUnroll)
-    for (int j = 0; j < S; ++j) {
-        T values[V], column[kRows];
-        value(j, values);
-        load(column, c + j * width);
+    for (int j0 = 0; j0 < S; j0 += kChunk) {
+        T values[kChunk][V] = {};
+        read(j0, values);
+        for_chunk(j0, S, [&](int q) {
+            T column[kRows];
+            load(column, c + (j0 + q) * width);
 #pragma unroll
-        for (int r = 0; r < kRows; ++r)
+            for (int r = 0; r < kRows; ++r)
 #pragma unroll
-            for (int v = 0; v < V; ++v) sums[r][v] += column[r] * values[v];
+                for (int v = 0; v < V; ++v) sums[r][v] += column[r] * values[q][v];
+        });
     }
 }
 
@@ -60,10 +74,10 @@ class Mixing {
         __syncthreads();
     }
 
-    // sums[r] = sum_j A[i0 + r][j] v_j, or the transpose, where value(j, v) sets the V elements v of input j.
-    template <int V, class Value>
-    __device__ __forceinline__ void sum(T (&sums)[kRows][V], int i0, Value&& value) const {
-        mix<kSize ? kSize : 4>(sums, c_ + i0, width(size()), size(), value);
+    // sums[r] = sum_j A[i0 + r][j] v_j, or the transpose; read as in mix().
+    template <int V, class Read>
+    __device__ __forceinline__ void sum(T (&sums)[kRows][V], int i0, Read&& read) const {
+        mix<(kSize ? kSize : 1)>(sums, c_ + i0, width(size()), size(), read);
     }
 
     // Leaves no coefficients behind; all threads of the block, after the last use.

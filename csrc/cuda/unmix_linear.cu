@@ -11,7 +11,8 @@ namespace facemix::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kTile = 64;  // rows, and outputs, of a block
+constexpr int kBlocks = 2;  // of a multiprocessor, at least: registers enough, and nothing spills
+constexpr int kTile = 64;   // rows, and outputs, of a block
 constexpr int kMaxSize = 64;
 static_assert(kTile >= kMaxSize, "the rows of a group lie in one block");
 // A step takes kDepth bytes of the rows of y and W. In shared memory kPitch apart: then neither 8 rows of 16 bytes nor
@@ -129,7 +130,7 @@ __device__ __forceinline__ void fetch(unsigned char* to, const E* row, int64_t k
 }
 
 template <class E, class Product>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     unmix_linear_kernel(const UnmixLinearArgs a, const int64_t blocks, const int64_t column_tiles, bool aligned) {
     using T = typename Product::T;
     constexpr int V = kAccess / int(sizeof(E)), kChunks = kDepth / kAccess, kFetchRows = kThreads / kChunks;
@@ -195,8 +196,9 @@ __global__ void __launch_bounds__(kThreads, 2)
             const T* products = tile + item * S * kTilePitch + column;
             for (int j0 = 0; j0 < S; j0 += kMixRows) {
                 T sums[kMixRows][1];
-                mix<4>(sums, coeffs + item * S * width + j0, width, S,
-                       [&](int i, T(&values)[1]) { values[0] = products[i * kTilePitch]; });
+                mix<1>(sums, coeffs + item * S * width + j0, width, S, [&](int i0, T(&values)[kChunk][1]) {
+                    for_chunk(i0, S, [&](int q) { values[q][0] = products[(i0 + q) * kTilePitch]; });
+                });
 #pragma unroll
                 for (int r = 0; r < kMixRows; ++r) {
                     if (j0 + r >= S) break;
