@@ -6,8 +6,9 @@
 
 namespace facemix::cuda {
 
-constexpr int kMaxGridY = 65535;  // CUDA's limits: what lies beyond is walked in a loop
-constexpr int64_t kMaxGridX = 2147483647;
+// Of a grid: what lies beyond is walked in a loop. So many blocks are more than a device runs at once.
+constexpr int64_t kMaxGroups = 1024;
+constexpr int64_t kMaxColumns = 1 << 20;
 
 constexpr int kChunk =
     4;  // inputs of a product that a thread reads before it uses the first: they are under way at once
@@ -108,7 +109,8 @@ constexpr int vector_of() {
 // A thread for every column of every group.
 inline dim3 grid_of(int64_t columns, int64_t groups, int threads) {
     const int64_t blocks = (columns + threads - 1) / threads;
-    return dim3(unsigned(blocks < kMaxGridX ? blocks : kMaxGridX), unsigned(groups < kMaxGridY ? groups : kMaxGridY));
+    return dim3(unsigned(blocks < kMaxColumns ? blocks : kMaxColumns),
+                unsigned(groups < kMaxGroups ? groups : kMaxGroups));
 }
 
 template <int kNumber>

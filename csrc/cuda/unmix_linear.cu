@@ -1,8 +1,9 @@
 // unmix_linear on CUDA: out[g*S+j] = (sum_i A[g,i,j] y[order[g*S+i]]) W^T + bias, in one kernel.
 //
-// A block multiplies the rows of whole groups, gathered from where they were sent, with kTile rows of W, and un-mixes
-// the products (both steps are linear) before it writes them. bfloat16 and half go through the tensor cores, float32
-// too where TF32 is allowed, else float32 and float64 by plain multiply-adds. It compiles; it has not run on a GPU yet.
+// For a tile a block multiplies the rows of whole groups, gathered from where they were sent, with kTile rows of W, and
+// un-mixes the products (both steps are linear) before it writes them. bfloat16 and half go through the tensor cores,
+// float32 too where TF32 is allowed, else float32 and float64 by plain multiply-adds. It compiles; it has not run on a
+// GPU yet.
 #include "launch.h"
 #include "mixing.h"
 #include "mma.h"
@@ -12,9 +13,11 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kBlocks = 2;  // of a multiprocessor, at least: registers enough, and nothing spills
-constexpr int kTile = 64;   // rows, and outputs, of a block
+// Of a grid: a block takes one tile after the other, and a device runs fewer at once.
+constexpr int64_t kMaxBlocks = 1024;
+constexpr int kTile = 64;  // rows, and outputs, of a tile
 constexpr int kMaxSize = 64;
-static_assert(kTile >= kMaxSize, "the rows of a group lie in one block");
+static_assert(kTile >= kMaxSize, "the rows of a group lie in one tile");
 // A step takes kDepth bytes of the rows of y and W. In shared memory kPitch apart: then neither 8 rows of 16 bytes nor
 // 8 rows of 4 words have a bank in common.
 constexpr int kDepth = 64, kPitch = kDepth + 16;
@@ -131,11 +134,11 @@ __device__ __forceinline__ void fetch(unsigned char* to, const E* row, int64_t k
 
 template <class E, class Product>
 __global__ void __launch_bounds__(kThreads, kBlocks)
-    unmix_linear_kernel(const UnmixLinearArgs a, const int64_t blocks, const int64_t column_tiles, bool aligned) {
+    unmix_linear_kernel(const UnmixLinearArgs a, const int64_t tiles, const int64_t tiles_across, bool aligned) {
     using T = typename Product::T;
     constexpr int V = kAccess / int(sizeof(E)), kChunks = kDepth / kAccess, kFetchRows = kThreads / kChunks;
     const int S = int(a.key.size), width = mix_width(S);
-    const int groups = kTile / S;  // of a block's rows, at most: each of one m in [0, M)
+    const int groups = kTile / S;  // of a tile, at most; a group stands for its rows at one m in [0, M)
     unsigned char* stages = dynamic_shared;
     T* tile = reinterpret_cast<T*>(dynamic_shared);
     T* coeffs = reinterpret_cast<T*>(dynamic_shared + coeffs_at(sizeof(T)));
@@ -143,8 +146,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
     const E* bias = static_cast<const E*>(a.bias);
     E* out = static_cast<E*>(a.out);
 
-    for (int64_t block = blockIdx.x; block < blocks; block += gridDim.x) {
-        const int64_t first = block / column_tiles * groups, n0 = block % column_tiles * kTile;  // group, output
+    for (int64_t t = blockIdx.x; t < tiles; t += gridDim.x) {
+        const int64_t first = t / tiles_across * groups, n0 = t % tiles_across * kTile;  // the tile's group and output
         const int64_t left = a.key.groups * a.M - first;
         const int count = left < groups ? int(left) : groups;
         // What this thread copies of each step: a chunk of each of these rows.
@@ -166,7 +169,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
                 fetch(to + (kTile + q * kFetchRows) * kPitch, from_weight[q], k, a.K, aligned);
             }
         };
-        __syncthreads();  // the block before this one may still be reading
+        __syncthreads();  // the tile before may still be read
         for (int k = threadIdx.x; k < count * S * width; k += kThreads) {
             const int64_t g = (first + k / width / S) / a.M;
             const int i = k / width % S, j = k % width;
@@ -214,14 +217,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
 template <class E, class Product>
 void run(const UnmixLinearArgs& a, cudaStream_t stream) {
     const int64_t S = a.key.size, groups = kTile / S;
-    const int64_t column_tiles = (a.N + kTile - 1) / kTile;
-    const int64_t blocks = (a.key.groups * a.M + groups - 1) / groups * column_tiles;
+    const int64_t across = (a.N + kTile - 1) / kTile, tiles = (a.key.groups * a.M + groups - 1) / groups * across;
     const int V = kAccess / int(sizeof(E));
     const bool aligned = packs(a.y, sizeof(E), a.K, V) && packs(a.weight, sizeof(E), a.K, V);
     const size_t shared = size_t(coeffs_at(sizeof(typename Product::T))) +
                           size_t(groups * S * mix_width(int(S))) * sizeof(typename Product::T);
-    launch("unmix_linear", unmix_linear_kernel<E, Product>, unsigned(blocks < kMaxGridX ? blocks : kMaxGridX), kThreads,
-           shared, stream, a, blocks, column_tiles, aligned);
+    launch("unmix_linear", unmix_linear_kernel<E, Product>, unsigned(tiles < kMaxBlocks ? tiles : kMaxBlocks), kThreads,
+           shared, stream, a, tiles, across, aligned);
 }
 
 }  // namespace

@@ -43,10 +43,15 @@ def slope_of(kind: int, slope: float) -> float:
 
 
 def slope_args(slope: float, weight: Tensor | None) -> tuple[float, Tensor | None]:
-    """A slope as the kernels take it: the number, or, where it is a weight on a device, that in float32, unread."""
+    """A slope as the kernels take it: the number, or, where it is a weight on a device, that in float32, unread.
+
+    A float64 weight is read back: it would not be the same in float32.
+    """
     if weight is None:
         return slope, None
-    return (float(weight), None) if weight.is_cpu else (slope, plain(weight.float()))
+    if weight.is_cpu or weight.dtype == torch.float64:
+        return float(weight), None
+    return slope, plain(weight.float())
 
 
 def _linear(kernel: Any, z: Tensor, y: Tensor, codes: Tensor, key: tuple[Tensor, Tensor], pos: float, neg: float,

@@ -104,6 +104,8 @@ std::vector<Sum> mix(const std::vector<Sum>& rows, const RandomKey& key, int64_t
 inline int64_t pooled(int64_t size, int64_t kernel, int64_t stride, int64_t pad) {
     return (size + 2 * pad - kernel) / stride + 1;
 }
+// Enough groups that a block of a CUDA kernel takes several, one after the other.
+constexpr int64_t kManyGroups = 1030;
 // From 1 to 64: mostly those at the borders of what kernels know.
 int64_t random_group_size(Random& random);
 Pool random_pool(Random& random, int64_t height, int64_t width);

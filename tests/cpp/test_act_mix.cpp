@@ -19,13 +19,14 @@ struct Shape {
     Layout out() const { return {channels_last, C, PH, PW}; }
 };
 
-Shape draw(Random& random) {
+Shape draw(Random& random, bool many) {
     Shape s;
     s.G = random.among({0, 1, 1, 1, 2, 3});
     s.S = random_group_size(random);
     s.C = random.chance(2) ? random.among({1, 3, 16, 31, 32, 33, 64}) : random.between(1, 40);
     s.H = random.between(1, 9);
     s.W = random.chance(2) ? random.among({1, 7, 8, 9, 15, 16, 17, 33}) : random.between(1, 40);
+    if (many) s.G = kManyGroups, s.S = 3, s.C = 1, s.W = 3;
     s.pool = random_pool(random, s.H, s.W);
     s.PH = pooled(s.H, s.pool.kh, s.pool.sh, s.pool.pad_h), s.PW = pooled(s.W, s.pool.kw, s.pool.sw, s.pool.pad_w);
     s.channels_last = random.chance(2);
@@ -47,8 +48,8 @@ void set_shape(Args& a, const Shape& s, const RandomKey& key) {
 
 }  // namespace
 
-void act_mix_case(const CpuKernels& kernels, Random& random, int64_t) {
-    const Shape s = draw(random);
+void act_mix_case(const CpuKernels& kernels, Random& random, int64_t index) {
+    const Shape s = draw(random, index < 4 && on_cuda(kernels));
     const RandomKey key(random, s.G, s.S);
     facemix::ActMixArgs a{};
     set_shape(a, s, key);
@@ -94,8 +95,8 @@ void act_mix_case(const CpuKernels& kernels, Random& random, int64_t) {
     if (!std::equal(codes.begin(), codes.end(), expected_codes.begin())) throw Failure("codes differ");
 }
 
-void act_mix_linear_case(const CpuKernels& kernels, Random& random, int64_t) {
-    const Shape s = draw(random);
+void act_mix_linear_case(const CpuKernels& kernels, Random& random, int64_t index) {
+    const Shape s = draw(random, index < 4 && on_cuda(kernels));
     const Pool& p = s.pool;
     const RandomKey key(random, s.G, s.S);
     facemix::ActMixLinearArgs a{};

@@ -5,10 +5,10 @@ namespace test {
 
 void group_mix_case(const CpuKernels& kernels, Random& random, int64_t index) {
     const bool large = index < 2;  // 4 MiB and more are written past the caches
-    const int64_t G = large ? 1 : random.among({0, 1, 1, 2, 5}), S = large ? 8 : random_group_size(random);
-    const int64_t n = large              ? 131072 + index
-                      : random.chance(2) ? random.among({0, 1, 15, 16, 17, 1023, 1024, 1025, 2049})
-                                         : random.between(0, 300);
+    int64_t G = random.among({0, 1, 1, 2, 5}), S = random_group_size(random);
+    int64_t n = random.chance(2) ? random.among({0, 1, 15, 16, 17, 1023, 1024, 1025, 2049}) : random.between(0, 300);
+    if (large) G = 1, S = 8, n = 131072 + index;
+    if (index == 2 && on_cuda(kernels)) G = kManyGroups, S = 3, n = 2;
     const int64_t offset = large ? index : random.among({0, 0, 1, 5});
     const RandomKey key(random, G, S);
     facemix::GroupMixArgs a{};

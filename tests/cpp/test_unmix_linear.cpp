@@ -5,12 +5,13 @@ namespace test {
 
 void unmix_linear_case(const CpuKernels& kernels, Random& random, int64_t index) {
     const bool large = index == 0;  // enough work for several threads
-    const int64_t G = large ? 8 : random.among({0, 1, 1, 2, 3}), S = large ? 8 : random_group_size(random);
+    int64_t G = random.among({0, 1, 1, 2, 3}), S = random_group_size(random);
     const auto features = [&] {
         return random.chance(2) ? random.among({0, 1, 2, 15, 16, 17, 63, 64, 65}) : random.between(1, 90);
     };
-    const int64_t M = large ? 2 : random.among({0, 1, 1, 1, 2, 3}), K = large ? 256 : features(),
-                  N = large ? 80 : features();
+    int64_t M = random.among({0, 1, 1, 1, 2, 3}), K = features(), N = features();
+    if (large) G = 8, S = 8, M = 2, K = 256, N = 80;
+    if (index == 1 && on_cuda(kernels)) G = kManyGroups, S = 64, M = 1, K = 3, N = 2;
     const int64_t offset = random.among({0, 0, 1, 5});
     const RandomKey key(random, G, S);
     facemix::UnmixLinearArgs a{};
