@@ -89,7 +89,7 @@ Pool make_pool(const Ints<6>& p) { return {p[0], p[1], p[2], p[3], p[4], p[5]}; 
 void conv_mix(Address x, int x_dtype, Ints<3> chw, Ints<4> strides, Address weight, Address bias, Ints<3> kernel,
               Ints<2> stride, Ints<2> padding, Ints<2> dilation, int activation, double slope, Address slope_at,
               Ints<6> pool, Ints<2> conv_hw, Ints<2> out_hw, Address coeffs, Address order, Ints<2> key, Address y,
-              int y_dtype, bool channels_last, Address codes, Place place) {
+              int y_dtype, bool channels_last, Address codes, bool tf32, Place place) {
     ConvMixArgs a;
     a.x = at<void>(x), a.weight = at<void>(weight), a.bias = at<void>(bias);
     a.y = at<void>(y), a.codes = at<uint8_t>(codes);
@@ -104,9 +104,10 @@ void conv_mix(Address x, int x_dtype, Ints<3> chw, Ints<4> strides, Address weig
     a.activation = Activation(activation), a.slope = slope, a.slope_at = at<const float>(slope_at);
     a.pool = make_pool(pool);
     a.key = make_key(coeffs, order, key);
+    a.tf32 = tf32;
     if (row_input(a) > double(1 << 30))
         throw py::value_error("conv_mix: x must have at most 2^30 padded elements under one row of results, got more");
-    run("conv_mix", a, &CpuKernels::conv_mix, nullptr, place);
+    run("conv_mix", a, &CpuKernels::conv_mix, FACEMIX_ON_CUDA(conv_mix), place);
 }
 
 void act_mix(Address x, int x_dtype, Ints<3> chw, Address scale, Address shift, Address residual, int activation,

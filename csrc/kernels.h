@@ -51,6 +51,7 @@ struct ConvMixArgs {
     Key key;
     int threads;
     const float* slope_at = nullptr;  // CUDA: where the slope lies on the device, instead of `slope`
+    bool tf32 = false;                // CUDA: whether float32 may be multiplied as TF32
 };
 
 struct ActMixArgs {

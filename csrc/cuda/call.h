@@ -31,6 +31,13 @@ class OnDevice {
 
 constexpr size_t kSharedBytes = 48 << 10;  // of a block, unless the kernel has been allowed more
 
+template <class... Parameters>
+void allow_shared(const char* op, void (*kernel)(Parameters...), size_t shared) {
+    if (shared <= kSharedBytes) return;
+    check(op, cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   int(shared)));
+}
+
 // shared: bytes of dynamic shared memory a block.
 template <class... Parameters, class... Arguments>
 void launch(const char* op, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
@@ -38,10 +45,24 @@ void launch(const char* op, void (*kernel)(Parameters...), dim3 grid, dim3 block
     cudaLaunchConfig_t config = {};
     config.gridDim = grid, config.blockDim = block;
     config.dynamicSmemBytes = shared, config.stream = stream;
-    if (shared > kSharedBytes)
-        check(op, cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                       cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)));
+    allow_shared(op, kernel, shared);
     check(op, cudaLaunchKernelEx(&config, kernel, arguments...));
+}
+
+inline int device_attribute(const char* op, cudaDeviceAttr attribute, int device) {
+    int value = 0;
+    check(op, cudaDeviceGetAttribute(&value, attribute, device));
+    return value;
+}
+
+// As many blocks of the kernel as the device runs at once.
+template <class... Parameters>
+int blocks_at_once(const char* op, void (*kernel)(Parameters...), int threads, size_t shared, int device) {
+    int blocks = 0;
+    allow_shared(op, kernel, shared);
+    check(op, cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, reinterpret_cast<const void*>(kernel), threads,
+                                                            shared));
+    return blocks * device_attribute(op, cudaDevAttrMultiProcessorCount, device);
 }
 
 }  // namespace facemix::cuda

@@ -1,5 +1,5 @@
-// Instructions of a warp: tensor cores, and copies to shared memory that run beside it. They are PTX here; tests/cuda
-// has them for the host.
+// Instructions that C++ has no words for: tensor cores, and copies to shared memory that run beside the warp. They are
+// PTX here; tests/cuda has them for the host.
 //
 // D[16][8] += A[16][K] * B[K][8], where lane 4 * g + t holds, first index first,
 //     d   D[g][2t], D[g][2t + 1], D[g + 8][2t], D[g + 8][2t + 1]
@@ -47,6 +47,13 @@ __device__ __forceinline__ uint32_t to_tf32(float value) {
     uint32_t word;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(word) : "f"(value));
     return word;
+}
+
+// The larger one, NaN if one is.
+__device__ __forceinline__ float max_nan(float a, float b) {
+    float larger;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+    return larger;
 }
 
 // Copies kBytes (4, 8 or 16, both sides aligned to as many) to shared memory, or zeros without reading where `real` is

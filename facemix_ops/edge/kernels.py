@@ -26,7 +26,7 @@ def conv_mix(bundle: Bundle, x: NDArray[np.float32], key: Key, y: NDArray[Any], 
         _address(x), DTYPE_CODE[x.dtype], x.shape[1:], _strides(x), _address(b.weight), _address(b.bias),
         (len(b.weight), *b.weight.shape[2:]), b.stride, b.padding, b.dilation, *_activation(b), 0, pool, b.conv_shape,
         y.shape[2:], _address(key.coeffs), _address(key.order), key.coeffs.shape[:2], _address(y), DTYPE_CODE[y.dtype],
-        False, 0, (-1, threads),
+        False, 0, False, (-1, threads),
     )  # fmt: skip
 
 

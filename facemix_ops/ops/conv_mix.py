@@ -53,7 +53,7 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, order: 
         (oc, kh, kw), tuple(stride), tuple(padding), tuple(dilation), kind, slope, address(slope_at),
         tuple(pool or IDENTITY_POOL), tuple(conv_size(x, weight, stride, padding, dilation)), tuple(y.shape[2:]),
         coeffs.data_ptr(), order.data_ptr(), key, y.data_ptr(), DTYPE_CODE[y.dtype], is_channels_last(x),
-        address(codes), place(x),
+        address(codes), x.is_cuda and torch.backends.cudnn.conv.fp32_precision == "tf32", place(x),
     )  # fmt: skip
 
 
@@ -160,8 +160,8 @@ def conv_mix(
 
     Returns:
         [B, OC, H', W'], channels_last where ``x`` is, differentiable any number of times. Sums are taken in float32
-        or better; bfloat16 is multiplied as it is where the CPU has AVX512-BF16. Under autocast ``x``, ``weight`` and
-        ``bias`` are taken in its dtype.
+        or better; bfloat16 is multiplied as it is where the CPU has AVX512-BF16, and on CUDA float32 as TF32 where
+        ``torch.backends.cudnn.conv`` allows it. Under autocast ``x``, ``weight`` and ``bias`` are taken in its dtype.
 
     Raises:
         TypeError, ValueError: naming argument, rule and what came.

@@ -24,7 +24,7 @@ struct Op {
     void (*run)(const test::CpuKernels&, test::Random&, int64_t);
     bool on_cuda;
 };
-constexpr Op kOps[] = {{"conv_mix", test::conv_mix_case, false},
+constexpr Op kOps[] = {{"conv_mix", test::conv_mix_case, true},
                        {"act_mix", test::act_mix_case, true},
                        {"act_mix_linear", test::act_mix_linear_case, true},
                        {"group_mix", test::group_mix_case, true},
@@ -115,6 +115,7 @@ int main(int argc, char** argv) {
         for (const Op& op : kOps)
             if (op.on_cuda) run_op(op, cuda);
         if (wanted(op_wanted, "mma")) ++run, failed += !passes("mma", test::warp_instructions);
+        if (wanted(op_wanted, "conv_mix_tile")) ++run, failed += !passes("conv_mix_tile", test::conv_mix_tiles);
         std::printf("%s: %lld cases, %lld failed\n", cuda.capability, (long long)run, (long long)failed);
     }
     if (wanted(op_wanted, "sampling")) ++run, failed += !passes("sampling", test::sampling);

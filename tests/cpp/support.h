@@ -135,6 +135,7 @@ void unmix_linear_case(const CpuKernels& kernels, Random& random, int64_t index)
 CpuKernels cuda_kernels();
 bool on_cuda(const CpuKernels& kernels);
 void warp_instructions();  // of the host
+void conv_mix_tiles();     // their geometry
 
 void sampling();  // sample_orthogonal and sample_permutation
 void c_api();     // facemix.h

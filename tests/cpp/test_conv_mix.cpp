@@ -1,4 +1,6 @@
 // conv_mix against plain loops in double: layouts, strides, dtypes, pools and codes, at sizes around vectors and tiles.
+#include <cmath>
+
 #include "support.h"
 
 namespace test {
@@ -59,6 +61,26 @@ Case draw(Random& random, int64_t index) {
     c.bias = !random.chance(3);
     c.whole = random.chance(3);
     c.offset = random.among({0, 0, 0, 1, 5});
+    a.tf32 = random.chance(2);
+    return c;
+}
+
+// Around the tiles of the CUDA kernels: 64 pixels, 16 output channels, 8 bytes of input channels, 4, 8 or 16 images.
+Case at_tile_edges(Random& random, int64_t index) {
+    static const Pool kPools[] = {{1, 1, 1, 1, 0, 0}, {1, 1, 1, 1, 0, 0}, {3, 3, 2, 2, 1, 1}, {2, 2, 2, 2, 0, 0}};
+    Case c = draw(random, index);
+    facemix::ConvMixArgs& a = c.a;
+    c.G = random.among({1, 1, 2}), c.S = random.among({3, 4, 5, 8, 15, 16});
+    a.C = random.among({1, 3, 4, 5, 16, 17, 64}), a.OC = random.among({1, 8, 15, 16, 17, 32, 33, 64, 72});
+    a.KH = a.KW = random.among({1, 3, 3, 7});
+    a.stride[0] = a.stride[1] = random.among({1, 1, 2}), a.dilation[0] = a.dilation[1] = 1;
+    a.padding[0] = random.among({0, a.KH / 2, 9}), a.padding[1] = random.among({0, a.KW / 2, 70});
+    size_for(random, a, 0, random.among({1, 3, 4, 5, 9}), &a.H, &a.OH);
+    size_for(random, a, 1, random.among({1, 7, 15, 16, 17, 31, 33, 64, 65}), &a.W, &a.OW);
+    a.pool = kPools[random.between(0, 3)];
+    if (a.OH < a.pool.kh || a.OW < a.pool.kw) a.pool = kPools[0];
+    a.x_dtype = Dtype(random.among({0, 2, 2, 3}));
+    a.y_dtype = Dtype(random.among({0, 2, 3}));
     return c;
 }
 
@@ -98,6 +120,7 @@ std::string summary(const Case& c) {
            show("dilation", {a.dilation[0], a.dilation[1]}) + show("OH,OW", {a.OH, a.OW}) + show(a.pool) +
            show("PH,PW", {a.PH, a.PW}) + show("x_layout", {c.x_layout}) + show("channels_last", {a.channels_last}) +
            show("x,y_dtype", {int(a.x_dtype), int(a.y_dtype)}) + show("activation", {int(a.activation)}) +
+           show("tf32", {a.tf32}) +
            show("bias,whole,codes,offset,threads", {c.bias, c.whole, a.codes != nullptr, c.offset, a.threads});
 }
 
@@ -129,9 +152,10 @@ std::vector<Sum> convolve(const Case& c, const Array& x, int64_t base, const Arr
 
 void conv_mix_case(const CpuKernels& kernels, Random& random, int64_t index) {
     Case c = draw(random, index);
+    if (index >= 64 && index < 128) c = at_tile_edges(random, index);
     if (index >= 48 && index < 64) c = large(random, index);
     else
-        while (c.work() > kWork) c = draw(random, index);
+        while (c.work() > kWork) c = index < 128 ? at_tile_edges(random, index) : draw(random, index);
     facemix::ConvMixArgs& a = c.a;
     const Pool& p = a.pool;
     a.PH = pooled(a.OH, p.kh, p.sh, p.pad_h), a.PW = pooled(a.OW, p.kw, p.sw, p.pad_w);
@@ -142,13 +166,19 @@ void conv_mix_case(const CpuKernels& kernels, Random& random, int64_t index) {
     const int64_t x_count = strides_of(c, a.x_strides, &base), B = c.G * c.S, results = B * a.OC * a.PH * a.PW;
     Array x(a.x_dtype, x_count, c.offset), weight(a.x_dtype, a.OC * a.C * a.KH * a.KW, c.offset);
     Array bias(a.x_dtype, a.OC, c.offset), y(a.y_dtype, results, c.offset);
+    // Coarse: as TF32 has them.
+    const bool coarse = a.tf32 && a.x_dtype == Dtype::f32;
+    const auto value = [&] {
+        const double real = c.whole ? double(random.between(-3, 3)) : random.real();
+        return coarse ? std::nearbyint(real * 256) / 256 : real;
+    };
     for (int64_t b = 0; b < B; ++b)
         for (int64_t i = 0; i < a.C * a.H * a.W; ++i) {
             const int64_t at = base + b * a.x_strides[0] + i / (a.H * a.W) * a.x_strides[1] +
                                i / a.W % a.H * a.x_strides[2] + i % a.W * a.x_strides[3];
-            x.set(at, c.whole ? double(random.between(-3, 3)) : random.real());
+            x.set(at, value());
         }
-    weight.fill(random, c.whole);
+    for (int64_t i = 0; i < weight.count(); ++i) weight.set(i, value());
     bias.fill(random, c.whole);
     // Codes are compared where sums are exact, with many ties: elsewhere rounding may pick another winner.
     std::vector<uint8_t> codes(c.whole && random.chance(2) ? size_t(results) : 0, 0xee);

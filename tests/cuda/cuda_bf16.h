@@ -13,3 +13,8 @@ struct __nv_bfloat16 {
     }
     explicit operator float() const { return std::bit_cast<float>(uint32_t(bits) << 16); }
 };
+
+struct __nv_bfloat162 {
+    __nv_bfloat16 x, y;
+};
+inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) { return {__nv_bfloat16(x), __nv_bfloat16(y)}; }

@@ -191,6 +191,16 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int valu
     return cudaSuccess;
 }
 
+// Two multiprocessors of one block each: few enough that blocks take several turns.
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+    *value = attribute == cudaDevAttrMultiProcessorCount ? 2 : int(emulation::kMaxSharedBytes);
+    return cudaSuccess;
+}
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void*, int, size_t) {
+    *blocks = 1;
+    return cudaSuccess;
+}
+
 cudaError_t emulation::run(const void* kernel, const cudaLaunchConfig_t& config, const std::function<void()>& thread) {
     const dim3 grid = config.gridDim, block = config.blockDim;
     const unsigned threads = block.x * block.y * block.z;

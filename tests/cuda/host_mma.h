@@ -50,6 +50,8 @@ inline uint32_t to_tf32(float value) {
     return (word & 0x7f800000u) == 0x7f800000u ? word : (word + 0x1000u) & ~0x1fffu;
 }
 
+inline float max_nan(float a, float b) { return a > b || a != a ? a : b; }
+
 template <int kBytes>
 void cp_async(void* shared, const void* global, bool real) {
     static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16);

@@ -1,0 +1,10 @@
+// conv_mix of bfloat16: a file of its own, as these kernels take long to compile.
+#include "conv_mix_block.h"
+
+namespace facemix::cuda {
+
+bool conv_mix_bf16(const ConvMixArgs& a, int device, void* stream) {
+    return run_tiles<TensorProduct<__nv_bfloat16>>(a, device, static_cast<cudaStream_t>(stream));
+}
+
+}  // namespace facemix::cuda

@@ -1,0 +1,98 @@
+// Chooses the tiling; host code only.
+#include "conv_mix_tile.h"
+
+#include <initializer_list>
+
+namespace facemix::cuda {
+namespace {
+
+constexpr int kChunkChannels = 16;
+constexpr int64_t kResidentBytes = 80 << 10;  // of weights, at most; more would leave little for the patch
+constexpr int64_t kTileCost = 1024;           // of a tile's products, in pixels of x that are read; a guess
+constexpr int64_t kMaxCoordinate = 1 << 24;   // places in a map are ints
+
+int64_t aligned16(int64_t bytes) { return ceil_div(bytes, 16) * 16; }
+
+bool small(const ConvMixArgs& a) {
+    const auto fits = [](int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
+        return size + 2 * padding < kMaxCoordinate && kernel * dilation < kMaxCoordinate && stride < kMaxCoordinate;
+    };
+    return fits(a.H, a.KH, a.stride[0], a.padding[0], a.dilation[0]) &&
+           fits(a.W, a.KW, a.stride[1], a.padding[1], a.dilation[1]) && a.KH * a.KW < kMaxCoordinate &&
+           a.C < kMaxCoordinate && a.OC < kMaxCoordinate && a.pool.sh < kMaxCoordinate && a.pool.sw < kMaxCoordinate;
+}
+
+// Of a block of output channels and a chunk.
+int64_t weight_bytes(const TileKind& kind, const Tiling& t) {
+    return int64_t(t.steps) * kind.tiles() * kind.slots() * kSlotBytes;
+}
+
+// Lays out shared memory for the tile; returns the bytes needed.
+int64_t lay_out(const ConvMixArgs& a, const TileKind& kind, Tiling& t) {
+    int64_t at = kind.images * (kind.images * int64_t(sizeof(float)) + int64_t(sizeof(int64_t))) + 16;
+    const auto take = [&](int& from, int64_t bytes) { from = int(at), at = aligned16(at + bytes); };
+    take(t.bias, int64_t(t.blocks) * kind.channels() * int64_t(sizeof(float)));
+    take(t.offsets, int64_t(t.steps) * kind.step_units * int64_t(sizeof(int)));
+    take(t.weights, (t.resident ? t.chunks * t.blocks : 1) * weight_bytes(kind, t));
+    // Products of images past S are taken, and dropped: they may read what they like.
+    take(t.patch, int64_t(kind.images) * t.patch_h * t.patch_w * t.units * kUnitBytes);
+    const int64_t pixels = int64_t(t.conv_h) * t.conv_w;
+    take(t.values, t.windows ? a.key.size * pixels * kValuePitch * int64_t(sizeof(float)) : 0);
+    return at;
+}
+
+// The tile_w given, and as many rows as fit.
+bool fit_rows(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) {
+    const auto span = [](int64_t n, int64_t kernel, int64_t stride) { return (n - 1) * stride + kernel; };
+    Tiling best = {};
+    for (t.tile_h = 1; t.tile_h <= a.PH; ++t.tile_h) {
+        const int64_t h = span(t.tile_h, a.pool.kh, a.pool.sh), w = span(t.tile_w, a.pool.kw, a.pool.sw);
+        if (h * w > kTilePixels) break;
+        const int64_t patch_h = span(h, (a.KH - 1) * a.dilation[0] + 1, a.stride[0]);
+        const int64_t patch_w = span(w, (a.KW - 1) * a.dilation[1] + 1, a.stride[1]);
+        if (patch_h * patch_w * t.units * kUnitBytes > limit) break;
+        t.conv_h = int(h), t.conv_w = int(w), t.patch_h = int(patch_h), t.patch_w = int(patch_w);
+        const int64_t shared = lay_out(a, kind, t);
+        if (shared > limit) break;
+        t.shared = int(shared);
+        t.tiles_h = int(ceil_div(a.PH, t.tile_h)), t.tiles_w = int(ceil_div(a.PW, t.tile_w));
+        best = t;
+    }
+    t = best;
+    return t.tile_h > 0;
+}
+
+}  // namespace
+
+Tiling plan_tiles(const ConvMixArgs& a, const TileKind& kind, int limit) {
+    if (a.key.size > kind.images || !small(a)) return {};
+    const int64_t units = ceil_div(a.C < kChunkChannels ? a.C : kChunkChannels, kind.unit());
+    Tiling common = {};
+    common.units = int(units), common.chunks = int(ceil_div(a.C, units * kind.unit()));
+    common.steps = int(ceil_div(a.KH * a.KW * units, kind.step_units));
+    common.blocks = int(ceil_div(a.OC, kind.channels()));
+    common.windows = !a.pool.identity() || a.codes;
+    common.run = common.windows ? 2 : 2 * kind.tiles();
+    common.resident = int64_t(common.chunks) * common.blocks * weight_bytes(kind, common) <= kResidentBytes;
+    // Two bytes: TF32 is rounded on its way, and plain float has no hurry.
+    common.async = kind.element == 2 && a.x_strides[1] == 1 && a.C % kind.unit() == 0 &&
+                   reinterpret_cast<uintptr_t>(a.x) % kUnitBytes == 0;
+    for (const int d : {0, 2, 3}) common.async = common.async && a.x_strides[d] % kind.unit() == 0;
+    // In NCHW 16 pixels of a row, or all, are stored together.
+    const bool whole = !a.channels_last && !common.windows;
+    Tiling best = {};
+    int64_t least = 0;
+    for (int w = 1; w <= kTilePixels && w <= a.PW; ++w) {
+        if (whole && w % 16 && w < a.PW) continue;
+        Tiling t = common;
+        t.tile_w = w;
+        if (!fit_rows(a, kind, limit, t)) continue;
+        const int64_t tiles = int64_t(t.tiles_h) * t.tiles_w;
+        // Where only one block fits, nothing runs while it waits.
+        const int64_t cost = tiles * (kTileCost + t.patch_h * t.patch_w) * (t.shared > limit / 2 ? 3 : 2);
+        if (best.tile_h == 0 || cost < least) best = t, least = cost;
+    }
+    return best;
+}
+
+}  // namespace facemix::cuda

@@ -1,0 +1,147 @@
+// The geometry of conv_mix's tiles, function by function, against what it says it is.
+#include <set>
+
+#include "../cpp/support.h"
+#include "cuda/conv_mix_tile.h"
+#include "cuda/launch.h"
+
+namespace test {
+namespace {
+
+using namespace facemix::cuda;
+using facemix::ConvMixArgs;
+
+void expect(bool holds, const char* what) {
+    if (!holds) throw Failure(what);
+}
+
+void columns() {
+    for (const bool channels_last : {false, true}) {
+        std::set<int> seen;
+        for (int tile = 0; tile < 2; ++tile)
+            for (int column = 0; column < 8; ++column) seen.insert(pixel_of_column(tile, column, channels_last));
+        expect(seen.size() == 16 && *seen.begin() == 0 && *seen.rbegin() == 15, "pixel_of_column: not one to one");
+    }
+    for (int t = 0; t < 4; ++t)
+        for (int k = 0; k < 4; ++k)
+            expect(pixel_of_column(k / 2, 2 * t + k % 2, false) == 4 * t + k, "pixel_of_column: no neighbours");
+}
+
+void rows() {
+    for (const int tiles : {1, 2, 4})
+        for (int run = 2; run <= 2 * tiles; run *= 2) {
+            std::set<int> seen;
+            for (int tile = 0; tile < tiles; ++tile)
+                for (int row = 0; row < 16; ++row) seen.insert(channel_of_row(tile, row, run));
+            expect(int(seen.size()) == 16 * tiles && *seen.rbegin() == 16 * tiles - 1,
+                   "channel_of_row: not one to one");
+            for (int g = 0; g < 8; ++g)
+                for (int k = 0; k < 2 * tiles; ++k)
+                    expect(channel_of_row(k / 2, g + k % 2 * 8, run) ==
+                               channel_of_row(k / run * (run / 2), g, run) + k % run,
+                           "channel_of_row: a run with gaps");
+        }
+}
+
+void walks() {
+    for (int height = 1; height < 40; ++height)
+        for (int width = 1; width < 200; width += width < 10 ? 1 : 13) {
+            Tiling t = {};
+            t.patch_h = height, t.patch_w = width;
+            for (const int first : {0, 1, kTileThreads - 1}) {
+                PatchWalk walk(t, first);
+                for (int p = first; p < 5 * height * width; p += kTileThreads, walk.next())
+                    expect((walk.image * height + walk.row) * width + walk.column == p && walk.row < height &&
+                               walk.column < width,
+                           "PatchWalk: not where it should be");
+            }
+        }
+}
+
+ConvMixArgs draw(Random& random) {
+    ConvMixArgs a = {};
+    a.C = random.among({1, 3, 4, 16, 64, 100}), a.OC = random.among({1, 16, 64, 300});
+    a.KH = random.between(1, 7), a.KW = random.between(1, 7);
+    for (int d = 0; d < 2; ++d) {
+        a.stride[d] = random.between(1, 3), a.dilation[d] = random.between(1, 2);
+        (d ? a.OW : a.OH) = random.among({random.between(1, 20), random.between(100, 5000)});
+    }
+    a.H = a.OH * a.stride[0] + 20, a.W = a.OW * a.stride[1] + 20;  // near enough: their use is to be large
+    a.pool = random_pool(random, a.OH, a.OW);
+    a.PH = pooled(a.OH, a.pool.kh, a.pool.sh, a.pool.pad_h), a.PW = pooled(a.OW, a.pool.kw, a.pool.sw, a.pool.pad_w);
+    a.channels_last = random.chance(2);
+    a.key.groups = 1, a.key.size = random.among({2, 4, 8, 11, 16});
+    return a;
+}
+
+// The tiles cover y once, hold what they need, and fit.
+void tilings() {
+    Random random(1);
+    int64_t found = 0;
+    for (int n = 0; n < 2000; ++n) {
+        const ConvMixArgs a = draw(random);
+        const int images = a.key.size <= 4 ? 4 : a.key.size <= 8 ? 8 : 16;
+        const TileKind kind = {int(random.among({2, 4})), int(random.among({1, 4})), images};
+        const int limit = int(random.among({48 << 10, 99 << 10, 227 << 10}));
+        const Tiling t = plan_tiles(a, kind, limit);
+        if (t.tile_h == 0) continue;
+        ++found;
+        expect(t.conv_h * t.conv_w <= kTilePixels, "plan_tiles: more pixels than threads have");
+        expect(t.tile_h * t.tiles_h >= a.PH && t.tile_h * (t.tiles_h - 1) < a.PH && t.tile_w * t.tiles_w >= a.PW &&
+                   t.tile_w * (t.tiles_w - 1) < a.PW,
+               "plan_tiles: y is not covered once");
+        expect(t.chunks * t.units * kind.unit() >= a.C && (t.chunks - 1) * t.units * kind.unit() < a.C,
+               "plan_tiles: channels without a chunk");
+        const int parts[] = {0, t.bias, t.offsets, t.weights, t.patch, t.values, t.shared};
+        for (int k = 1; k < 7; ++k)
+            expect(parts[k] % 16 == 0 && parts[k] >= parts[k - 1], "plan_tiles: parts of shared memory overlap");
+        expect(t.shared <= limit, "plan_tiles: more shared memory than there is");
+        // The last unit of K at the last convolved pixel is the patch's last.
+        const int units = int(a.KH * a.KW) * t.units;
+        expect(pixel_offset(a, t, t.conv_h - 1, t.conv_w - 1) + unit_offset(a, t, units - 1) + 1 ==
+                   t.patch_h * t.patch_w * t.units,
+               "plan_tiles: a patch of another size than is read");
+        expect(t.values - t.patch >= images * t.patch_h * t.patch_w * t.units * kUnitBytes,
+               "plan_tiles: patches overlap");
+        const int64_t tile = random.between(0, int64_t(t.tiles_h) * t.tiles_w - 1);
+        const TilePlace place = place_of_tile(t, 3 * int64_t(t.tiles_h) * t.tiles_w + tile);
+        expect(place.group == 3 && place.ph / t.tile_h * t.tiles_w + place.pw / t.tile_w == tile,
+               "place_of_tile: another tile's");
+    }
+    expect(found > 1500, "plan_tiles: too few cases fit to say much");
+}
+
+// What is infinite stays so: places of K that are only there to fill a step do not multiply it by zero.
+void infinities() {
+    for (const bool tf32 : {false, true}) {
+        Random random(2);
+        const RandomKey key(random, 1, 4);
+        Array x(Dtype::f32, 4 * 25), weight(Dtype::f32, 9), y(Dtype::f32, 4 * 9);
+        for (int64_t i = 0; i < x.count(); ++i) x.set(i, 1);
+        for (int64_t i = 0; i < weight.count(); ++i) weight.set(i, 1);
+        static_cast<float*>(x.data())[12] = __builtin_huge_valf();
+        ConvMixArgs a = {};
+        a.x = x.data(), a.weight = weight.data(), a.y = y.data();
+        a.x_strides[0] = 25, a.x_strides[1] = 25, a.x_strides[2] = 5, a.x_strides[3] = 1;
+        a.C = a.OC = 1, a.H = a.W = 5, a.KH = a.KW = a.OH = a.OW = a.PH = a.PW = 3;
+        for (int d = 0; d < 2; ++d) a.stride[d] = a.dilation[d] = 1;
+        a.pool = {1, 1, 1, 1, 0, 0}, a.key = key.key(), a.tf32 = tf32;
+        conv_mix(a, 0, nullptr);
+        for (int64_t i = 0; i < y.count(); ++i) {
+            const double value = y.get(i);
+            expect(value > 1e30 || value < -1e30, "conv_mix: an infinite value became another");
+        }
+    }
+}
+
+}  // namespace
+
+void conv_mix_tiles() {
+    columns();
+    rows();
+    walks();
+    tilings();
+    infinities();
+}
+
+}  // namespace test
