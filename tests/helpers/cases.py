@@ -49,7 +49,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def guarded_like(result: Tensor) -> tuple[Tensor, Tensor]:
     """A NaN-filled buffer with the shape and strides of ``result``, and the memory that it lies in."""
-    memory = torch.full((result.numel() + 2 * MARGIN,), GUARD, dtype=result.dtype)
+    memory = torch.full((result.numel() + 2 * MARGIN,), GUARD, dtype=result.dtype, device=result.device)
     memory[MARGIN : MARGIN + result.numel()] = float("nan")
     return memory.as_strided(result.shape, result.stride(), MARGIN), memory
 

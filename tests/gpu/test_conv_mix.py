@@ -1,0 +1,165 @@
+"""conv_mix: the shapes of the benchmarks and those around tiles, every option, dtype and layout."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from cases import DTYPES, LAYOUTS, integers, key_for
+from on_device import check
+from torch import Tensor
+
+from facemix_ops import conv_mix, reference
+
+FLOATS = [torch.float32, torch.bfloat16, torch.float16]
+PRELU = ("prelu", torch.tensor([-0.3]))
+# Those with kernels of their own, then others: kernel, stride, padding.
+WINDOWS = [(3, 1, 1), (7, 2, 3), (1, 1, 0), (5, 2, 2), (4, 3, 1), (11, 4, 2)]
+
+
+def operands(batch: int, c: int, oc: int, kernel: Any, hw: Any, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """x, weight and bias."""
+    kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+    tensors = torch.randn(batch, c, *hw), torch.randn(oc, c, *kernel), torch.randn(oc)
+    return tuple(t.to(dtype) for t in tensors)
+
+
+@pytest.mark.small
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (7, 2, 3), (2, 1, 0)])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_small(device: torch.device, kernel: int, stride: int, padding: int, layout: str) -> None:
+    for dtype, size, pool in itertools.product(DTYPES, (4, 5, 8), (None, (3, 2, 1))):
+        tensors = operands(2 * size, 3, 9, kernel, (13, 11), dtype)
+        check("conv_mix", device, *tensors, key_for(2 * size, size), layout=layout, stride=stride, padding=padding,
+              activation="relu", pool=pool)  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("pool", [None, (3, 2, 1)])
+def test_group_sizes(device: torch.device, size: int, dtype: torch.dtype, pool: Any) -> None:
+    tensors = operands(2 * size, 3, 16, 3, (9, 10), dtype)
+    check("conv_mix", device, *tensors, key_for(2 * size, size), layout="channels_last", padding=1, pool=pool)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), WINDOWS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("pool", [None, (3, 2, 1)])
+def test_windows(device: torch.device, kernel: int, stride: int, padding: int, dtype: torch.dtype, layout: str,
+                 pool: Any) -> None:  # fmt: skip
+    tensors = operands(8, 3, 64, kernel, (37, 30), dtype)
+    check("conv_mix", device, *tensors, key_for(8, 8), layout=layout, stride=stride, padding=padding,
+          activation="relu", pool=pool)  # fmt: skip
+
+
+@pytest.mark.parametrize("stride", [(1, 2), (3, 1)])
+@pytest.mark.parametrize("dilation", [1, 2, (3, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_strides_and_dilations(device: torch.device, stride: Any, dilation: Any, dtype: torch.dtype) -> None:
+    tensors = operands(8, 3, 5, (3, 2), (19, 17), dtype)
+    check("conv_mix", device, *tensors, key_for(8, 4), stride=stride, dilation=dilation, padding=(2, 1))
+
+
+@pytest.mark.parametrize("padding", [0, 5, (0, 3), "valid", "same"])
+def test_paddings(device: torch.device, padding: Any) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        tensors = operands(8, 3, 4, (2, 4), (11, 12), dtype)
+        check("conv_mix", device, *tensors, key_for(8, 8), layout="channels_last", padding=padding)
+
+
+@pytest.mark.parametrize("c", [1, 2, 3, 4, 5, 8, 16, 17, 64])
+@pytest.mark.parametrize("oc", [1, 7, 8, 9, 63, 64, 65, 130])
+def test_channels(device: torch.device, c: int, oc: int) -> None:
+    """Around the tiles of the matrix instructions."""
+    for dtype in (torch.float32, torch.bfloat16):
+        tensors = operands(8, c, oc, 3, (6, 9), dtype)
+        check("conv_mix", device, *tensors, key_for(8, 8), layout="channels_last", padding=1, activation="relu")
+
+
+@pytest.mark.parametrize("h", [1, 2, 7, 16, 33])
+@pytest.mark.parametrize("w", [1, 2, 15, 16, 17, 31, 32, 33, 63, 65, 129])
+def test_image_sizes(device: torch.device, h: int, w: int) -> None:
+    """Around the tiles' pixel counts, with windows that end beyond the image."""
+    for layout, pool in (("channels_last", None), ("channels_last", (2, 1, 1)), ("contiguous", None)):
+        tensors = operands(8, 3, 8, 3, (h, w), torch.bfloat16)
+        check("conv_mix", device, *tensors, key_for(8, 8), layout=layout, padding=1, activation="relu", pool=pool)
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "leaky_relu", ("leaky_relu", 1.5), PRELU], ids=str)
+@pytest.mark.parametrize("pool", [None, 2, (3, 2, 1), (2, 1, 0), ((2, 3), (3, 1), (1, 0)), (1, 2, 0)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_activations_and_pools(device: torch.device, activation: Any, pool: Any, dtype: torch.dtype) -> None:
+    tensors = operands(8, 2, 5, 3, (9, 11), dtype)
+    check("conv_mix", device, *tensors, key_for(8, 4), layout="channels_last", padding=1, activation=activation,
+          pool=pool)  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(device: torch.device, dtype: torch.dtype, layout: str) -> None:
+    tensors = operands(8, 3, 16, 3, (8, 9), dtype)
+    check("conv_mix", device, *tensors, key_for(8, 8), layout=layout, padding=1, activation="relu", pool=(3, 2, 1))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("out_dtype", FLOATS)
+def test_wire_dtypes(device: torch.device, dtype: torch.dtype, out_dtype: torch.dtype) -> None:
+    for layout in ("contiguous", "channels_last"):
+        tensors = operands(8, 3, 17, (5, 3), (9, 10), dtype)
+        check("conv_mix", device, *tensors, key_for(8, 8), layout=layout, stride=2, padding=(2, 1), out_dtype=out_dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pool", [[], [3, 3, 2, 2, 1, 1], [2, 2, 2, 2, 0, 0]])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_codes(device: torch.device, dtype: torch.dtype, pool: list[int], layout: str) -> None:
+    """What backward remembers is what the CPU kernel remembers: the same winner among equals."""
+    x = LAYOUTS[layout](integers(8, 3, 11, 9, low=-1, high=2, dtype=dtype))
+    w, b = integers(16, 3, 3, 3, low=-1, high=2, dtype=dtype), integers(16, low=-1, high=2, dtype=dtype)
+    key, codes = key_for(8, 8), []
+    for place in (device, torch.device("cpu")):
+        here, k = [t.to(place) for t in (x, w, b)], key.to(place)
+        rest = ([1, 1], [1, 1], [1, 1], 1, 0.0, None, pool, None, True)
+        codes.append(torch.ops.facemix_ops.conv_mix(*here, k.coeffs, k.order, *rest)[1])
+    assert codes[0].stride() == codes[1].stride()
+    assert torch.equal(codes[0].cpu(), codes[1])
+
+
+@pytest.mark.usefixtures("no_tf32")
+def test_float32_without_tf32(device: torch.device) -> None:
+    """Where PyTorch forbids TF32, no product is rounded to its 10 bits."""
+    key = key_for(8, 8)
+    x, w = torch.full((8, 3, 16, 16), 1 + 2**-20), torch.full((16, 3, 3, 3), 1 - 2**-20)
+    result = conv_mix(x.to(device), w.to(device), None, key.to(device)).cpu()
+    exact = reference.conv_mix(x.double(), w.double(), None, key)
+    assert (result - exact).abs().max() < 64 * torch.finfo(torch.float32).eps * exact.abs().max()
+    check("conv_mix", device, *operands(16, 3, 64, 7, (40, 40), torch.float32), key_for(16, 8), stride=2, padding=3)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("pool", [None, (3, 2, 1)])
+@pytest.mark.parametrize("activation", [None, "relu", "leaky_relu"])
+def test_not_finite(device: torch.device, bad: float, pool: Any, activation: Any) -> None:
+    """NaN and infinities come out just where the reference has them."""
+    x, w = integers(8, 2, 9, 10, dtype=torch.float32), integers(3, 2, 3, 3, low=1, high=3, dtype=torch.float32)
+    x[1, 0, 4, 5], x[3, 1, 0, 0] = bad, bad
+    key = key_for(8, 4)
+    result = conv_mix(x.to(device), w.to(device), None, key.to(device), activation=activation, pool=pool).cpu()
+    expected = reference.conv_mix(x.double(), w.double(), None, key, activation=activation, pool=pool)
+    torch.testing.assert_close(result.double(), expected, equal_nan=True, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 8, 8), (8, 3, 3, 3)])
+def test_least_shapes(device: torch.device, shape: tuple[int, ...]) -> None:
+    check("conv_mix", device, torch.randn(shape), torch.randn(4, 3, 3, 3), None, key_for(shape[0], 4))
+
+
+def test_repeats_bit_for_bit(device: torch.device) -> None:
+    x, w, b = (t.to(device) for t in operands(16, 3, 64, 7, (61, 53), torch.bfloat16))
+    key = key_for(16, 8).to(device)
+    first = conv_mix(x, w, b, key, stride=2, padding=3, activation="relu", pool=(3, 2, 1))
+    again = [conv_mix(x, w, b, key, stride=2, padding=3, activation="relu", pool=(3, 2, 1)) for _ in range(5)]
+    assert all(torch.equal(first, y) for y in again)
