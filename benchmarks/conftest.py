@@ -9,7 +9,7 @@ import environment
 import pytest
 import torch
 from race import Contestants, Race, check_agreement
-from report import text_table
+from report import rounded, text_table
 from torch import Tensor
 
 from facemix_ops.native import C
@@ -79,15 +79,6 @@ def pytest_benchmark_generate_json(
 ) -> dict[str, Any]:
     """Our own file in the place of pytest-benchmark's, which has one time a benchmark, and the host's name."""
     return environment.describe(commit_info, machine_info["cpu"]) | {"results": rounded(config.stash[RESULTS])}
-
-
-def rounded(value: Any) -> Any:
-    """All floats in ``value`` to the five digits that a measurement may have."""
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [rounded(item) for item in value]
-    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from workloads import Convolution
 
 
-def compiled(module: nn.Module) -> Callable[..., Tensor]:
+def compiled(module: nn.Module, mode: str = "max-autotune") -> Callable[..., Tensor]:
     """The strongest setting of torch.compile, on the number of threads that is set at its first call."""
     torch._inductor.config.freezing = True  # weights become constants of the code, packed once
     torch._functorch.config.donated_buffer = False  # a benchmark walks one graph backwards many times
-    return torch.compile(module.eval(), mode="max-autotune", dynamic=False)
+    return torch.compile(module.eval(), mode=mode, dynamic=False)
 
 
 class Into(nn.Module):

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 import edge_table
+import gpu_table
 from results import Result
 
 COMMITTED = Path(__file__).parent / "results" / "cpu.json"
@@ -39,7 +40,10 @@ def text_table(entries: list[dict[str, Any]]) -> str:
 
 def readme_sections(data: dict[str, Any]) -> dict[str, str]:
     """What stands between each pair of markers in the README; the edge half's has a result file of its own."""
-    return {"benchmarks": readme_section(data), "edge benchmark": edge_table.readme_section(edge_table.committed())}
+    sections = {"benchmarks": readme_section(data), "edge benchmark": edge_table.readme_section(edge_table.committed())}
+    if gpu_table.COMMITTED.exists():  # nothing has run on a GPU before that
+        sections["gpu benchmark"] = gpu_table.readme_section(json.loads(gpu_table.COMMITTED.read_text()))
+    return sections
 
 
 def readme_section(data: dict[str, Any]) -> str:
@@ -149,6 +153,15 @@ def _traffic(results: list[Result]) -> str:
 def _ms(seconds: float) -> str:
     """Milliseconds with three digits."""
     return f"{seconds * 1e3:.0f}" if seconds >= 0.1 else f"{seconds * 1e3:.3g}"
+
+
+def rounded(value: Any) -> Any:
+    """All floats in ``value`` to the five digits that a measurement may have."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def compact(data: dict[str, Any]) -> str:

@@ -54,7 +54,6 @@ def never_waiting(device: torch.device) -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.small
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("size", [4, 5, 8])
 def test_replays_with_new_inputs_and_keys(device: torch.device, op: str, size: int) -> None:

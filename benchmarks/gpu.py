@@ -1,0 +1,164 @@
+"""Races our kernels against PyTorch on a GPU: ``python benchmarks/gpu.py``; FACEMIX_BACKEND says which of ours.
+
+    FACEMIX_BACKEND=native python benchmarks/gpu.py --json gpu.json
+    FACEMIX_BACKEND=triton python benchmarks/gpu.py --json gpu.json --who facemix eager
+
+The second command adds to the file of the first. Everybody runs first without torch.compile, which takes its time;
+then, as long as --seconds lasts, the jobs are raced again with it, forward in bfloat16 first. What time did not allow,
+and what failed, is named in the file and by the report; after a failure the exit status is 1.
+``--device cpu`` tries the harness itself, on tiny workloads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import datetime
+import json
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import gpu_table
+import torch
+from facemix.models import build
+from gpu_contestants import runs, training
+from gpu_race import Device, race, roofline
+from gpu_workloads import JOBS, TINY_JOBS, TRAINING_BATCH, Job
+from report import compact, rounded, write
+from workloads import GROUP_SIZE
+
+import facemix_ops
+from facemix_ops.native import C
+
+WHO = ("facemix", "eager", "compile")
+# What one race may take: none is begun later than this before the end.
+EAGER_SECONDS, COMPILE_SECONDS, TRAINING_SECONDS = 2, 40, 10
+
+
+class Bench:
+    """One backend's races, in the time that there is."""
+
+    def __init__(self, device: Device, rounds: int, seconds: float) -> None:
+        self.device, self.rounds, self.end = device, rounds, time.monotonic() + seconds
+        self.backend = facemix_ops.explain("conv_mix", torch.empty(0, device=device.torch)).split()[3]
+        self.results: dict[str, dict[str, Any]] = {}
+        self.left_out: list[str] = []
+        self.failed: list[str] = []
+        self.roofline: dict[str, Any] = {}
+
+    def left(self) -> float:
+        """Seconds."""
+        return self.end - time.monotonic()
+
+    def run(self, jobs: list[Job], who: set[str], train: bool) -> None:
+        """All jobs; those that no time was left for are kept in ``left_out``."""
+        self.roofline = roofline(self.device, self.rounds)
+        for job in jobs:
+            self._race(job, who - {"compile"}, EAGER_SECONDS)
+        if train:
+            self._train()
+        if "compile" in who:
+            for job in jobs:
+                self._race(job, who, COMPILE_SECONDS)
+
+    def _race(self, job: Job, who: set[str], least: float) -> None:
+        name = f"{job.key}: {', '.join(sorted(who))}"
+        if self.left() < least:
+            self.left_out.append(name)
+            return
+        print(f"{self.left():4.0f} s left  {name}", flush=True)
+        torch.manual_seed(0)
+        torch._dynamo.reset()
+        try:
+            raced = race(self.device, runs(job, self.device.torch, who), self.rounds)
+        except (RuntimeError, AssertionError) as error:  # the others are still worth the card's time
+            self.failed.append(f"{name}: {error}")
+            return
+        self.results[job.key] = {
+            "op": job.op, "workload": job.work.name, "dtype": job.dtype, "backend": self.backend,
+            "flop": job.counted.flop, "bytes": job.bytes, "floor": job.floor(self.roofline["rates"]), **raced,
+        }  # fmt: skip
+        if self.device.is_gpu:
+            torch.cuda.empty_cache()
+
+    def _train(self) -> None:
+        """ResNet-18, mixed and plain."""
+        if self.left() < TRAINING_SECONDS:
+            self.left_out.append("training step")
+            return
+        batch, size = (TRAINING_BATCH, 224) if self.device.is_gpu else (16, 64)
+        plain = build("resnet18", {"num_classes": 10})
+        mixed = facemix_ops.convert(copy.deepcopy(plain), first="conv1", last="fc", group_size=GROUP_SIZE)
+        steps = {n: training(m, batch, size, self.device.torch) for n, m in (("facemix", mixed), ("eager", plain))}
+        print(f"{self.left():4.0f} s left  training step of ResNet-18", flush=True)
+        raced = race(self.device, steps, self.rounds, capture=False)
+        name = f"resnet18 {batch}x{size}x{size}"
+        self.results["training step"] = {
+            "op": "training step", "workload": name, "dtype": "bfloat16 autocast", "backend": self.backend, **raced,
+        }  # fmt: skip
+
+
+def provenance() -> dict[str, Any]:
+    """Date, commit and versions. No names of hosts, users or paths."""
+
+    def git(*command: str) -> str:
+        try:
+            done = subprocess.run(["git", *command], cwd=Path(__file__).parent, capture_output=True, text=True)
+        except FileNotFoundError:
+            return ""
+        return done.stdout.strip()
+
+    def of(package: str) -> str:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return "none"
+
+    packages = {name: of(name) for name in ("facemix", "torch", "triton", "nvidia-ml-py")}
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": (git("rev-parse", "HEAD") or "unknown") + (" and changes" if git("status", "--porcelain") else ""),
+        "versions": {"python": platform.python_version(), "compiler": C.compiler, "cuda": torch.version.cuda or "none",
+                     "cuda architectures": C.cuda_architectures or "none"} | packages,
+    }  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--json", type=Path, required=True, help="the result; what it holds of other backends stays")
+    parser.add_argument("--who", nargs="+", choices=WHO, default=WHO)
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--seconds", type=float, default=150, help="after which no job is begun (%(default)s)")
+    parser.add_argument("--only", metavar="TEXT", default="", help="jobs whose name has this in it")
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error(f"PyTorch {torch.__version__} sees no GPU; to try the harness itself: --device cpu")
+    torch.backends.cudnn.benchmark = True
+    device = Device(options.device)
+    bench = Bench(device, options.rounds, options.seconds)
+    jobs = JOBS if device.is_gpu else TINY_JOBS
+    bench.run([job for job in jobs if options.only in job.key], set(options.who), options.only in "training step")
+    data = provenance() | {"machine": device.describe()} | {"runs": [], "results": []}
+    if options.json.exists():
+        before = json.loads(options.json.read_text())
+        for part in ("runs", "results"):
+            data[part] = [entry for entry in before[part] if entry["backend"] != bench.backend]
+    data["runs"].append({
+        "backend": bench.backend, "rounds": bench.rounds, "roofline": bench.roofline, "left_out": bench.left_out,
+            "failed": bench.failed,
+    })  # fmt: skip
+    data["results"] += bench.results.values()
+    data = rounded(data)
+    write(options.json, compact(data))
+    print(gpu_table.text(data))
+    return int(bool(bench.failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

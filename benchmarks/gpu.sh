@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# All that needs a GPU, in eight minutes and without a network:
+#
+#     benchmarks/gpu.sh [STAGE...]     build test sanitize bench; without any, all of them in this order
+#
+# build     builds with nvcc, and installs into PYTHON's environment
+# test      tests/gpu on the CUDA kernels, then on Triton's; a skip is a failure
+# sanitize  a few launches of every kernel under compute-sanitizer: memcheck, then racecheck
+# bench     races against PyTorch eager and torch.compile: gpu.json and gpu.png
+#
+# A stage that fails does not stop those behind it, but for build; the last lines say what failed, and so does the exit
+# status. PYTHON has PyTorch 2.10 or newer, Triton, pytest, pytest-timeout, nvidia-ml-py, matplotlib, and what
+# pyproject.toml wants for a build. Logs and results go to OUT. MINUTES is for all stages together: with more of them
+# more jobs are raced with torch.compile.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+PYTHON="${PYTHON:-python3}"
+OUT="${OUT:-.benchmarks/gpu}"
+MINUTES="${MINUTES:-8}"
+mkdir -p "$OUT"
+failed=()
+
+left() { # seconds; bash counts in SECONDS since this script began
+    echo $((MINUTES * 60 - 10 - SECONDS))
+}
+
+within() { # NAME SECONDS COMMAND...: runs it for so long at most, and keeps what it prints
+    local name="$1" limit="$2" status
+    shift 2
+    ((limit > $(left))) && limit=$(left)
+    if ((limit < 5)); then
+        echo "== $name: no time left" && failed+=("$name: no time left")
+        return 1
+    fi
+    echo "== $name, at most $limit s: $*"
+    timeout --kill-after=5 "$limit" "$@" 2>&1 | tee "$OUT/$name.log"
+    status="${PIPESTATUS[0]}"
+    echo "== $name: exit status $status, $SECONDS s since the beginning"
+    ((status == 0)) || failed+=("$name: exit status $status")
+    return "$status"
+}
+
+suite() { # BACKEND SECONDS: it stops by itself before it is stopped, so that it can say what failed
+    within "test-$1" "$2" env FACEMIX_BACKEND="$1" "$PYTHON" -m pytest tests/gpu -q --timeout=60 \
+        --session-timeout=$(($2 - 10))
+}
+
+stage_build() {
+    within build 150 env FACEMIX_BUILD_CUDA=1 "$PYTHON" -m pip install --no-build-isolation --no-deps --no-index . ||
+        exit 1
+    within info 20 "$PYTHON" -m facemix_ops.info
+}
+
+stage_test() {
+    suite native 100
+    suite triton 80
+}
+
+stage_sanitize() {
+    local tool sanitizer
+    sanitizer="$(command -v compute-sanitizer || command -v "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")"
+    if [ -z "$sanitizer" ]; then
+        echo "== sanitize: no compute-sanitizer on the PATH or in CUDA_HOME/bin; it comes with the CUDA toolkit"
+        failed+=("sanitize: no compute-sanitizer")
+        return 1
+    fi
+    # Each tensor in an allocation of its own, so that an access beyond it is one beyond what was allocated.
+    for tool in memcheck racecheck; do
+        within "$tool" 30 env FACEMIX_BACKEND=native PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" \
+            --error-exitcode 9 "$PYTHON" -m pytest tests/gpu -q -m small --timeout=60
+    done
+}
+
+stage_bench() {
+    local chart=10 triton=50 slack=15 # a race that has begun is not cut off
+    rm -f "$OUT/gpu.json"
+    within bench-native $(($(left) - chart - triton)) env FACEMIX_BACKEND=native "$PYTHON" benchmarks/gpu.py \
+        --json "$OUT/gpu.json" --seconds $(($(left) - chart - triton - slack))
+    within bench-triton $(($(left) - chart)) env FACEMIX_BACKEND=triton "$PYTHON" benchmarks/gpu.py \
+        --json "$OUT/gpu.json" --who facemix eager --seconds $(($(left) - chart - slack))
+    within chart 20 "$PYTHON" benchmarks/gpu_table.py "$OUT/gpu.json" --chart "$OUT/gpu.png"
+}
+
+for stage in "$@"; do
+    case "$stage" in build | test | sanitize | bench) ;; *)
+        echo "gpu.sh: a stage must be build, test, sanitize or bench, got $stage" >&2
+        exit 2
+        ;;
+    esac
+done
+if ! "$PYTHON" -c "
+import sys, torch, triton, pytest, pytest_timeout, pynvml, matplotlib
+sys.exit(not torch.cuda.is_available())"; then
+    echo "gpu.sh: $PYTHON needs the packages named in this file, and PyTorch a GPU that it sees" >&2
+    exit 1
+fi
+(($#)) || set -- build test sanitize bench
+for stage in "$@"; do
+    "stage_$stage"
+done
+((${#failed[@]})) && printf '== FAILED: %s\n' "${failed[@]}" && exit 1
+echo "== all passed: $OUT/gpu.json, $OUT/gpu.png"

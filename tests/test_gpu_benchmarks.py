@@ -1,0 +1,144 @@
+"""benchmarks/gpu.py where there is no GPU: its arithmetic, its races on tiny workloads, its table and its chart."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import gpu
+import gpu_contestants
+import gpu_table
+import pytest
+import torch
+from gpu_race import Device, race, roofline
+from gpu_workloads import JOBS, TINY_JOBS, Job
+from workloads import Linear
+
+RATES = {"copy": 2e12, "bfloat16": 8e14, "tf32": 4e14, "float32": 5e13}
+
+
+def job(op: str, workload: str, dtype: str) -> Job:
+    (found,) = [job for job in JOBS if job.key == f"{op} {workload} {dtype}"]
+    return found
+
+
+def entry(backend: str, **changes: Any) -> dict[str, Any]:
+    """A made-up result of three rounds."""
+    seconds = {"facemix": [1e-3, 2e-3, 4e-3], "eager": [4e-3, 6e-3, 20e-3]}
+    return {
+        "op": "conv_mix", "workload": "made-up", "dtype": "bfloat16", "backend": backend, "flop": 1, "bytes": 1,
+        "floor": 1e-3, "seconds": seconds, "state": {name: {"SM, MHz": 1980.0} for name in seconds},
+    } | changes  # fmt: skip
+
+
+def made_up(*results: dict[str, Any]) -> dict[str, Any]:
+    run = {"backend": "native", "rounds": 3, "roofline": {"rates": RATES}, "left_out": ["one"], "failed": []}
+    return {"date": "2000-01-01", "commit": "0123456789", "machine": {"name": "a card"}, "runs": [run],
+            "versions": {"torch": "2", "triton": "3"}, "results": list(results)}  # fmt: skip
+
+
+def test_the_workloads_are_those_of_the_goals() -> None:
+    names = {job.work.name for job in JOBS}
+    assert {"resnet-stem 256x224x224 pool", "resnet-stem 64x218x178", "vgg-conv1 64x224x224", "cifar-conv1 1024x32x32",
+            "256x64x112x112", "256x512-80", "16384x512-80"} <= names  # fmt: skip
+    assert len(JOBS) == 2 * 2 * 13
+    assert len({job.key for job in JOBS}) == len(JOBS)
+
+
+def test_work_is_counted_as_by_hand() -> None:
+    stem = job("conv_mix", "resnet-stem 256x224x224", "bfloat16")
+    written = 256 * 64 * 112 * 112
+    assert stem.bytes == 2 * (256 * 3 * 224 * 224 + 64 * (3 * 49 + 1) + written)
+    assert stem.counted.flop == 2 * written * (3 * 49 + 8)
+    assert stem.floor(RATES) == stem.bytes / RATES["copy"]
+    assert job("conv_mix", "resnet-stem 256x224x224", "float32").floor(RATES) == 2 * stem.bytes / RATES["copy"]
+    backward = job("unmix_linear backward", "256x512-80", "float32")
+    assert backward.counted.flop == 4 * 256 * 512 * 80 + 2 * 8 * 256 * 80
+    assert backward.bytes == 4 * (2 * 256 * 512 + 2 * 513 * 80 + 256 * 80)
+    assert Job("", Linear("", 1 << 20), "float32").floor(RATES) > Job("", Linear("", 1 << 20), "bfloat16").floor(RATES)
+
+
+def test_ratios_and_parts() -> None:
+    row = gpu_table.cells({"native": entry("native")})
+    assert row["native, ms"] == "2"
+    assert row["native, of the roofline"] == "50%"
+    assert row["eager takes"] == "4.00x (3.50 to 4.50)"  # of 4, 3 and 5
+    triton = entry("triton", seconds={"facemix": [2e-3] * 3, "eager": [4e-3] * 3})
+    assert gpu_table.cells({"native": entry("native"), "triton": triton})["Triton takes"] == "2.00x"
+    section = gpu_table.readme_section(made_up(entry("native"), triton))
+    assert "a copy moves 2.00 TB/s" in section
+    assert "Left out for want of time: 1 races" in section
+    assert "| `conv_mix` made-up, bfloat16 | 2 | 50% |" in section
+
+
+@pytest.mark.parametrize("job", TINY_JOBS, ids=lambda job: job.key)
+def test_everybody_computes_the_same(job: Job) -> None:
+    runs = gpu_contestants.runs(job, torch.device("cpu"), {"facemix", "eager"})
+    raced = race(Device("cpu"), runs, 2)
+    assert "facemix" in raced["seconds"]
+    assert any(name.startswith("eager") for name in raced["seconds"])
+    assert all(len(times) == 2 and min(times) > 0 for times in raced["seconds"].values())
+
+
+def test_a_contestant_that_computes_something_else_is_named() -> None:
+    expected = torch.randn(8, 5)
+    with pytest.raises(AssertionError, match="group_mix tiny bfloat16: liar disagrees by"):
+        gpu_contestants.check(TINY_JOBS[0], {"liar": expected + 0.1 * expected.abs().max()}, expected)
+    with pytest.raises(AssertionError, match="liar disagrees by nan"):
+        gpu_contestants.check(TINY_JOBS[0], {"liar": expected * float("nan")}, expected)
+
+
+def test_the_limits_of_the_machine() -> None:
+    found = roofline(Device("cpu"), 2)
+    assert set(found["rates"]) == {"copy", "bfloat16", "tf32", "float32"}
+    assert all(rate > 0 for rate in found["rates"].values())
+
+
+def test_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """One command, one file: what it holds of another backend stays, what there was no time for is named."""
+    path = tmp_path / "gpu.json"
+    path.write_text(json.dumps(made_up(entry("triton")) | {"runs": [made_up()["runs"][0] | {"backend": "triton"}]}))
+    monkeypatch.setattr(gpu, "COMPILE_SECONDS", 1e9)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    command = ["gpu.py", "--device", "cpu", "--json", str(path), "--rounds", "1", "--only", "mix tiny float32"]
+    monkeypatch.setattr(sys, "argv", command)
+    assert gpu.main() == 0
+    data = json.loads(path.read_text())
+    assert [run["backend"] for run in data["runs"]] == ["triton", "native"]
+    assert data["runs"][1]["left_out"][0] == "group_mix tiny float32: compile, eager, facemix"
+    assert {(e["op"], e["backend"]) for e in data["results"]} == {
+        ("conv_mix", "triton"), ("conv_mix", "native"), ("group_mix", "native"), ("group_unmix", "native"),
+    }  # fmt: skip
+    assert "left out, native: conv_mix tiny float32" in capsys.readouterr().out
+    gpu_table.draw(data, tmp_path / "gpu.png")
+    assert (tmp_path / "gpu.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_fails_is_named_and_the_rest_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = gpu.Bench(Device("cpu"), 1, 60)
+    bench.roofline = {"rates": RATES}
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("conv_mix: CUDA: an illegal memory access was encountered")
+
+    monkeypatch.setattr(gpu, "runs", broken)
+    bench._race(TINY_JOBS[0], {"facemix"}, 1)
+    assert "illegal memory access" in bench.failed[0]
+    assert bench.results == {}
+
+
+def test_a_training_step() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 10))
+    before = model[2].weight.clone()
+    gpu_contestants.training(model, 4, 8, torch.device("cpu"))()
+    assert not torch.equal(model[2].weight, before)
+
+
+def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--json", "never.json"])
+    with pytest.raises(SystemExit):
+        gpu.main()
+    assert "sees no GPU" in capsys.readouterr().err

@@ -1,0 +1,98 @@
+"""benchmarks/gpu.sh with a Python that does nothing: which commands it runs, and what it says when one fails."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., tuple[int, str, list[str]]]
+SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu.sh"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """``run(*stages, python=..., **environment)``: the script's exit status, output, and the commands it ran."""
+    calls = tmp_path / "calls"
+
+    def run(*stages: str, python: str = "", **environment: str) -> tuple[int, str, list[str]]:
+        calls.write_text("")
+        stub = tmp_path / "python"
+        stub.write_text(f'#!/bin/sh\necho "$FACEMIX_BACKEND $*" | tr "\\n" " " >>{calls}\necho >>{calls}\n{python}\n')
+        stub.chmod(0o755)
+        clean = {name: value for name, value in os.environ.items() if name not in ("CUDA_HOME", "FACEMIX_BACKEND")}
+        changed = clean | {"PYTHON": str(stub), "OUT": str(tmp_path / "out")} | environment
+        done = subprocess.run([SCRIPT, *stages], env=changed, capture_output=True, text=True, timeout=60)
+        ran = [line.strip() for line in calls.read_text().splitlines()]
+        return done.returncode, done.stdout + done.stderr, ran[1:]  # the first asks for packages and a GPU
+
+    return run
+
+
+def sanitizer(tmp_path: Path) -> str:
+    """A PATH with a compute-sanitizer that runs what it is given."""
+    tool = tmp_path / "bin" / "compute-sanitizer"
+    tool.parent.mkdir()
+    tool.write_text('#!/bin/sh\nshift 4\nexec "$@"\n')
+    tool.chmod(0o755)
+    return f"{tool.parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def test_all_stages(run: Run, tmp_path: Path) -> None:
+    status, said, ran = run(PATH=sanitizer(tmp_path))
+    assert status == 0, said
+    assert "== all passed" in said
+    stages = [next(word for word in ("pip", "info", "-m small", "-m pytest", "gpu.py", "gpu_table") if word in line)
+              for line in ran]  # fmt: skip
+    assert stages == ["pip", "info", "-m pytest", "-m pytest", "-m small", "-m small", "gpu.py", "gpu.py", "gpu_table"]
+    assert [line.split()[0] for line in ran[2:8]] == ["native", "triton", "native", "native", "native", "triton"]
+    assert (tmp_path / "out" / "test-native.log").exists()
+
+
+def test_one_stage(run: Run) -> None:
+    status, _, ran = run("test")
+    assert status == 0
+    assert len(ran) == 2
+
+
+def test_a_failure_is_named_and_what_follows_runs(run: Run) -> None:
+    status, said, ran = run("test", "bench", python='case "$*" in *"-m pytest"*) exit 3;; esac')
+    assert status == 1
+    assert said.splitlines()[-2:] == ["== FAILED: test-native: exit status 3", "== FAILED: test-triton: exit status 3"]
+    assert len(ran) == 5
+
+
+def test_without_a_build_nothing_else_runs(run: Run) -> None:
+    status, _, ran = run("build", "test", python='case "$*" in *pip*) exit 1;; esac')
+    assert status == 1
+    assert len(ran) == 1
+
+
+def test_without_the_sanitizer(run: Run) -> None:
+    status, said, ran = run("sanitize", CUDA_HOME="/nowhere")
+    assert status == 1
+    assert "no compute-sanitizer on the PATH or in CUDA_HOME/bin" in said
+    assert ran == []
+
+
+def test_without_a_gpu(run: Run) -> None:
+    status, said, ran = run("bench", python="exit 1")
+    assert status == 1
+    assert "PyTorch a GPU that it sees" in said
+    assert ran == []
+
+
+def test_an_unknown_stage(run: Run) -> None:
+    status, said, _ = run("benchmark")
+    assert status == 2
+    assert "a stage must be build, test, sanitize or bench, got benchmark" in said
+
+
+def test_without_time(run: Run) -> None:
+    status, said, ran = run("test", MINUTES="0")
+    assert status == 1
+    assert "test-native: no time left" in said
+    assert ran == []
