@@ -71,7 +71,7 @@ SASS = f"""
 
 def kernel(**changes: Any) -> Kernel:
     """One that fits."""
-    good: dict[str, Any] = {"name": "f_mma_kernel<__half, 8>", "architecture": "sm_90", "registers": 128,
+    good: dict[str, Any] = {"name": "f_kernel<TensorCores<__half>, 8>", "architecture": "sm_90", "registers": 128,
                             "stack": 0, "shared": 1024, "threads": 256, "blocks": 2, "matrix": 64}  # fmt: skip
     return Kernel(**good | changes)
 
@@ -109,8 +109,11 @@ def test_a_kernel_without_launch_bounds_is_refused() -> None:
         ({}, []),
         ({"stack": 8}, ["SPILLS"]),
         ({"stack": 8, "name": "f_kernel<double, 8>"}, []),
-        ({"stack": 8, "name": "f_kernel<float, 0>"}, []),
-        ({"stack": 8, "name": "f_kernel"}, []),
+        ({"stack": 8, "name": "f_kernel<float, 0, 4, false>"}, []),
+        ({"stack": 8, "name": "f_kernel<float, 4, 0, false>"}, ["SPILLS"]),
+        ({"stack": 8, "name": "f_kernel<HalfProduct<__half>>"}, ["SPILLS"]),
+        ({"stack": 8, "name": "f_kernel"}, ["SPILLS"]),
+        ({"stack": 8, "name": "conv_mix_kernel<float>"}, []),
         ({"threads": 2048, "registers": 8}, ["TOO MANY THREADS"]),
         ({"registers": 129}, ["TOO MANY REGISTERS"]),  # 136 x 256 x 2
         ({"threads": 257}, ["TOO MANY REGISTERS"]),  # nine warps
@@ -127,11 +130,13 @@ def test_faults(changes: dict[str, Any], faults: list[str]) -> None:
 
 def test_what_an_op_must_have() -> None:
     both = [kernel(architecture=a) for a in cuda_code.ARCHITECTURES]
-    assert missing("conv_mix", both) == []
-    assert missing("conv_mix", both[:1]) == ["conv_mix: no kernel for sm_90"]
+    assert missing("unmix_linear", both) == []
+    assert missing("conv_mix_tile", []) == []
+    assert missing("unmix_linear", []) == [f"unmix_linear: no kernel for {a}" for a in cuda_code.ARCHITECTURES]
+    assert missing("unmix_linear", both[:1]) == ["unmix_linear: no kernel for sm_90"]
     without = [kernel(architecture=a, matrix=0, name="f_kernel<__half, 8>") for a in cuda_code.ARCHITECTURES]
     assert missing("group_mix", without) == []
-    assert missing("conv_mix", without)[0] == "conv_mix: no kernel for sm_80 uses the tensor cores"
+    assert missing("unmix_linear", without)[0] == "unmix_linear: no kernel for sm_80 uses the tensor cores"
 
 
 @pytest.fixture
@@ -153,13 +158,17 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_main(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main(build: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_code, "MATRIX_OPS", ())
     assert main(str(build)) == 1
     said = capsys.readouterr().out
     assert "group_mix_kernel<__nv_bfloat16, 8>, sm_90: SPILLS" in said
     (build / "resource-usage").write_text(USAGE.replace("STACK:8", "STACK:0"))
     assert main(str(build)) == 0
     assert "all kernels fit" in capsys.readouterr().out
+    monkeypatch.setattr(cuda_code, "MATRIX_OPS", ("unmix_linear",))
+    assert main(str(build)) == 1
+    assert "unmix_linear: no such object file" in capsys.readouterr().out
 
 
 def test_nothing_to_look_at(build: Path, capsys: pytest.CaptureFixture[str]) -> None:

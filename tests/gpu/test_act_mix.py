@@ -11,7 +11,7 @@ from on_device import check
 from tolerances import assert_near
 
 from facemix_ops import reference
-from facemix_ops.spec import Activation
+from facemix_ops.spec import RELU, Activation
 
 SIZES = [2, 3, 5, 7, 8, 16, 17, 33, 64]
 POOLS = [None, 2, (3, 2, 1), (2, 1, 0), ((2, 3), (3, 1), (1, 0)), (1, 2, 0)]
@@ -78,14 +78,13 @@ def test_wire_dtypes(device: torch.device, out_dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("pool", [[], [3, 3, 2, 2, 1, 1]])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_codes(device: torch.device, dtype: torch.dtype, pool: list[int], layout: str) -> None:
-    x, key = LAYOUTS[layout](integers(8, 5, 11, 9, low=-1, high=2, dtype=dtype)), key_for(8, 8)
-    rest = (None, None, None, 1, 0.0, None, pool, None, True)
-    codes = [
-        torch.ops.facemix_ops.act_mix(x.to(place), key.to(place).coeffs, key.to(place).order, *rest)[1]
-        for place in (device, torch.device("cpu"))
-    ]
-    assert codes[0].stride() == codes[1].stride()
-    assert torch.equal(codes[0].cpu(), codes[1])
+    x, key = LAYOUTS[layout](integers(8, 5, 11, 9, low=-1, high=2, dtype=dtype)), key_for(8, 8).to(device)
+    options = (None, None, None, RELU, 0.0, None, pool, None, True)
+    codes = torch.ops.facemix_ops.act_mix(x.to(device), key.coeffs, key.order, *options)[1]
+    assert torch.equal(codes.cpu(), reference.codes(x.double(), Activation(RELU, 0.0), pool))
+    assert codes.is_contiguous(
+        memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

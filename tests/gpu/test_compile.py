@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from cases import key_for
-from on_device import OPS, calls, expected, to
+from on_device import OPS, assert_as_the_reference, calls, to
 from op_samples import samples
 from tolerances import assert_near
 from torch import Tensor
@@ -48,7 +48,7 @@ def test_inductor(device: torch.device, op: str) -> None:
         tensors, key = calls(torch.float32, batch)[op][1], key_for(batch, 8)
         with torch.no_grad():
             result = compiled(key.to(device), *[t.to(device) for t in tensors])
-        assert_near(result.cpu(), expected(call, key, tensors), call(key, *tensors))
+        assert_as_the_reference(op, result, key, tensors)
 
 
 def round_trip(x: Tensor, w: Tensor, v: Tensor, key: MixKey) -> Tensor:

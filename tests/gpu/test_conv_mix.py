@@ -10,8 +10,10 @@ import torch
 from cases import DTYPES, LAYOUTS, integers, key_for
 from on_device import check
 from torch import Tensor
+from torch.nn import functional as F
 
 from facemix_ops import conv_mix, reference
+from facemix_ops.spec import RELU, Activation
 
 FLOATS = [torch.float32, torch.bfloat16, torch.float16]
 PRELU = ("prelu", torch.tensor([-0.3]))
@@ -116,16 +118,18 @@ def test_wire_dtypes(device: torch.device, dtype: torch.dtype, out_dtype: torch.
 @pytest.mark.parametrize("pool", [[], [3, 3, 2, 2, 1, 1], [2, 2, 2, 2, 0, 0]])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_codes(device: torch.device, dtype: torch.dtype, pool: list[int], layout: str) -> None:
-    """What backward remembers is what the CPU kernel remembers: the same winner among equals."""
+    """What backward remembers, to the bit: the same winner among equals. Whole numbers are exact in every dtype."""
     x = LAYOUTS[layout](integers(8, 3, 11, 9, low=-1, high=2, dtype=dtype))
     w, b = integers(16, 3, 3, 3, low=-1, high=2, dtype=dtype), integers(16, low=-1, high=2, dtype=dtype)
-    key, codes = key_for(8, 8), []
-    for place in (device, torch.device("cpu")):
-        here, k = [t.to(place) for t in (x, w, b)], key.to(place)
-        rest = ([1, 1], [1, 1], [1, 1], 1, 0.0, None, pool, None, True)
-        codes.append(torch.ops.facemix_ops.conv_mix(*here, k.coeffs, k.order, *rest)[1])
-    assert codes[0].stride() == codes[1].stride()
-    assert torch.equal(codes[0].cpu(), codes[1])
+    key = key_for(8, 8).to(device)
+    options = ([1, 1], [1, 1], [1, 1], RELU, 0.0, None, pool, None, True)
+    here = [t.to(device) for t in (x, w, b)]
+    codes = torch.ops.facemix_ops.conv_mix(*here, key.coeffs, key.order, *options)[1]
+    z = F.conv2d(x.double(), w.double(), b.double(), padding=1)
+    assert torch.equal(codes.cpu(), reference.codes(z, Activation(RELU, 0.0), pool))
+    assert codes.is_contiguous(
+        memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    )
 
 
 @pytest.mark.usefixtures("no_tf32")

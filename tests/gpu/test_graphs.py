@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import torch
 from cases import DTYPES, key_for
-from on_device import OPS, calls, expected
-from tolerances import assert_near
+from on_device import OPS, assert_as_the_reference, calls
 from torch import Tensor
 
 import facemix_ops
@@ -71,7 +70,7 @@ def test_replays_with_new_inputs_and_keys(device: torch.device, op: str, size: i
                     t.copy_(torch.randn(t.shape))
                 result = replay().clone()
                 assert torch.equal(result, call(key, *there))
-                assert_near(result.cpu(), expected(call, fresh, there), call(fresh, *[t.cpu() for t in there]))
+                assert_as_the_reference(op, result, fresh, there)
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -117,7 +116,7 @@ def test_side_stream(device: torch.device, op: str) -> None:
                 torch.cuda._sleep(SLEEP)
             there[0].copy_(late)
             result = call(key, *there).cpu()
-    assert_near(result, expected(call, key_for(16, 8), tensors), call(key_for(16, 8), *tensors))
+    assert_as_the_reference(op, result, key_for(16, 8), tensors)
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -134,7 +133,7 @@ def test_another_device(device: torch.device, op: str) -> None:
         result = call(key, *there)
     assert result.device == other
     assert torch.cuda.current_device() == 0
-    assert_near(result.cpu(), expected(call, key_for(16, 8), tensors), call(key_for(16, 8), *tensors))
+    assert_as_the_reference(op, result, key_for(16, 8), tensors)
 
 
 def test_an_error_of_cuda_names_the_op(device: torch.device) -> None:

@@ -5,11 +5,13 @@
 takes the build folder that `.ci/check-cuda` fills, prints a line for each kernel and architecture, and exits with 1
 where
 
-- a fast kernel keeps anything on the stack, which is where spilled registers go. A kernel is a template whose last
-  argument is the group size S where that is known at compile time, else 0; the first kind is fast, but for double;
+- a fast kernel keeps anything on the stack, which is where spilled registers go. All are fast but those for double,
+  those of GENERAL, and those for any group size: the first number among a kernel's template arguments is the group
+  size that it is compiled for, or 0;
 - a block cannot start: registers, threads or static shared memory beyond the hardware's, or no __launch_bounds__ that
   says how many threads there will be (dynamic shared memory is asked for at the launch: tests/cuda refuses too much);
-- a kernel with "mma" in its name has no instruction of the tensor cores, or an op of MATRIX_OPS has no such kernel.
+- a kernel with a template argument of MATRIX has no instruction of the tensor cores, or an op of MATRIX_OPS has no
+  such kernel.
 
 cuobjdump and nvdisasm (PyPI: nvidia-cuda-cuobjdump, nvidia-cuda-nvdisasm) are looked for beside this Python, on the
 PATH and in $CUDA_HOME/bin.
@@ -30,8 +32,10 @@ ARCHITECTURES = ("sm_80", "sm_90")
 REGISTERS = 65536  # of a block, all its threads together; a thread's are counted in eights
 THREADS = 1024
 SHARED_BYTES = (48 << 10) + (1 << 10)  # static, and what the system takes for itself on sm_90
-MATRIX_OPS = ("conv_mix",)
-MATRIX = re.compile(r"\b(HMMA|HGMMA)\.")
+GENERAL = ("conv_mix_kernel",)
+MATRIX = ("HalfProduct", "Tf32Product", "TensorCores")
+MATRIX_OPS = ("conv_mix_bf16", "conv_mix_f16", "conv_mix_tf32", "unmix_linear")
+INSTRUCTION = re.compile(r"\b(HMMA|HGMMA)\.")
 FUNCTION = re.compile(r"^\s*Function\s*:?\s*(\w+):?\s*$")
 
 
@@ -50,8 +54,9 @@ class Kernel:
 
     @property
     def fast(self) -> bool:
-        size = re.search(r"(\d+)>$", self.name)
-        return size is not None and int(size[1]) > 0 and "double" not in self.name
+        name, _, arguments = self.name.partition("<")
+        size = re.search(r"\b\d+\b", arguments)
+        return name not in GENERAL and "double" not in arguments and (size is None or int(size[0]) > 0)
 
     @property
     def faults(self) -> list[str]:
@@ -64,15 +69,15 @@ class Kernel:
             "TOO MANY THREADS": self.threads > THREADS,
             "TOO MANY REGISTERS": registers > REGISTERS,
             "TOO MUCH SHARED MEMORY": self.shared > SHARED_BYTES,
-            "NO TENSOR CORES": "mma" in self.name and self.matrix == 0,
+            "NO TENSOR CORES": any(kind in self.name for kind in MATRIX) and self.matrix == 0,
         }
         return [fault for fault, present in found.items() if present]
 
     def __str__(self) -> str:
         bounds = f"{self.threads:4} threads" + (f" x {self.blocks}" if self.blocks > 1 else "")
         used = f"{self.registers:3} registers, {self.stack:4} B stack, {self.shared:5} B shared"
-        kind = "fast" if self.fast else "any S"
-        return f"{self.architecture} {kind:5} {used}, {bounds}, {self.matrix:3} matrix  {self.name}"
+        kind = "fast" if self.fast else ""
+        return f"{self.architecture} {kind:4} {used}, {bounds}, {self.matrix:3} matrix  {self.name}"
 
 
 def resources(text: str) -> dict[tuple[str, str], tuple[int, int, int]]:
@@ -112,7 +117,7 @@ def matrix_instructions(text: str) -> Counter[tuple[str, str]]:
             architecture = match[1]
         elif match := FUNCTION.match(line):
             symbol = match[1]
-        elif MATRIX.search(line):
+        elif INSTRUCTION.search(line):
             found[architecture, symbol] += 1
     return found
 
@@ -121,7 +126,7 @@ def short_names(symbols: list[str]) -> dict[str, str]:
     """Demangled, without namespaces and parameters."""
     lines = subprocess.run(["c++filt"], input="\n".join(symbols), capture_output=True, text=True, check=True).stdout
     plain = [line.replace("(anonymous namespace)::", "").split("(")[0] for line in lines.splitlines()]
-    return {s: re.sub(r"^void |\w+::(?=\w+[<:]|\w+$)", "", p) for s, p in zip(symbols, plain, strict=True)}
+    return {s: re.sub(r"^void |\w+::", "", p) for s, p in zip(symbols, plain, strict=True)}
 
 
 def kernels(usage: str, ptx: str, sass: str) -> list[Kernel]:
@@ -153,15 +158,15 @@ def read(path: Path, tools: Path) -> list[Kernel]:
     return kernels(dump("resource-usage"), dump("ptx"), dump("sass"))
 
 
-def missing(op: str, found: list[Kernel]) -> list[str]:
-    """What an op's object file should hold, and does not."""
+def missing(name: str, found: list[Kernel]) -> list[str]:
+    """What an object file should hold, and does not; one without any kernels is the host's."""
     faults = []
-    for architecture in ARCHITECTURES:
+    for architecture in ARCHITECTURES if found or name in MATRIX_OPS else ():
         here = [kernel for kernel in found if kernel.architecture == architecture]
         if not here:
-            faults.append(f"{op}: no kernel for {architecture}")
-        elif op in MATRIX_OPS and not any(kernel.matrix for kernel in here):
-            faults.append(f"{op}: no kernel for {architecture} uses the tensor cores")
+            faults.append(f"{name}: no kernel for {architecture}")
+        elif name in MATRIX_OPS and not any(kernel.matrix for kernel in here):
+            faults.append(f"{name}: no kernel for {architecture} uses the tensor cores")
     return faults
 
 
@@ -176,6 +181,8 @@ def main(build: str) -> int:
             print(kernel, *kernel.faults)
             wrong += [f"{kernel.name}, {kernel.architecture}: {', '.join(kernel.faults)}"] if kernel.faults else []
         wrong += missing(path.name.split(".")[0], found)
+    absent = set(MATRIX_OPS) - {path.name.split(".")[0] for path in paths}
+    wrong += [f"{name}: no such object file; MATRIX_OPS in {Path(__file__).name} names it" for name in sorted(absent)]
     print("\n".join(wrong) or f"{len(paths)} object files: all kernels fit, no fast one spills", flush=True)
     return int(bool(wrong))
 

@@ -11,7 +11,7 @@ from tolerances import assert_near
 from torch import Tensor
 
 import facemix_ops
-from facemix_ops import MixKey, act_mix, conv_mix, group_mix, group_unmix, reference, unmix_linear
+from facemix_ops import MixKey, reference
 
 OPS = ("conv_mix", "act_mix", "group_mix", "group_unmix", "unmix_linear")
 Call = tuple[Callable[..., Tensor], list[Tensor]]
@@ -72,27 +72,31 @@ def check_gradients(op: str, device: torch.device, call: Callable[..., Tensor], 
         assert_near(a.grad.cpu(), e.grad, p.grad.cpu())
 
 
-def calls(dtype: torch.dtype = torch.float32, batch: int = 16) -> dict[str, Call]:
-    """Every op with all its tensors, on the CPU: ``f(key, *tensors)``, the tensors. Images first."""
+def calls(dtype: torch.dtype = torch.float32, batch: int = 16, ops: Any = facemix_ops) -> dict[str, Call]:
+    """Every op with all its tensors, on the CPU: ``f(key, *tensors)``, the tensors; images first. ``ops`` has them."""
     x, y, c = torch.randn(batch, 3, 12, 10).to(dtype), torch.randn(batch, 16).to(dtype), torch.randn(3)
     slope, residual = torch.tensor([0.2]), torch.randn(batch, 3, 12, 10).to(dtype)
     weight, bias = torch.randn(16, 3, 3, 3).to(dtype), torch.randn(16).to(dtype)
 
     def conv(key: MixKey, x: Tensor, w: Tensor, b: Tensor, p: Tensor) -> Tensor:
-        return conv_mix(x, w, b, key, padding=1, activation=("prelu", p), pool=(3, 2, 1))
+        return ops.conv_mix(x, w, b, key, padding=1, activation=("prelu", p), pool=(3, 2, 1))
 
     def act(key: MixKey, x: Tensor, s: Tensor, d: Tensor, r: Tensor, p: Tensor) -> Tensor:
-        return act_mix(x, key, scale=s, shift=d, residual=r, activation=("prelu", p), pool=2)
+        return ops.act_mix(x, key, scale=s, shift=d, residual=r, activation=("prelu", p), pool=2)
 
     return {
         "conv_mix": (conv, [x, weight, bias, slope]),
         "act_mix": (act, [x, c, c.flip(0), residual, slope]),
-        "group_mix": (lambda key, x: group_mix(x, key), [x]),
-        "group_unmix": (lambda key, y: group_unmix(y, key), [x]),
-        "unmix_linear": (lambda key, y, w, b: unmix_linear(y, key, w, b), [y, torch.randn(5, 16).to(dtype), bias[:5]]),
+        "group_mix": (lambda key, x: ops.group_mix(x, key), [x]),
+        "group_unmix": (lambda key, y: ops.group_unmix(y, key), [x]),
+        "unmix_linear": (
+            lambda key, y, w, b: ops.unmix_linear(y, key, w, b),
+            [y, torch.randn(5, 16).to(dtype), bias[:5]],
+        ),
     }
 
 
-def expected(call: Callable[..., Tensor], key: MixKey, tensors: list[Tensor]) -> Tensor:
-    """What ``call`` gives on the CPU in float64."""
-    return call(key, *[t.cpu().double() for t in tensors])
+def assert_as_the_reference(op: str, result: Tensor, key: MixKey, tensors: list[Tensor]) -> None:
+    """``result`` is what the op of :func:`calls` makes of ``tensors``; ``key`` is on the CPU."""
+    spec, here = calls(ops=reference)[op][0], [t.detach().cpu() for t in tensors]
+    assert_near(result.detach().cpu(), spec(key, *double(tuple(here))), spec(key, *here))
