@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # All that needs a GPU, in eight minutes and without a network:
 #
-#     benchmarks/gpu.sh [STAGE...]     build test sanitize bench; without any, all of them in this order
+#     benchmarks/gpu.sh [STAGE...]     without any: build test sanitize bench
 #
 # build     builds with nvcc, and installs into PYTHON's environment
-# test      tests/gpu on the CUDA kernels, then on Triton's; a skip is a failure
+# test      tests/gpu on the CUDA kernels, then its tests marked small on Triton's; a skip is a failure
+# triton    all of tests/gpu on Triton's kernels, each of which has to be compiled first: it takes long
 # sanitize  a few launches of every kernel under compute-sanitizer: memcheck, then racecheck
 # bench     races against PyTorch eager and torch.compile: gpu.json and gpu.png
 #
@@ -40,9 +41,9 @@ within() { # NAME SECONDS COMMAND...: runs it for so long at most, and keeps wha
     return "$status"
 }
 
-suite() { # BACKEND SECONDS: it stops by itself before it is stopped, so that it can say what failed
+suite() { # BACKEND SECONDS OPTION...: it stops by itself before it is stopped, so that it can say what failed
     within "test-$1" "$2" env FACEMIX_BACKEND="$1" "$PYTHON" -m pytest tests/gpu -q --timeout=60 \
-        --session-timeout=$(($2 - 10))
+        --session-timeout=$(($2 - 10)) "${@:3}"
 }
 
 stage_build() {
@@ -52,8 +53,12 @@ stage_build() {
 }
 
 stage_test() {
-    suite native 100
-    suite triton 80
+    suite native 120
+    suite triton 60 -m small
+}
+
+stage_triton() {
+    suite triton "$(left)"
 }
 
 stage_sanitize() {
@@ -64,10 +69,12 @@ stage_sanitize() {
         failed+=("sanitize: no compute-sanitizer")
         return 1
     fi
-    # Each tensor in an allocation of its own, so that an access beyond it is one beyond what was allocated.
+    # Each tensor in an allocation of its own, so that an access beyond it is one beyond what was allocated. Graphs
+    # cannot be captured then.
     for tool in memcheck racecheck; do
         within "$tool" 30 env FACEMIX_BACKEND=native PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" \
-            --error-exitcode 9 "$PYTHON" -m pytest tests/gpu -q -m small --timeout=60
+            --error-exitcode 9 "$PYTHON" -m pytest tests/gpu -q -m small -k "not replays" \
+            --timeout=60
     done
 }
 
@@ -82,8 +89,8 @@ stage_bench() {
 }
 
 for stage in "$@"; do
-    case "$stage" in build | test | sanitize | bench) ;; *)
-        echo "gpu.sh: a stage must be build, test, sanitize or bench, got $stage" >&2
+    case "$stage" in build | test | triton | sanitize | bench) ;; *)
+        echo "gpu.sh: a stage must be build, test, triton, sanitize or bench, got $stage" >&2
         exit 2
         ;;
     esac

@@ -47,7 +47,7 @@ def test_all_stages(run: Run, tmp_path: Path) -> None:
     assert "== all passed" in said
     stages = [next(word for word in ("pip", "info", "-m small", "-m pytest", "gpu.py", "gpu_table") if word in line)
               for line in ran]  # fmt: skip
-    assert stages == ["pip", "info", "-m pytest", "-m pytest", "-m small", "-m small", "gpu.py", "gpu.py", "gpu_table"]
+    assert stages == ["pip", "info", "-m pytest", "-m small", "-m small", "-m small", "gpu.py", "gpu.py", "gpu_table"]
     assert [line.split()[0] for line in ran[2:8]] == ["native", "triton", "native", "native", "native", "triton"]
     assert (tmp_path / "out" / "test-native.log").exists()
 
@@ -88,7 +88,7 @@ def test_without_a_gpu(run: Run) -> None:
 def test_an_unknown_stage(run: Run) -> None:
     status, said, _ = run("benchmark")
     assert status == 2
-    assert "a stage must be build, test, sanitize or bench, got benchmark" in said
+    assert "a stage must be build, test, triton, sanitize or bench, got benchmark" in said
 
 
 def test_without_time(run: Run) -> None:

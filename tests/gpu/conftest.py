@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from on_device import tf32
 
 import facemix_ops
 
@@ -38,13 +39,8 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device("cpu") if kind == "cpu" else torch.device(kind, torch.cuda.current_device())
 
 
-@pytest.fixture
-def no_tf32() -> Iterator[None]:
-    """PyTorch forbids TF32."""
-    modules = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = [module.allow_tf32 for module in modules]
-    for module in modules:
-        module.allow_tf32 = False
-    yield
-    for module, value in zip(modules, before, strict=True):
-        module.allow_tf32 = value
+@pytest.fixture(autouse=True)
+def _without_tf32() -> Iterator[None]:
+    """float32 is float32, but where a test says otherwise."""
+    with tf32(False):
+        yield

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from cases import DTYPES, LAYOUTS, integers, key_for
-from on_device import check
+from on_device import TF32, check, dtype_of
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,9 +21,10 @@ PRELU = ("prelu", torch.tensor([-0.3]))
 WINDOWS = [(3, 1, 1), (7, 2, 3), (1, 1, 0), (5, 2, 2), (4, 3, 1), (11, 4, 2)]
 
 
-def operands(batch: int, c: int, oc: int, kernel: Any, hw: Any, dtype: torch.dtype) -> tuple[Tensor, ...]:
+def operands(batch: int, c: int, oc: int, kernel: Any, hw: Any, dtype: Any) -> tuple[Tensor, ...]:
     """x, weight and bias."""
     kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+    dtype = dtype_of(dtype)
     tensors = torch.randn(batch, c, *hw), torch.randn(oc, c, *kernel), torch.randn(oc)
     return tuple(t.to(dtype) for t in tensors)
 
@@ -32,37 +33,39 @@ def operands(batch: int, c: int, oc: int, kernel: Any, hw: Any, dtype: torch.dty
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (7, 2, 3), (2, 1, 0)])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_small(device: torch.device, kernel: int, stride: int, padding: int, layout: str) -> None:
-    for dtype, size, pool in itertools.product(DTYPES, (4, 5, 8), (None, (3, 2, 1))):
+    for dtype, size, pool in itertools.product([*DTYPES, TF32], (4, 5, 8), (None, (3, 2, 1))):
         tensors = operands(2 * size, 3, 9, kernel, (13, 11), dtype)
         check("conv_mix", device, *tensors, key_for(2 * size, size), layout=layout, stride=stride, padding=padding,
-              activation="relu", pool=pool)  # fmt: skip
+              activation="relu", pool=pool, precision=dtype)  # fmt: skip
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, TF32, torch.bfloat16])
 @pytest.mark.parametrize("pool", [None, (3, 2, 1)])
-def test_group_sizes(device: torch.device, size: int, dtype: torch.dtype, pool: Any) -> None:
+def test_group_sizes(device: torch.device, size: int, dtype: Any, pool: Any) -> None:
     tensors = operands(2 * size, 3, 16, 3, (9, 10), dtype)
-    check("conv_mix", device, *tensors, key_for(2 * size, size), layout="channels_last", padding=1, pool=pool)
+    check("conv_mix", device, *tensors, key_for(2 * size, size), layout="channels_last", padding=1, pool=pool,
+          precision=dtype)  # fmt: skip
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), WINDOWS)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [*DTYPES, TF32])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("pool", [None, (3, 2, 1)])
-def test_windows(device: torch.device, kernel: int, stride: int, padding: int, dtype: torch.dtype, layout: str,
+def test_windows(device: torch.device, kernel: int, stride: int, padding: int, dtype: Any, layout: str,
                  pool: Any) -> None:  # fmt: skip
     tensors = operands(8, 3, 64, kernel, (37, 30), dtype)
     check("conv_mix", device, *tensors, key_for(8, 8), layout=layout, stride=stride, padding=padding,
-          activation="relu", pool=pool)  # fmt: skip
+          activation="relu", pool=pool, precision=dtype)  # fmt: skip
 
 
 @pytest.mark.parametrize("stride", [(1, 2), (3, 1)])
 @pytest.mark.parametrize("dilation", [1, 2, (3, 1)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_strides_and_dilations(device: torch.device, stride: Any, dilation: Any, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, TF32, torch.bfloat16])
+def test_strides_and_dilations(device: torch.device, stride: Any, dilation: Any, dtype: Any) -> None:
     tensors = operands(8, 3, 5, (3, 2), (19, 17), dtype)
-    check("conv_mix", device, *tensors, key_for(8, 4), stride=stride, dilation=dilation, padding=(2, 1))
+    check("conv_mix", device, *tensors, key_for(8, 4), stride=stride, dilation=dilation, padding=(2, 1),
+          precision=dtype)  # fmt: skip
 
 
 @pytest.mark.parametrize("padding", [0, 5, (0, 3), "valid", "same"])
@@ -76,9 +79,10 @@ def test_paddings(device: torch.device, padding: Any) -> None:
 @pytest.mark.parametrize("oc", [1, 7, 8, 9, 63, 64, 65, 130])
 def test_channels(device: torch.device, c: int, oc: int) -> None:
     """Around the tiles of the matrix instructions."""
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, TF32, torch.bfloat16):
         tensors = operands(8, c, oc, 3, (6, 9), dtype)
-        check("conv_mix", device, *tensors, key_for(8, 8), layout="channels_last", padding=1, activation="relu")
+        check("conv_mix", device, *tensors, key_for(8, 8), layout="channels_last", padding=1, activation="relu",
+              precision=dtype)  # fmt: skip
 
 
 @pytest.mark.parametrize("h", [1, 2, 7, 16, 33])
@@ -132,7 +136,6 @@ def test_codes(device: torch.device, dtype: torch.dtype, pool: list[int], layout
     )
 
 
-@pytest.mark.usefixtures("no_tf32")
 def test_float32_without_tf32(device: torch.device) -> None:
     """Where PyTorch forbids TF32, no product is rounded to its 10 bits."""
     key = key_for(8, 8)

@@ -25,6 +25,7 @@ def captured(device: torch.device, run: Callable[[], Any]) -> Callable[[], Any]:
     """``run`` as a graph that is replayed; on the CPU ``run`` itself."""
     if device.type != "cuda":
         return run
+    torch.cuda.synchronize(device)
     with torch.cuda.stream(torch.cuda.Stream(device)):
         run()
         run()
@@ -53,6 +54,7 @@ def never_waiting(device: torch.device) -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.small
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("size", [4, 5, 8])
 def test_replays_with_new_inputs_and_keys(device: torch.device, op: str, size: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +16,29 @@ from facemix_ops import MixKey, reference
 
 OPS = ("conv_mix", "act_mix", "group_mix", "group_unmix", "unmix_linear")
 Call = tuple[Callable[..., Tensor], list[Tensor]]
+TF32 = "tf32"  # stands for float32 where PyTorch allows products of 10 bits
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether PyTorch allows TF32."""
+    modules = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [module.allow_tf32 for module in modules]
+    for module in modules:
+        module.allow_tf32 = allowed
+    yield
+    for module, value in zip(modules, before, strict=True):
+        module.allow_tf32 = value
+
+
+def dtype_of(precision: torch.dtype | str) -> torch.dtype:
+    """The dtype of tensors, where ``precision`` may be TF32."""
+    return torch.float32 if isinstance(precision, str) else precision
+
+
+def rounded(x: Any) -> Any:
+    """float32 with the 10 bits of TF32."""
+    return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32) if isinstance(x, Tensor) else x
 
 
 def to(device: torch.device, value: Any) -> Any:
@@ -32,21 +56,26 @@ def double(value: Any) -> Any:
 
 
 def check(op: str, device: torch.device, *args: Any, layout: str = "contiguous", out_dtype: torch.dtype | None = None,
-          **options: Any) -> Tensor:  # fmt: skip
+          precision: torch.dtype | str | None = None, **options: Any) -> Tensor:  # fmt: skip
     """``op`` there, fresh and into a guarded buffer, against the reference in float64; the result, on the CPU.
 
-    ``args`` are on the CPU, ``layout`` is that of the first one; what plain PyTorch loses is measured on the device.
+    ``args`` are on the CPU, ``layout`` is that of the first one. What plain PyTorch loses is measured on the device;
+    for TF32 it is what the rounded ``args`` lose.
     """
     here, named = list(to(device, args)), {name: to(device, option) for name, option in options.items()}
     if layout != "contiguous":
         here[0] = LAYOUTS[layout](here[0])
     wire = {} if out_dtype is None else {"out_dtype": out_dtype}
-    result = check_out(getattr(facemix_ops, op), *here, **named, **wire)
+    with tf32(precision == TF32):
+        result = check_out(getattr(facemix_ops, op), *here, **named, **wire)
     assert result.device == here[0].device
     assert result.dtype == (out_dtype or args[0].dtype)
     spec = getattr(reference, op)
     expected = spec(*double(args), **{name: double(option) for name, option in options.items()})
-    plain = None if result.dtype == torch.float64 else spec(*here, **named).to(result.dtype).cpu()
+    if precision == TF32:
+        plain = spec(*double(tuple(map(rounded, args))), **{name: double(option) for name, option in options.items()})
+    else:
+        plain = None if result.dtype == torch.float64 else spec(*here, **named).to(result.dtype).cpu()
     assert_near(result.cpu(), expected, plain)
     return result.cpu()
 
