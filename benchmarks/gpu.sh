@@ -47,14 +47,14 @@ suite() { # BACKEND SECONDS OPTION...: it stops by itself before it is stopped, 
 }
 
 stage_build() {
-    within build 150 env FACEMIX_BUILD_CUDA=1 "$PYTHON" -m pip install --no-build-isolation --no-deps --no-index . ||
+    within build 130 env FACEMIX_BUILD_CUDA=1 "$PYTHON" -m pip install --no-build-isolation --no-deps --no-index . ||
         exit 1
     within info 20 "$PYTHON" -m facemix_ops.info
 }
 
 stage_test() {
-    suite native 120
-    suite triton 60 -m small
+    suite native 90
+    suite triton 50 -m small
 }
 
 stage_triton() {
@@ -72,7 +72,7 @@ stage_sanitize() {
     # Each tensor in an allocation of its own, so that an access beyond it is one beyond what was allocated. Graphs
     # cannot be captured then.
     for tool in memcheck racecheck; do
-        within "$tool" 30 env FACEMIX_BACKEND=native PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" \
+        within "$tool" 25 env FACEMIX_BACKEND=native PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" \
             --error-exitcode 9 "$PYTHON" -m pytest tests/gpu -q -m small -k "not replays" \
             --timeout=60
     done

@@ -39,16 +39,21 @@ def _leaf(device: torch.device, value: Any) -> Any:
     return there.detach().requires_grad_() if isinstance(value, Tensor) and value.requires_grad else there
 
 
-@pytest.mark.parametrize("op", OPS)
-def test_inductor(device: torch.device, op: str) -> None:
-    """One graph, a key from outside, whatever the batch."""
-    call, _ = calls()[op]
-    compiled = torch.compile(call, fullgraph=True, dynamic=True)
+def test_inductor(device: torch.device) -> None:
+    """Every op in one graph, a key from outside, whatever the batch."""
+
+    def every(key: MixKey, tensors: dict[str, list[Tensor]]) -> dict[str, Tensor]:
+        return {op: call(key, *tensors[op]) for op, (call, _) in ops.items()}
+
+    ops = calls()
+    compiled = torch.compile(every, fullgraph=True, dynamic=True)
     for batch in (16, 24):
-        tensors, key = calls(torch.float32, batch)[op][1], key_for(batch, 8)
+        key, tensors = key_for(batch, 8), {op: tensors for op, (_, tensors) in calls(batch=batch).items()}
+        there = {op: [t.to(device) for t in tensors[op]] for op in OPS}
         with torch.no_grad():
-            result = compiled(key.to(device), *[t.to(device) for t in tensors])
-        assert_as_the_reference(op, result, key, tensors)
+            results = compiled(key.to(device), there)
+        for op, result in results.items():
+            assert_as_the_reference(op, result, key, tensors[op])
 
 
 def round_trip(x: Tensor, w: Tensor, v: Tensor, key: MixKey) -> Tensor:
