@@ -1,0 +1,39 @@
+"""What the launchers share: the launch itself, and what kernels have to know at compile time."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from .tiles import power_of_two
+
+
+def launch(kernel: Any, programs: int, x: Tensor, *args: Any, **options: Any) -> None:
+    """Starts ``programs`` programs on the device of ``x``, which is the kernel's first argument, on its current stream.
+
+    Kernels number their programs along one axis: it has room for 2^31 - 1, the others for 65535.
+    """
+    if programs == 0:
+        return
+    with nullcontext() if x.is_cpu else torch.accelerator.device_index(x.get_device()):
+        kernel[(programs,)](x, *args, enable_fp_fusion=True, **options)
+
+
+def constants(coeffs: Tensor, dtype: torch.dtype, extent: int) -> dict[str, Any]:
+    """S, the padded S2, the type of sums, and the type of offsets within an image of ``extent`` elements."""
+    size = coeffs.shape[1]
+    return {
+        "S": size,
+        "S2": power_of_two(size),
+        "T": tl.float64 if dtype == torch.float64 else tl.float32,
+        "INDEX": tl.int32 if extent < 2**31 - 2**16 else tl.int64,
+    }
+
+
+def precision(dtype: torch.dtype, setting: str) -> str:
+    """How tl.dot multiplies: float32 as it is, unless PyTorch's ``setting`` allows TF32."""
+    return "tf32" if dtype == torch.float32 and setting == "tf32" and torch.version.hip is None else "ieee"

@@ -1,0 +1,93 @@
+"""What the kernels share: coefficients, rows, activations and the windows of a max-pool."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+NEGATIVE = tl.constexpr(0x80)
+WINDOW = tl.constexpr(0x7F)
+RELU = tl.constexpr(1)
+LEAKY = tl.constexpr(2)
+
+
+@triton.jit
+def column(coeffs, g, j, TRANSPOSE: tl.constexpr, S: tl.constexpr, S2: tl.constexpr, T: tl.constexpr):
+    """A[g, :, j] as [S2] in T, zero past S; with TRANSPOSE A[g, j, :]."""
+    i = tl.arange(0, S2)
+    at = j * S + i if TRANSPOSE else i * S + j
+    return tl.load(coeffs + g * S * S + at, mask=i < S, other=0.0).to(T)
+
+
+@triton.jit
+def mixture(coeffs, g, i, v, TRANSPOSE: tl.constexpr, S: tl.constexpr, S2: tl.constexpr, T: tl.constexpr):
+    """Mixture i of the tiles v [S2, BLOCK] of all images of group g; with TRANSPOSE image i of its mixtures."""
+    return tl.sum(column(coeffs, g, i, not TRANSPOSE, S, S2, T)[:, None] * v, axis=0)
+
+
+@triton.jit
+def sent_rows(order, g, S: tl.constexpr, S2: tl.constexpr):
+    """The rows that the mixtures of group g are sent as: int64 [S2], 0 past S."""
+    i = tl.arange(0, S2)
+    return tl.load(order + g * S + i, mask=i < S, other=0)
+
+
+@triton.jit
+def number(value, at, T: tl.constexpr):
+    """A number given by value or, where ``at`` is one, by its address; in T."""
+    if at is None:
+        return tl.full((1,), value, T)
+    else:
+        return tl.load(at).to(T)
+
+
+@triton.jit
+def activate(z, KIND: tl.constexpr, slope):
+    """As PyTorch: NaN stays, the slope applies where z < 0."""
+    if KIND == RELU:
+        z = tl.where(z < 0, 0.0, z)
+    if KIND == LEAKY:
+        z = tl.where(z < 0, z * slope, z)
+    return z
+
+
+@triton.jit
+def pooled(best, code, z, valid, k, KIND: tl.constexpr, slope, CODES: tl.constexpr):
+    """Takes element k of a window, before its activation, into the running maximum and its code.
+
+    With PyTorch's rules: the first of equals wins, a NaN wins over all. ``best`` starts at -inf, ``code`` at -1.
+    """
+    a = activate(z, KIND, slope)
+    better = (a > best) | (a != a)
+    if CODES:
+        better = valid & (better | (code < 0))
+        code = tl.where(better, tl.where(z > 0, k, k + NEGATIVE), code)
+    else:
+        better = valid & better
+    return tl.where(better, a, best), code
+
+
+@triton.jit
+def split(e, C, H, W, LAST: tl.constexpr):
+    """Channel, row and column of element e of an image [C, H, W] (LAST: [H, W, C])."""
+    if LAST:
+        return e % C, e // C // W, e // C % W
+    else:
+        return e // W // H, e // W % H, e % W
+
+
+@triton.jit
+def offset(c, h, w, C, H, W, LAST: tl.constexpr):
+    """Where that element lies: the inverse of ``split``."""
+    if LAST:
+        return (h * W + w) * C + c
+    else:
+        return (c * H + h) * W + w
+
+
+@triton.jit
+def tile(n, BLOCK: tl.constexpr, INDEX: tl.constexpr):
+    """The program's group, and its block of the n elements of an image."""
+    blocks = tl.cdiv(n, BLOCK)
+    pid = tl.program_id(0)
+    return (pid // blocks).to(tl.int64), (pid % blocks).to(INDEX) * BLOCK + tl.arange(0, BLOCK)

@@ -1,0 +1,64 @@
+"""How large the tiles are: plain functions of the shapes. Chosen so that nothing spills; not measured on a GPU yet."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+VECTOR = 16  # bytes that a thread reads or writes at once, at best
+REGISTERS = 128  # of a thread's 255, for values; addresses, masks and coefficients take the others
+SUMS = 64  # of them for the sums that live through a whole kernel, where one with a tl.dot makes tiles beside them
+LEAST_DOT = 16  # rows, columns and depth of the smallest product that tl.dot takes
+GOOD_DOT = 64  # rows that tensor cores want
+
+
+class Line(NamedTuple):
+    """Tiles of ``block`` elements, in the order of memory."""
+
+    block: int
+    warps: int
+
+
+class Product(NamedTuple):
+    """Tiles of ``rows`` x ``columns``, summed in steps of ``depth``."""
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+
+
+def power_of_two(n: int) -> int:
+    """The smallest one that is at least ``n``."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+def words(dtype: torch.dtype) -> int:
+    """Registers of a value in the type that ``dtype`` is summed in."""
+    return 2 if dtype == torch.float64 else 1
+
+
+def line(size: int, n: int, dtype: torch.dtype, alive: int = 1) -> Line:
+    """For S = ``size`` images of ``n`` elements, with ``alive`` (a power of two) tiles of all images at once: a vector
+    of each image for each of 128 threads, while the registers last."""
+    warps = 4
+    vectors = VECTOR // dtype.itemsize * warps * 32
+    fits = REGISTERS // words(dtype) // alive * warps * 32 // power_of_two(size)
+    return Line(min(vectors, fits, power_of_two(n)), warps)
+
+
+def product(size: int, rows: int, columns: int, depth: int, dtype: torch.dtype, *, pooled: bool = False) -> Product:
+    """For S = ``size`` products [rows, depth] x [depth, columns] that are mixed. Rows cost most to read: all columns
+    are made at once where that leaves rows enough. ``pooled`` products need registers for a maximum, too."""
+    most = 8 if pooled else 16
+    area = SUMS // words(dtype) * most * 32 // power_of_two(size)
+
+    def fit(n: int, limit: int) -> int:
+        return max(LEAST_DOT, min(power_of_two(n), limit))
+
+    n = fit(columns, min(64, area // GOOD_DOT))
+    m = fit(rows, min(128, area // n))
+    k = fit(depth, 64 if dtype.itemsize == 2 and not pooled else 32 // words(dtype))
+    warps = max(4, min(most, power_of_two(size) * m * n // (SUMS * 32)))
+    return Product(m, n, k, warps)
