@@ -1,17 +1,19 @@
 """Which implementation an op runs on, and why. One function both selects and explains.
 
-FACEMIX_BACKEND=native|reference forces one; native is an error where there is no native kernel.
+FACEMIX_BACKEND=native|triton|reference forces one; it is an error where that one cannot run.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import warnings
 from dataclasses import dataclass
 
 import torch
 
-BACKENDS = ("native", "reference")
+BACKENDS = ("native", "triton", "reference")
+TRITON_DEVICES = ("cuda", "xpu")  # ROCm is "cuda" to PyTorch
 _warned: set[tuple[str, str]] = set()
 
 
@@ -34,15 +36,36 @@ def select(op: str, device: str) -> Choice:
         raise ValueError(f"FACEMIX_BACKEND must be one of {', '.join(BACKENDS)}, got {wish!r}")
     if wish == "reference":
         return Choice("reference", "FACEMIX_BACKEND=reference")
+    if wish == "triton":
+        return _forced_triton(op, device)
     from .native import C
 
-    if device == "cuda" and op in C.cuda_ops.split():
+    if device == "cuda" and not torch.version.hip and op in C.cuda_ops.split():
         return Choice("native", f"CUDA kernels, {C.cuda_architectures}")
     if device == "cpu":
         return Choice("native", f"CPU kernels, {C.capability()}")
     if wish == "native":
         raise RuntimeError(f"{op}: FACEMIX_BACKEND=native, but there is no native kernel for {device} tensors")
-    return Choice("reference", f"no native kernel for {device} tensors in this version", slow=True)
+    missing = f"no native kernel for {device} tensors in this build"
+    if device not in TRITON_DEVICES:
+        return Choice("reference", missing, slow=True)
+    if importlib.util.find_spec("triton") is None:
+        return Choice("reference", f"{missing}, and no Triton: pip install triton", slow=True)
+    return Choice("triton", f"Triton kernels; {missing}")
+
+
+def _forced_triton(op: str, device: str) -> Choice:
+    if importlib.util.find_spec("triton") is None:
+        raise RuntimeError(f"{op}: FACEMIX_BACKEND=triton, but Triton is not installed: pip install triton")
+    if device in TRITON_DEVICES:
+        return Choice("triton", "FACEMIX_BACKEND=triton")
+    if device != "cpu":
+        raise RuntimeError(f"{op}: FACEMIX_BACKEND=triton, but there is no Triton kernel for {device} tensors")
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        raise RuntimeError(
+            f"{op}: FACEMIX_BACKEND=triton, but Triton runs on cpu tensors only in its interpreter: TRITON_INTERPRET=1"
+        )
+    return Choice("triton", "FACEMIX_BACKEND=triton, interpreted")
 
 
 def explain(op: str, x: torch.Tensor) -> str:

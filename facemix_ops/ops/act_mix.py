@@ -5,6 +5,7 @@ z = scale * x + shift + residual,   a = act(z),   p = maxpool(a),   y = mix(p); 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from .library import (
     compute_dtype,
     empty_image,
     is_channels_last,
-    is_native,
+    kernel_for,
     key_args,
     layout_of,
     place,
@@ -40,15 +41,21 @@ def rows_of(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=layout_of(x))
 
 
-def _run(x: Tensor, coeffs: Tensor, order: Tensor, scale: Tensor | None, shift: Tensor | None,
-         residual: Tensor | None, kind: int, slope: float, weight: Tensor | None, pool: list[int], y: Tensor,
-         codes: Tensor | None) -> None:  # fmt: skip
-    coeffs, order, key = key_args(coeffs, order)
-    last, layout = is_channels_last(x), layout_of(x)
-    x = rows_of(x.resolve_neg())
+def _dense(
+    x: Tensor, residual: Tensor | None, scale: Tensor | None, shift: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    # What kernels read: x in its own layout, the residual in that of x.
     if residual is not None:
-        residual = residual.resolve_neg().contiguous(memory_format=layout)
-    scale, shift = plain(scale), plain(shift)
+        residual = residual.resolve_neg().contiguous(memory_format=layout_of(x))
+    return rows_of(x.resolve_neg()), residual, plain(scale), plain(shift)
+
+
+def _native(x: Tensor, coeffs: Tensor, order: Tensor, scale: Tensor | None, shift: Tensor | None,
+            residual: Tensor | None, kind: int, slope: float, weight: Tensor | None, pool: list[int], y: Tensor,
+            codes: Tensor | None) -> None:  # fmt: skip
+    coeffs, order, key = key_args(coeffs, order)
+    last = is_channels_last(x)
+    x, residual, scale, shift = _dense(x, residual, scale, shift)
     slope, slope_at = slope_args(slope_of(kind, slope), weight)
     C.act_mix(
         x.data_ptr(), DTYPE_CODE[x.dtype], tuple(x.shape[1:]), address(scale), address(shift), address(residual),
@@ -58,12 +65,23 @@ def _run(x: Tensor, coeffs: Tensor, order: Tensor, scale: Tensor | None, shift: 
     )  # fmt: skip
 
 
-def _native(x: Tensor, coeffs: Tensor, order: Tensor, scale: Tensor | None, shift: Tensor | None,
-            residual: Tensor | None, kind: int, slope: float, weight: Tensor | None, pool: list[int],
-            out_dtype: torch.dtype | None, with_codes: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
-    y, codes = _fake(x, coeffs, order, scale, shift, residual, kind, slope, weight, pool, out_dtype, with_codes)
+def _triton(x: Tensor, coeffs: Tensor, order: Tensor, scale: Tensor | None, shift: Tensor | None,
+            residual: Tensor | None, kind: int, slope: float, weight: Tensor | None, pool: list[int], y: Tensor,
+            codes: Tensor | None) -> None:  # fmt: skip
+    from ..triton.act_mix import act_mix
+
+    coeffs, order, _ = key_args(coeffs, order)
+    last = is_channels_last(x)
+    x, residual, scale, shift = _dense(x, residual, scale, shift)
+    slope, pool = slope_of(kind, slope), pool or list(IDENTITY_POOL)
+    act_mix(x, coeffs, order, scale, shift, residual, kind, slope, plain(weight), pool, last, y, codes)
+
+
+def _fresh(kernel: Callable[..., None], *args: Any) -> tuple[Tensor, Tensor]:
+    y, codes = _fake(*args)
     y = recycled(y)
-    _run(x, coeffs, order, scale, shift, residual, kind, slope, weight, pool, y, codes if with_codes else None)
+    *inputs, _, with_codes = args
+    kernel(*inputs, y, codes if with_codes else None)
     return y, codes
 
 
@@ -134,6 +152,8 @@ register(
     "act_mix(Tensor x, Tensor coeffs, Tensor order, Tensor? scale, Tensor? shift, Tensor? residual, int kind, "
     "float slope, Tensor? weight, int[] pool, ScalarType? out_dtype, bool with_codes) -> (Tensor, Tensor)",
     native=_native,
+    triton=_triton,
+    fresh=_fresh,
     reference=_reference,
     fake=_fake,
 )
@@ -206,11 +226,12 @@ def act_mix(
         )[0]  # fmt: skip
     shape = (*x.shape[:2], *size)
     check_out(op, out, shape, out_dtype or x.dtype, layout_of(x), x, scale, shift, residual, act.weight)
-    if not is_native(op, x):
+    kernel = kernel_for(op, x)
+    if kernel is None:
         return out.copy_(
             torch.ops.facemix_ops.act_mix(
                 x, key.coeffs, key.order, scale, shift, residual, *act, pool, out_dtype, False
             )[0]
         )
-    _run(x, key.coeffs, key.order, scale, shift, residual, *act, pool, out, None)
+    kernel(x, key.coeffs, key.order, scale, shift, residual, *act, pool, out, None)
     return out

@@ -11,6 +11,7 @@ The two are each other's backward, so that gradients of any order need nothing e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -54,25 +55,35 @@ def slope_args(slope: float, weight: Tensor | None) -> tuple[float, Tensor | Non
     return slope, plain(weight.float())
 
 
-def _linear(kernel: Any, z: Tensor, y: Tensor, codes: Tensor, key: tuple[Tensor, Tensor], pos: float, neg: float,
+def _native(op: str, z: Tensor, y: Tensor, codes: Tensor, key: tuple[Tensor, Tensor], pos: float, neg: float,
             pool: list[int], weight: Tensor | None) -> None:  # fmt: skip
     coeffs, order, shape = key_args(*key)
     neg, neg_at = slope_args(neg, weight)
-    kernel(
+    getattr(C, op)(
         z.data_ptr(), y.data_ptr(), codes.data_ptr(), DTYPE_CODE[z.dtype], tuple(z.shape[1:]), tuple(y.shape[2:]),
         pos, neg, address(neg_at), tuple(pool or IDENTITY_POOL), coeffs.data_ptr(), order.data_ptr(), shape,
         is_channels_last(codes), place(z),
     )  # fmt: skip
 
 
+def _triton(op: str, z: Tensor, y: Tensor, codes: Tensor, key: tuple[Tensor, Tensor], pos: float, neg: float,
+            pool: list[int], weight: Tensor | None) -> None:  # fmt: skip
+    from ..triton import act_mix_linear
+
+    coeffs, order, _ = key_args(*key)
+    getattr(act_mix_linear, op)(
+        z, y, codes, coeffs, order, pos, neg, plain(weight), pool or list(IDENTITY_POOL), is_channels_last(codes)
+    )
+
+
 def _as_codes(t: Tensor, codes: Tensor) -> Tensor:
     return t.contiguous(memory_format=layout_of(codes))
 
 
-def _jvp_native(z: Tensor, codes: Tensor, coeffs: Tensor, order: Tensor, pos: float, neg: float,
-                pool: list[int], weight: Tensor | None = None) -> Tensor:  # fmt: skip
+def _jvp_fresh(kernel: Callable[..., None], z: Tensor, codes: Tensor, coeffs: Tensor, order: Tensor, pos: float,
+               neg: float, pool: list[int], weight: Tensor | None = None) -> Tensor:  # fmt: skip
     y = recycled(_jvp_fake(z, codes, coeffs, order, pos, neg, pool))
-    _linear(C.act_mix_jvp, _as_codes(z, codes), y, codes, (coeffs, order), pos, neg, pool, weight)
+    kernel("act_mix_jvp", _as_codes(z, codes), y, codes, (coeffs, order), pos, neg, pool, weight)
     return y
 
 
@@ -99,10 +110,11 @@ def _jvp_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return torch.ops.facemix_ops.act_mix_vjp(grad, *saved, *ctx.size, *ctx.rest, weight), *[None] * 7
 
 
-def _vjp_native(y: Tensor, codes: Tensor, coeffs: Tensor, order: Tensor, height: int, width: int, pos: float,
-                neg: float, pool: list[int], weight: Tensor | None = None) -> Tensor:  # fmt: skip
+def _vjp_fresh(kernel: Callable[..., None], y: Tensor, codes: Tensor, coeffs: Tensor, order: Tensor, height: int,
+               width: int, pos: float, neg: float, pool: list[int],
+               weight: Tensor | None = None) -> Tensor:  # fmt: skip
     z = recycled(_vjp_fake(y, codes, coeffs, order, height, width, pos, neg, pool))
-    _linear(C.act_mix_vjp, z, _as_codes(y, codes), codes, (coeffs, order), pos, neg, pool, weight)
+    kernel("act_mix_vjp", z, _as_codes(y, codes), codes, (coeffs, order), pos, neg, pool, weight)
     return z
 
 
@@ -131,7 +143,9 @@ def _vjp_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 register(
     "act_mix_jvp(Tensor z, Tensor codes, Tensor coeffs, Tensor order, float pos, float neg, int[] pool, "
     "Tensor? weight=None) -> Tensor",
-    native=_jvp_native,
+    native=_native,
+    triton=_triton,
+    fresh=_jvp_fresh,
     reference=_jvp_reference,
     fake=_jvp_fake,
 )
@@ -139,7 +153,9 @@ register_autograd("act_mix_jvp", _jvp_backward, _jvp_setup)
 register(
     "act_mix_vjp(Tensor y, Tensor codes, Tensor coeffs, Tensor order, SymInt height, SymInt width, float pos, "
     "float neg, int[] pool, Tensor? weight=None) -> Tensor",
-    native=_vjp_native,
+    native=_native,
+    triton=_triton,
+    fresh=_vjp_fresh,
     reference=_vjp_reference,
     fake=_vjp_fake,
 )

@@ -5,6 +5,7 @@ With z = conv2d(x, weight) + bias:   y = mix(maxpool(act(z)));   dz = act_mix_vj
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from .library import (
     address,
     autocast,
     is_channels_last,
-    is_native,
+    kernel_for,
     key_args,
     layout_of,
     place,
@@ -41,9 +42,9 @@ def conv_size(x: Tensor, weight: Tensor, stride: list[int], padding: list[int], 
     ]
 
 
-def _run(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, order: Tensor, stride: list[int],
-         padding: list[int], dilation: list[int], kind: int, slope: float, prelu: Tensor | None, pool: list[int],
-         y: Tensor, codes: Tensor | None) -> None:  # fmt: skip
+def _native(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, order: Tensor, stride: list[int],
+            padding: list[int], dilation: list[int], kind: int, slope: float, prelu: Tensor | None, pool: list[int],
+            y: Tensor, codes: Tensor | None) -> None:  # fmt: skip
     coeffs, order, key = key_args(coeffs, order)
     x, weight, bias = x.resolve_neg(), plain(weight), plain(bias)
     slope, slope_at = slope_args(slope_of(kind, slope), prelu)
@@ -57,13 +58,24 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, order: 
     )  # fmt: skip
 
 
-def _native(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, order: Tensor, stride: list[int],
-            padding: list[int], dilation: list[int], kind: int, slope: float, prelu: Tensor | None,
-            pool: list[int], out_dtype: torch.dtype | None, with_codes: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
-    args = (x, weight, bias, coeffs, order, stride, padding, dilation, kind, slope, prelu, pool)
-    y, codes = _fake(*args, out_dtype, with_codes)
+def _triton(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, order: Tensor, stride: list[int],
+            padding: list[int], dilation: list[int], kind: int, slope: float, prelu: Tensor | None, pool: list[int],
+            y: Tensor, codes: Tensor | None) -> None:  # fmt: skip
+    from ..triton.conv_mix import conv_mix
+
+    coeffs, order, _ = key_args(coeffs, order)
+    conv_mix(
+        x.resolve_neg(), weight.resolve_neg(), plain(bias), coeffs, order, stride, padding, dilation, kind,
+        slope_of(kind, slope), plain(prelu), pool or list(IDENTITY_POOL),
+        conv_size(x, weight, stride, padding, dilation), is_channels_last(x), y, codes,
+    )  # fmt: skip
+
+
+def _fresh(kernel: Callable[..., None], *args: Any) -> tuple[Tensor, Tensor]:
+    y, codes = _fake(*args)
     y = recycled(y)
-    _run(*args, y, codes if with_codes else None)
+    *inputs, _, with_codes = args
+    kernel(*inputs, y, codes if with_codes else None)
     return y, codes
 
 
@@ -115,6 +127,8 @@ register(
     "int[] dilation, int kind, float slope, Tensor? prelu, int[] pool, ScalarType? out_dtype, bool with_codes) "
     "-> (Tensor, Tensor)",
     native=_native,
+    triton=_triton,
+    fresh=_fresh,
     reference=_reference,
     fake=_fake,
 )
@@ -207,7 +221,8 @@ def conv_mix(
         return torch.ops.facemix_ops.conv_mix(*args, out_dtype, with_codes)[0]
     shape = (x.shape[0], weight.shape[0], *size)
     check_out(op, out, shape, out_dtype or x.dtype, layout_of(x), x, weight, bias, act.weight)
-    if not is_native(op, x):
+    kernel = kernel_for(op, x)
+    if kernel is None:
         return out.copy_(torch.ops.facemix_ops.conv_mix(*args, out_dtype, False)[0])
-    _run(*args, out, None)
+    kernel(*args, out, None)
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,10 +12,10 @@ from .. import reference
 from ..checks import check_out, check_tensor
 from ..keys import MixKey, check_key
 from ..native import C
-from .library import DTYPE_CODE, dense, is_native, key_args, layout_of, place, recycled, register, register_autograd
+from .library import DTYPE_CODE, dense, kernel_for, key_args, layout_of, place, recycled, register, register_autograd
 
 
-def run_native(x: Tensor, coeffs: Tensor, order: Tensor, out: Tensor, *, transpose: bool) -> Tensor:
+def native(x: Tensor, coeffs: Tensor, order: Tensor, out: Tensor, *, transpose: bool = False) -> None:
     """The kernel behind group_mix and, with ``transpose``, group_unmix. ``x`` and ``out`` are dense alike."""
     coeffs, order, key = key_args(coeffs, order)
     row = x.numel() // max(1, x.shape[0])
@@ -22,12 +23,22 @@ def run_native(x: Tensor, coeffs: Tensor, order: Tensor, out: Tensor, *, transpo
         x.data_ptr(), out.data_ptr(), DTYPE_CODE[x.dtype], row, transpose, coeffs.data_ptr(), order.data_ptr(), key,
         place(x),
     )  # fmt: skip
-    return out
 
 
-def _native(x: Tensor, coeffs: Tensor, order: Tensor) -> Tensor:
+def triton(x: Tensor, coeffs: Tensor, order: Tensor, out: Tensor, *, transpose: bool = False) -> None:
+    """The same in Triton."""
+    from ..triton.group_mix import group_mix
+
+    coeffs, order, _ = key_args(coeffs, order)
+    group_mix(x, coeffs, order, out, transpose=transpose)
+
+
+def fresh(kernel: Callable[..., None], x: Tensor, coeffs: Tensor, order: Tensor) -> Tensor:
+    """The result of either kernel in new memory."""
     x = dense(x)
-    return run_native(x, coeffs, order, recycled(torch.empty_like(x)), transpose=False)
+    out = recycled(torch.empty_like(x))
+    kernel(x, coeffs, order, out)
+    return out
 
 
 def _reference(x: Tensor, coeffs: Tensor, order: Tensor) -> Tensor:
@@ -50,7 +61,9 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 register(
     "group_mix(Tensor x, Tensor coeffs, Tensor order) -> Tensor",
-    native=_native,
+    native=native,
+    triton=triton,
+    fresh=fresh,
     reference=_reference,
     fake=fake,
 )
@@ -65,9 +78,11 @@ def apply(op: str, x: Tensor, key: MixKey, out: Tensor | None) -> Tensor:
         return getattr(torch.ops.facemix_ops, op)(x, key.coeffs, key.order)
     x = dense(x.resolve_neg())
     check_out(op, out, x.shape, x.dtype, layout_of(x), x)
-    if not is_native(op, x):
+    kernel = kernel_for(op, x)
+    if kernel is None:
         return out.copy_(getattr(torch.ops.facemix_ops, op)(x, key.coeffs, key.order))
-    return run_native(x, key.coeffs, key.order, out, transpose=op == "group_unmix")
+    kernel(x, key.coeffs, key.order, out)
+    return out
 
 
 def group_mix(x: Tensor, key: MixKey, *, out: Tensor | None = None) -> Tensor:

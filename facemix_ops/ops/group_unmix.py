@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,13 +10,8 @@ from torch import Tensor
 
 from .. import reference
 from ..keys import MixKey
-from .group_mix import apply, fake, run_native
-from .library import dense, recycled, register, register_autograd
-
-
-def _native(y: Tensor, coeffs: Tensor, order: Tensor) -> Tensor:
-    y = dense(y)
-    return run_native(y, coeffs, order, recycled(torch.empty_like(y)), transpose=True)
+from .group_mix import apply, fake, fresh, native, triton
+from .library import dense, register, register_autograd
 
 
 def _reference(y: Tensor, coeffs: Tensor, order: Tensor) -> Tensor:
@@ -33,7 +29,9 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 register(
     "group_unmix(Tensor y, Tensor coeffs, Tensor order) -> Tensor",
-    native=_native,
+    native=partial(native, transpose=True),
+    triton=partial(triton, transpose=True),
+    fresh=fresh,
     reference=_reference,
     fake=fake,
 )

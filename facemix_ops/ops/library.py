@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-from ..backend import select, warn_if_slow
+from ..backend import Choice, select, warn_if_slow
 from ..native import C
 
 LIB = torch.library.Library("facemix_ops", "DEF")
@@ -19,19 +19,26 @@ DTYPE_CODE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float
 LARGE_BYTES = 4 << 20
 # Ops as registered; the tests want samples of every one.
 REGISTERED: list[str] = []
-# Ops and device types with a kernel in use.
-NATIVE: set[tuple[str, str]] = set()
+# The kernels in use, by op and device type. They write into results that they are given.
+KERNELS: dict[tuple[str, str], Callable[..., Any]] = {}
 
 
 def register(
     schema: str,
     *,
     native: Callable[..., Any],
+    triton: Callable[..., Any],
+    fresh: Callable[..., Any],
     reference: Callable[..., Any],
     fake: Callable[..., Any],
 ) -> None:
-    """Defines ``facemix_ops::<schema>``: ``native`` on the CPU, and on CUDA where it was built; else the reference."""
+    """Defines ``facemix_ops::<schema>``, for every device type with the backend that ``select`` says.
+
+    ``native`` and ``triton`` write into results that they are given; ``fresh(kernel, *arguments)`` has one of them
+    write into new ones. ``reference`` is for all other devices.
+    """
     name = schema.split("(")[0]
+    kernels = {"native": native, "triton": triton}
 
     @wraps(reference)
     def stand_in(x: Tensor, *rest: Any) -> Any:
@@ -40,14 +47,20 @@ def register(
 
     LIB.define(schema)
     LIB.impl(name, stand_in, "CompositeExplicitAutograd")
-    if select(name, "cpu").backend == "native":
-        LIB.impl(name, native, "CPU")
-        NATIVE.add((name, "cpu"))
-        if name in C.cuda_ops.split():
-            LIB.impl(name, native, "CUDA")
-            NATIVE.add((name, "cuda"))
+    for device in ("cpu", "cuda", "xpu"):
+        kernel = kernels.get(_choice(name, device).backend)
+        if kernel is not None:
+            KERNELS[name, device] = kernel
+            LIB.impl(name, partial(fresh, kernel), device.upper())
     torch.library.register_fake(f"facemix_ops::{name}", fake, lib=LIB)
     REGISTERED.append(name)
+
+
+def _choice(name: str, device: str) -> Choice:
+    try:
+        return select(name, device)
+    except RuntimeError:  # FACEMIX_BACKEND cannot serve this device: said when a tensor from there comes
+        return Choice("none", "")
 
 
 def register_autograd(name: str, backward: Callable[..., Any], setup_context: Callable[..., Any]) -> None:
@@ -55,9 +68,9 @@ def register_autograd(name: str, backward: Callable[..., Any], setup_context: Ca
     torch.library.register_autograd(f"facemix_ops::{name}", backward, setup_context=setup_context, lib=LIB)
 
 
-def is_native(name: str, x: Tensor) -> bool:
-    """Whether the op has a kernel for tensors like ``x``, so that it can write into ``out`` itself."""
-    return (name, x.device.type) in NATIVE
+def kernel_for(name: str, x: Tensor) -> Callable[..., Any] | None:
+    """The op's kernel for tensors like ``x``, which can write into ``out`` itself; None where the reference runs."""
+    return KERNELS.get((name, x.device.type))
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from .library import (
     address,
     allows_tf32,
     autocast,
-    is_native,
+    kernel_for,
     key_args,
     place,
     plain,
@@ -25,7 +26,7 @@ from .library import (
 )
 
 
-def _run(y: Tensor, coeffs: Tensor, order: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
+def _native(y: Tensor, coeffs: Tensor, order: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
     coeffs, order, key = key_args(coeffs, order)
     y, weight, bias = plain(y), plain(weight), plain(bias)
     n, k = weight.shape
@@ -34,11 +35,20 @@ def _run(y: Tensor, coeffs: Tensor, order: Tensor, weight: Tensor, bias: Tensor 
         y.data_ptr(), weight.data_ptr(), address(bias), out.data_ptr(), DTYPE_CODE[y.dtype], (middle, k, n),
         coeffs.data_ptr(), order.data_ptr(), key, allows_tf32(y), place(y),
     )  # fmt: skip
+
+
+def _triton(y: Tensor, coeffs: Tensor, order: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    from ..triton.unmix_linear import unmix_linear
+
+    coeffs, order, _ = key_args(coeffs, order)
+    unmix_linear(plain(y), coeffs, order, weight.resolve_neg(), plain(bias), out)
+
+
+def _fresh(kernel: Callable[..., None], y: Tensor, coeffs: Tensor, order: Tensor, weight: Tensor,
+           bias: Tensor | None) -> Tensor:  # fmt: skip
+    out = _fake(y, coeffs, order, weight, bias)
+    kernel(y, coeffs, order, weight, bias, out)
     return out
-
-
-def _native(y: Tensor, coeffs: Tensor, order: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return _run(y, coeffs, order, weight, bias, _fake(y, coeffs, order, weight, bias))
 
 
 def _reference(y: Tensor, coeffs: Tensor, order: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -68,6 +78,8 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 register(
     "unmix_linear(Tensor y, Tensor coeffs, Tensor order, Tensor weight, Tensor? bias) -> Tensor",
     native=_native,
+    triton=_triton,
+    fresh=_fresh,
     reference=_reference,
     fake=_fake,
 )
@@ -109,6 +121,8 @@ def unmix_linear(
     if out is None:
         return torch.ops.facemix_ops.unmix_linear(y, key.coeffs, key.order, weight, bias)
     check_out(op, out, (*y.shape[:-1], weight.shape[0]), y.dtype, torch.contiguous_format, y, weight, bias)
-    if not is_native(op, y):
+    kernel = kernel_for(op, y)
+    if kernel is None:
         return out.copy_(torch.ops.facemix_ops.unmix_linear(y, key.coeffs, key.order, weight, bias))
-    return _run(y, key.coeffs, key.order, weight, bias, out)
+    kernel(y, key.coeffs, key.order, weight, bias, out)
+    return out

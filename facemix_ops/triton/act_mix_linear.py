@@ -103,7 +103,7 @@ def act_mix_vjp_kernel(
     # The last window that begins at or before this row is number (h + PAD_H) // SH; ROWS of them may reach it.
     ROWS: tl.constexpr = (KH + SH - 1) // SH
     COLUMNS: tl.constexpr = (KW + SW - 1) // SW
-    UNROLL: tl.constexpr = S if S <= 16 else 1
+    UNROLL: tl.constexpr = S if S <= 8 else 1
     out = tl.zeros((S2, BLOCK), T)
     for back in range(ROWS * COLUMNS):
         ph, pw = (h + PAD_H) // SH - back // COLUMNS, (w + PAD_W) // SW - back % COLUMNS

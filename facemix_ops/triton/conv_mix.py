@@ -7,6 +7,8 @@ taps, then channels, so that channels_last input is read in runs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -15,6 +17,8 @@ from torch import Tensor
 from . import tiles
 from .launch import constants, launch, precision
 from .mixing import column, number, pooled, sent_rows
+
+CUDNN: Any = torch.backends.cudnn  # its settings have no types
 
 
 @triton.jit
@@ -122,9 +126,7 @@ def conv_mix(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, ord
         return
     oc, c, kh, kw = weight.shape
     ph, pw = y.shape[2:]
-    tile = tiles.product(
-        coeffs.shape[1], ph * pw, oc, c * kh * kw, x.dtype, pooled=codes is not None or pool[0] * pool[1] > 1
-    )
+    tile = tiles.product(coeffs.shape[1], ph * pw, oc, c * kh * kw, x.dtype)
     programs = coeffs.shape[0] * triton.cdiv(ph * pw, tile.rows) * triton.cdiv(oc, tile.columns)
     extent = sum((s - 1) * abs(step) for s, step in zip(x.shape[1:], x.stride()[1:], strict=True))
     launch(
@@ -133,7 +135,7 @@ def conv_mix(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, ord
         STRIDE_H=stride[0], STRIDE_W=stride[1], PAD_H=padding[0], PAD_W=padding[1], DILATION_H=dilation[0],
         DILATION_W=dilation[1], KIND=kind, POOL_H=pool[0], POOL_W=pool[1], POOL_SH=pool[2], POOL_SW=pool[3],
         POOL_PAD_H=pool[4], POOL_PAD_W=pool[5],
-        PRECISION=precision(x.dtype, torch.backends.cudnn.conv.fp32_precision),
+        PRECISION=precision(x, CUDNN.conv),
         ROWS=tile.rows, COLUMNS=tile.columns, DEPTH=tile.depth, num_warps=tile.warps,
         **constants(coeffs, x.dtype, max(extent, y.numel() // y.shape[0], weight.numel())),
     )  # fmt: skip

@@ -34,6 +34,8 @@ def constants(coeffs: Tensor, dtype: torch.dtype, extent: int) -> dict[str, Any]
     }
 
 
-def precision(dtype: torch.dtype, setting: str) -> str:
-    """How tl.dot multiplies: float32 as it is, unless PyTorch's ``setting`` allows TF32."""
-    return "tf32" if dtype == torch.float32 and setting == "tf32" and torch.version.hip is None else "ieee"
+def precision(x: Tensor, backend: Any) -> str:
+    """How tl.dot multiplies: float32 as it is, unless PyTorch's ``backend`` (its convolutions, its products) is set to
+    TF32 on CUDA."""
+    allowed = x.is_cuda and x.dtype == torch.float32 and torch.version.hip is None
+    return "tf32" if allowed and backend.fp32_precision == "tf32" else "ieee"

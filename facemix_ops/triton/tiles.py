@@ -8,7 +8,7 @@ import torch
 
 VECTOR = 16  # bytes that a thread reads or writes at once, at best
 REGISTERS = 128  # of a thread's 255, for values; addresses, masks and coefficients take the others
-SUMS = 64  # of them for the sums that live through a whole kernel, where one with a tl.dot makes tiles beside them
+SUMS = 64  # of them for sums that live through a whole kernel, where tiles are made beside them
 LEAST_DOT = 16  # rows, columns and depth of the smallest product that tl.dot takes
 GOOD_DOT = 64  # rows that tensor cores want
 
@@ -48,17 +48,16 @@ def line(size: int, n: int, dtype: torch.dtype, alive: int = 1) -> Line:
     return Line(min(vectors, fits, power_of_two(n)), warps)
 
 
-def product(size: int, rows: int, columns: int, depth: int, dtype: torch.dtype, *, pooled: bool = False) -> Product:
-    """For S = ``size`` products [rows, depth] x [depth, columns] that are mixed. Rows cost most to read: all columns
-    are made at once where that leaves rows enough. ``pooled`` products need registers for a maximum, too."""
-    most = 8 if pooled else 16
-    area = SUMS // words(dtype) * most * 32 // power_of_two(size)
+def product(size: int, rows: int, columns: int, depth: int, dtype: torch.dtype) -> Product:
+    """For S = ``size`` products [rows, depth] x [depth, columns] that are mixed: rows enough for tensor cores, then as
+    many columns as the sums allow (rows are read again for every block of columns)."""
+    warps = 8
+    area = SUMS // words(dtype) * warps * 32 // power_of_two(size)
 
     def fit(n: int, limit: int) -> int:
         return max(LEAST_DOT, min(power_of_two(n), limit))
 
     n = fit(columns, min(64, area // GOOD_DOT))
     m = fit(rows, min(128, area // n))
-    k = fit(depth, 64 if dtype.itemsize == 2 and not pooled else 32 // words(dtype))
-    warps = max(4, min(most, power_of_two(size) * m * n // (SUMS * 32)))
-    return Product(m, n, k, warps)
+    sums = power_of_two(size) * m * n
+    return Product(m, n, fit(depth, 32 // words(dtype)), warps if sums > SUMS * 4 * 32 else 4)

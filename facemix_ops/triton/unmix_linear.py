@@ -66,19 +66,18 @@ def unmix_linear_kernel(
     tl.store(out + (row * N)[:, :, None] + n[None, None, :], mixed, mask=mask)
 
 
-def unmix_linear(
-    y: Tensor, coeffs: Tensor, order: Tensor, weight: Tensor, bias: Tensor | None, middle: int, out: Tensor
-) -> None:
-    """Fills ``out`` [B, M, N] from ``y`` [B, M, K], both contiguous; M = ``middle``."""
+def unmix_linear(y: Tensor, coeffs: Tensor, order: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    """Fills ``out`` [B, ..., N] from ``y`` [B, ..., K], both contiguous."""
     if not out.numel():
         return
     groups, size = coeffs.shape[:2]
     n, k = weight.shape
+    middle = out.numel() // (n * y.shape[0])
     tile = tiles.product(size, groups * middle, n, k, y.dtype)
     launch(
         unmix_linear_kernel, triton.cdiv(groups * middle, tile.rows) * triton.cdiv(n, tile.columns), y, weight, bias,
         out, coeffs, order, *weight.stride(), groups, middle, k, n,
-        PRECISION=precision(y.dtype, torch.backends.cuda.matmul.fp32_precision),
+        PRECISION=precision(y, torch.backends.cuda.matmul),
         ROWS=tile.rows, COLUMNS=tile.columns, DEPTH=tile.depth, num_warps=tile.warps,
         **constants(coeffs, y.dtype, max(weight.numel(), n, k)),
     )  # fmt: skip
