@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from pathlib import Path
 
@@ -50,15 +51,22 @@ torch.save((results, layouts), sys.argv[1] if len(sys.argv) > 1 else "results.pt
 """
 
 
-def test_reference_backend(tmp_path: Path) -> None:
-    """FACEMIX_BACKEND=reference gives the same values and layouts, derivatives and out= too, and runs no kernel."""
+@pytest.mark.parametrize(
+    ("name", "reason", "environment"),
+    [
+        ("reference", "FACEMIX_BACKEND=reference", {}),
+        ("triton", "FACEMIX_BACKEND=triton, interpreted", {"TRITON_INTERPRET": "1"}),
+    ],
+)
+def test_other_backends(name: str, reason: str, environment: dict[str, str], tmp_path: Path) -> None:
+    """They give the same values and layouts, derivatives and out= too, and run no native kernel."""
     (tmp_path / "native").mkdir()
     said, ran = output_of(PROGRAM, tmp_path / "native", FACEMIX_BACKEND="native").strip().split("|")
     assert said == f"conv_mix on cpu: native (CPU kernels, {C.capability()})"
     assert "conv_mix" in ran
     assert "act_mix_vjp" in ran
-    said, ran = output_of(PROGRAM, tmp_path, FACEMIX_BACKEND="reference").strip().split("|")
-    assert said == "conv_mix on cpu: reference (FACEMIX_BACKEND=reference)"
+    said, ran = output_of(PROGRAM, tmp_path, FACEMIX_BACKEND=name, **environment).strip().split("|")
+    assert said == f"conv_mix on cpu: {name} ({reason})"
     assert ran == "[]"
     (native, layouts), (plain, others) = (torch.load(p / "results.pt") for p in (tmp_path / "native", tmp_path))
     assert layouts == others
@@ -69,7 +77,7 @@ def test_reference_backend(tmp_path: Path) -> None:
 def test_wrong_backend(tmp_path: Path) -> None:
     code = "import torch, facemix_ops as f; f.group_mix(torch.zeros(8, 3), f.MixKey.sample(8, 4))"
     message = error_of(code, tmp_path, FACEMIX_BACKEND="fast")
-    assert message == "ValueError: FACEMIX_BACKEND must be one of native, reference, got 'fast'"
+    assert message == "ValueError: FACEMIX_BACKEND must be one of native, triton, reference, got 'fast'"
 
 
 @pytest.mark.parametrize("capability", C.available_capabilities())
@@ -89,7 +97,73 @@ def test_wrong_capability(tmp_path: Path) -> None:
 def test_explain() -> None:
     assert facemix_ops.explain("group_mix", torch.zeros(1)).startswith("group_mix on cpu: native (CPU kernels, ")
     meta = facemix_ops.explain("group_mix", torch.zeros(1, device="meta"))
-    assert meta == "group_mix on meta: reference (no native kernel for meta tensors in this version)"
+    assert meta == "group_mix on meta: reference (no native kernel for meta tensors in this build)"
+
+
+def without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+
+@pytest.mark.parametrize(
+    ("device", "cuda_ops", "hip", "installed", "expected"),
+    [
+        ("cuda", "act_mix group_mix", None, True, "native"),
+        ("cuda", "act_mix group_mix", None, False, "native"),
+        ("cuda", "act_mix", None, True, "triton"),
+        ("cuda", "act_mix group_mix", "6.4", True, "triton"),
+        ("cuda", "", None, True, "triton"),
+        ("cuda", "", None, False, "reference"),
+        ("xpu", "group_mix", None, True, "triton"),
+        ("xpu", "group_mix", None, False, "reference"),
+        ("mps", "group_mix", None, True, "reference"),
+        ("cpu", "", None, True, "native"),
+    ],
+)
+def test_selection(
+    device: str, cuda_ops: str, hip: str | None, installed: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA kernels where they were built, Triton on the GPUs without, never on the CPU of its own accord."""
+    monkeypatch.delenv("FACEMIX_BACKEND", raising=False)
+    monkeypatch.setattr(C, "cuda_ops", cuda_ops)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    if not installed:
+        without_triton(monkeypatch)
+    choice = backend.select("group_mix", device)
+    assert choice.backend == expected
+    assert choice.slow == (expected == "reference")
+    if expected == "triton":
+        assert choice.reason == f"Triton kernels; no native kernel for {device} tensors in this build"
+
+
+def test_forced_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error where it cannot run, which names the way out."""
+    monkeypatch.setenv("FACEMIX_BACKEND", "triton")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert backend.select("group_mix", "cuda").backend == "triton"
+    with pytest.raises(RuntimeError, match=r"^group_mix: .* cpu tensors only in its interpreter: TRITON_INTERPRET=1$"):
+        backend.select("group_mix", "cpu")
+    with pytest.raises(RuntimeError, match=r"^group_mix: .* but there is no Triton kernel for mps tensors$"):
+        backend.select("group_mix", "mps")
+    without_triton(monkeypatch)
+    with pytest.raises(RuntimeError, match=r"^group_mix: .* but Triton is not installed: pip install triton$"):
+        backend.select("group_mix", "cuda")
+
+
+def test_forced_triton_at_a_call(tmp_path: Path) -> None:
+    """It does not keep the package from being imported; the op says so when such a tensor comes."""
+    code = "import torch, facemix_ops as f; f.group_mix(torch.zeros(8, 3), f.MixKey.sample(8, 4))"
+    message = error_of(code, tmp_path, FACEMIX_BACKEND="triton", TRITON_INTERPRET="0")
+    assert message.startswith("RuntimeError: group_mix: FACEMIX_BACKEND=triton, but Triton runs on cpu tensors only in")
+
+
+def test_triton_is_imported_when_it_runs(tmp_path: Path) -> None:
+    """Not with the package, and not for tensors that other kernels serve."""
+    code = """
+import sys, torch, facemix_ops as f
+f.group_mix(torch.zeros(8, 3), f.MixKey.sample(8, 4))
+print(sorted(m for m in sys.modules if m.startswith("facemix_ops.triton") or m == "triton.language"))
+"""
+    assert output_of(code, tmp_path) == "[]\n"
 
 
 def test_native_is_an_error_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,9 +176,8 @@ def test_native_is_an_error_where_there_is_none(monkeypatch: pytest.MonkeyPatch)
 def test_slow_path_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once for an op and a device, and it says what to do."""
     monkeypatch.setattr(backend, "_warned", set())
-    with pytest.warns(
-        UserWarning, match=r"^group_mix: no native kernel for xpu tensors .* Move the edge half to the CPU"
-    ):
+    without_triton(monkeypatch)
+    with pytest.warns(UserWarning, match=r"^group_mix: .* xpu tensors .* install triton; .* Move the edge half to"):
         backend.warn_if_slow("group_mix", "xpu")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

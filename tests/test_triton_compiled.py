@@ -1,0 +1,139 @@
+"""The Triton kernels compiled ahead of time for sm_80 and sm_90: they compile, fit, use tensor cores, spill nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cases import key_for
+from compilation import SHARED_MEMORY, Compiled, compiled, launch_of
+from torch import Tensor
+
+from facemix_ops.triton import act_mix, act_mix_linear, conv_mix, group_mix, unmix_linear
+
+IDENTITY, POOL = [1, 1, 1, 1, 0, 0], [3, 3, 2, 2, 1, 1]
+# What a product of 16-bit numbers is made of; unmix_linear has too few rows for more than this on either.
+TENSOR_CORES = {"conv_mix": {80: "mma.sync", 90: "wgmma.mma_async"}, "unmix_linear": {80: "mma.sync", 90: "mma"}}
+KERNELS = (
+    "conv_mix",
+    "conv_mix, pool",
+    "act_mix, pool",
+    "act_mix_jvp, pool",
+    "act_mix_vjp",
+    "act_mix_vjp, pool",
+    "group_mix",
+    "group_unmix",
+    "unmix_linear",
+)
+capabilities = pytest.mark.parametrize("capability", [80, 90])
+
+
+@pytest.fixture(autouse=True)
+def _fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def launch(kernel: str, size: int, dtype: torch.dtype, last: bool = True, pixels: int = 112, channels: int = 64) -> Any:
+    """What ResNet's stem and the layers around it launch, in two groups of ``size``; other shapes on request."""
+    op, pooled = kernel.split(",")[0], "pool" in kernel
+    layout = torch.channels_last if last else torch.contiguous_format
+
+    def images(channels: int, pixels: int) -> Tensor:
+        return torch.empty(2 * size, channels, pixels, pixels, dtype=dtype).contiguous(memory_format=layout)
+
+    key = key_for(2 * size, size)
+    k, pool = (key.coeffs, key.order), POOL if pooled else IDENTITY
+    z, y = images(channels, pixels), images(channels, (pixels + 1) // 2 if pooled else pixels)
+    codes = torch.empty_like(y, dtype=torch.uint8)
+    scale = torch.empty(channels, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    slope = torch.empty(1, dtype=dtype)
+    if op == "conv_mix":
+        x, w, b = images(3, 2 * pixels), torch.empty(channels, 3, 7, 7, dtype=dtype), torch.empty(channels, dtype=dtype)
+        window, kept = ([2, 2], [3, 3], [1, 1]), codes if pooled else None
+        return launch_of(
+            conv_mix.conv_mix, x, w, b, *k, *window, 1, 0.0, None, pool, [pixels, pixels], last, y, kept
+        )  # fmt: skip
+    if op == "act_mix":
+        return launch_of(act_mix.act_mix, z, *k, scale, scale, z, 2, 1.0, slope, pool, last, y, codes)
+    if op in ("act_mix_jvp", "act_mix_vjp"):
+        return launch_of(getattr(act_mix_linear, op), z, y, codes, *k, 1.0, 0.0, slope, pool, last)
+    if op in ("group_mix", "group_unmix"):
+        return launch_of(group_mix.group_mix, z, *k, z, transpose=op == "group_unmix")
+    key = key_for(pixels * size, size)
+    v, w = torch.empty(pixels * size, 512, dtype=dtype), torch.empty(channels, 512, dtype=dtype)
+    out = torch.empty(pixels * size, channels, dtype=dtype)
+    return launch_of(unmix_linear.unmix_linear, v, key.coeffs, key.order, w, w[:, 0].contiguous(), out)
+
+
+def assert_fits(result: Compiled, capability: int) -> None:
+    assert result.shared <= SHARED_MEMORY[capability]
+    assert result.registers * result.threads <= 65536
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@capabilities
+def test_bfloat16(kernel: str, capability: int, tmp_path: Path) -> None:
+    """Nothing spills, and products are made by tensor cores."""
+    result = compiled(launch(kernel, 8, torch.bfloat16), capability, tmp_path)
+    assert_fits(result, capability)
+    assert result.stack == 0
+    instruction = TENSOR_CORES.get(kernel.split(",")[0], {}).get(capability)
+    assert ("mma" in result.ptx) == (instruction is not None)
+    assert instruction is None or instruction in result.ptx
+
+
+@pytest.mark.parametrize("size", [4, 16])
+@pytest.mark.parametrize("kernel", ["conv_mix", "conv_mix, pool", "group_mix", "unmix_linear"])
+@capabilities
+def test_other_fast_group_sizes(kernel: str, size: int, capability: int, tmp_path: Path) -> None:
+    result = compiled(launch(kernel, size, torch.float16), capability, tmp_path)
+    assert_fits(result, capability)
+    assert result.stack == 0
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@capabilities
+def test_float32(kernel: str, capability: int, tmp_path: Path) -> None:
+    """Multiplied exactly, without tensor cores."""
+    result = compiled(launch(kernel, 8, torch.float32), capability, tmp_path)
+    assert_fits(result, capability)
+    assert "mma" not in result.ptx
+
+
+@pytest.mark.parametrize("kernel", ["conv_mix", "unmix_linear"])
+@capabilities
+def test_tf32(kernel: str, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On tensor cores where PyTorch allows it."""
+    monkeypatch.setattr(globals()[kernel], "precision", lambda *_: "tf32")
+    result = compiled(launch(kernel, 8, torch.float32), capability, tmp_path)
+    assert_fits(result, capability)
+    assert "tf32" in result.ptx
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    ("size", "dtype", "last", "pixels", "channels"),
+    [
+        (3, torch.float64, False, 13, 5),
+        (64, torch.bfloat16, False, 30, 7),
+        (2, torch.float32, True, 1, 1),  # Triton compiles an argument that is 1 into the kernel
+    ],
+    ids=str,
+)
+def test_other_shapes(
+    kernel: str, size: int, dtype: torch.dtype, last: bool, pixels: int, channels: int, tmp_path: Path
+) -> None:
+    """The general path: it may spill."""
+    assert_fits(compiled(launch(kernel, size, dtype, last, pixels, channels), 90, tmp_path), 90)
+
+
+def test_long_rows(tmp_path: Path) -> None:
+    """Offsets have 64 bits where an image has 2^31 elements or more, 32 elsewhere."""
+    key = key_for(4, 2)
+    for n, bits in ((2**31 + 8, 64), (4096, 32)):
+        x = torch.empty(1).expand(4, n)
+        values = launch_of(group_mix.group_mix, x, key.coeffs, key.order, x, transpose=False)
+        assert values[1]["INDEX"].primitive_bitwidth == bits
+        assert_fits(compiled(values, 90, tmp_path), 90)

@@ -1,0 +1,36 @@
+"""The ops' own tests again, on the Triton kernels, in Triton's interpreter (tests/helpers/interpreted.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from processes import python
+
+TESTS = Path(__file__).parent
+
+
+@pytest.mark.parametrize(
+    ("file", "cases"),
+    [
+        ("test_conv_mix.py", 2),
+        ("test_act_mix.py", 4),
+        ("test_group_mix.py", 8),
+        ("test_group_unmix.py", 4),
+        ("test_unmix_linear.py", 4),
+        ("test_out.py", 5),
+        ("test_autograd.py", 4),
+        ("test_opcheck.py", 9),
+    ],
+)
+def test_interpreted(file: str, cases: int, tmp_path: Path) -> None:
+    """At most so many ``cases`` of each test, in a process of its own: Triton chooses when it is imported."""
+    # Not the largest image: half a minute for one case.
+    arguments = ["-q", "-p", "interpreted", "-p", "no:cacheprovider", f"--cases={cases}", "-k", "not big_strip"]
+    arguments.append(str(TESTS / "ops" / file))
+    done = python(
+        f"import sys, pytest; sys.exit(pytest.main({arguments!r}))", tmp_path,
+        FACEMIX_BACKEND="triton", TRITON_INTERPRET="1", PYTHONPATH=str(TESTS / "helpers"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
