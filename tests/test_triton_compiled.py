@@ -11,7 +11,7 @@ from cases import key_for
 from compilation import SHARED_MEMORY, Compiled, compiled, launch_of
 from torch import Tensor
 
-from facemix_ops.triton import act_mix, act_mix_linear, conv_mix, group_mix, unmix_linear
+from facemix_ops.triton import act_mix, act_mix_linear, conv_mix, group_mix, tiles, unmix_linear
 
 IDENTITY, POOL = [1, 1, 1, 1, 0, 0], [3, 3, 2, 2, 1, 1]
 # What a product of 16-bit numbers is made of; unmix_linear has too few rows for more than this on either.
@@ -137,3 +137,21 @@ def test_long_rows(tmp_path: Path) -> None:
         values = launch_of(group_mix.group_mix, x, key.coeffs, key.order, x, transpose=False)
         assert values[1]["INDEX"].primitive_bitwidth == bits
         assert_fits(compiled(values, 90, tmp_path), 90)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("size", range(1, 65))
+def test_tiles(size: int, dtype: torch.dtype) -> None:
+    """Powers of two that Triton takes, no larger than they need be, and with their sums within a thread's registers."""
+    words = 2 if dtype == torch.float64 else 1
+    for n in (1, 2, 16, 17, 80, 12544):
+        line = tiles.line(size, n, dtype)
+        assert line.block == tiles.power_of_two(line.block) <= tiles.power_of_two(n)
+        assert words * line.block * size <= tiles.REGISTERS * 32 * line.warps
+        for columns in (1, 16, 33, 64, 512):
+            product = tiles.product(size, n, columns, 147, dtype)
+            for side, most in ((product.rows, n), (product.columns, columns), (product.depth, 147)):
+                assert side == tiles.power_of_two(side) <= max(tiles.LEAST_DOT, tiles.power_of_two(most))
+                assert side >= tiles.LEAST_DOT
+            sums = words * product.rows * product.columns * size
+            assert sums <= tiles.SUMS * 32 * product.warps

@@ -11,26 +11,27 @@ TESTS = Path(__file__).parent
 
 
 @pytest.mark.parametrize(
-    ("file", "cases"),
+    ("file", "cases", "selection"),
     [
-        ("test_conv_mix.py", 2),
-        ("test_act_mix.py", 4),
-        ("test_group_mix.py", 8),
-        ("test_group_unmix.py", 4),
-        ("test_unmix_linear.py", 4),
-        ("test_out.py", 5),
-        ("test_autograd.py", 4),
-        ("test_opcheck.py", 9),
+        ("test_conv_mix.py", 2, "not big_strip and not dtype1-64"),
+        ("test_act_mix.py", 4, ""),
+        ("test_group_mix.py", 8, ""),
+        ("test_group_unmix.py", 4, ""),
+        ("test_unmix_linear.py", 4, ""),
+        ("test_out.py", 5, ""),
+        ("test_autograd.py", 2, "not gradcheck or group_mix or linear or contiguous-pool2-prelu"),
+        ("test_opcheck.py", 9, ""),
     ],
 )
-def test_interpreted(file: str, cases: int, tmp_path: Path) -> None:
+def test_interpreted(file: str, cases: int, selection: str, tmp_path: Path) -> None:
     """At most so many ``cases`` of each test, in a process of its own: Triton chooses when it is imported."""
-    # Not the largest image: half a minute for one case.
-    arguments = ["-q", "-p", "interpreted", "-p", "no:cacheprovider", f"--cases={cases}", "-k", "not big_strip"]
+    arguments = ["-q", "-p", "interpreted", "-p", "no:cacheprovider", f"--cases={cases}", "-k", selection]
     arguments.append(str(TESTS / "ops" / file))
     done = python(
-        f"import sys, pytest; sys.exit(pytest.main({arguments!r}))", tmp_path,
-        FACEMIX_BACKEND="triton", TRITON_INTERPRET="1", PYTHONPATH=str(TESTS / "helpers"),
-    )  # fmt: skip
+        f"import sys, pytest; sys.exit(pytest.main({arguments!r}))",
+        tmp_path,
+        FACEMIX_BACKEND="triton",
+        TRITON_INTERPRET="1",
+        PYTHONPATH=str(TESTS / "helpers"),
+    )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout

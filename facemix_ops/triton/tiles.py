@@ -59,5 +59,5 @@ def product(size: int, rows: int, columns: int, depth: int, dtype: torch.dtype) 
 
     n = fit(columns, min(64, area // GOOD_DOT))
     m = fit(rows, min(128, area // n))
-    sums = power_of_two(size) * m * n
+    sums = words(dtype) * power_of_two(size) * m * n
     return Product(m, n, fit(depth, 64 // dtype.itemsize), warps if sums > SUMS * 4 * 32 else 4)

@@ -1,17 +1,19 @@
 """A pytest plugin for the ops in Triton's interpreter.
 
 That takes milliseconds for what a kernel does in nanoseconds: of a parametrised test only ``--cases N`` run, the first,
-the last, and some between. And it multiplies the bits of bfloat16 as if they were integers: here it gets the product
-that a GPU makes of them.
+the last, and some between, and gradients are checked along random directions. And it multiplies the bits of bfloat16 as
+if they were integers: here it gets the product that a GPU makes of them.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import triton.language as tl
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
@@ -29,12 +31,15 @@ def _create_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
 
 
 InterpreterBuilder.create_dot = _create_dot
+torch.autograd.gradcheck = partial(torch.autograd.gradcheck, fast_mode=True)
+torch.autograd.gradgradcheck = partial(torch.autograd.gradgradcheck, fast_mode=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cases", type=int, required=True)
 
 
+@pytest.hookimpl(trylast=True)  # after -k
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     tests = defaultdict(list)
     for item in items:
