@@ -139,6 +139,19 @@ def test_codes(pool: Any, layout: str, dtype: torch.dtype) -> None:
     assert torch.equal(codes, reference.codes(x, relu, pool))
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_codes_of_not_finite(bad: float, layout: str) -> None:
+    """Alone, and in whole windows: a code points to an element of its window whatever lies there."""
+    x, key, pool = integers(6, 3, 8, 9), key_for(6, 3), parse_pool("", (3, 2, 1))
+    x[1, 0, 4, 5], x[2, :, 2:, :5] = bad, bad
+    leaky = parse_activation("", "leaky_relu")
+    _, codes = ops.act_mix(
+        LAYOUTS[layout](x), key.coeffs, key.order, None, None, None, *leaky, pool, None, True
+    )  # fmt: skip
+    assert torch.equal(codes, reference.codes(x, leaky, pool))
+
+
 @pytest.mark.parametrize("pool", LINEAR_POOLS, ids=str)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("dtype", DTYPES)
