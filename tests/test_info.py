@@ -34,7 +34,7 @@ def test_contents() -> None:
     assert rows["cpu capability"] == C.capability()
     assert rows["instruction sets, compiled"].split() == C.compiled_capabilities()
     assert rows["instruction sets, compiled"].split()[0] in ("baseline", "neon")
-    assert rows["cpu capability"] == C.available_capabilities()[-1]
+    assert rows["cpu capability"] in C.available_capabilities()[-2:]  # a CPU may be poor at its widest
     assert rows["cuda architectures"]
 
 

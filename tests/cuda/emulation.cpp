@@ -215,11 +215,11 @@ cudaError_t emulation::run(const void* kernel, const cudaLaunchConfig_t& config,
         for (unsigned y = 0; y < grid.y; ++y)
             for (unsigned x = 0; x < grid.x; ++x) {
                 blockIdx = dim3(x, y, z);
+                ASAN_UNPOISON_MEMORY_REGION(dynamic_shared, kMaxSharedBytes);  // a block before may have thrown
                 std::memset(dynamic_shared, 0xff, config.dynamicSmemBytes);
                 ASAN_POISON_MEMORY_REGION(dynamic_shared + config.dynamicSmemBytes,
                                           kMaxSharedBytes - config.dynamicSmemBytes);
                 run_block(threads, random);
-                ASAN_UNPOISON_MEMORY_REGION(dynamic_shared, kMaxSharedBytes);
             }
     return cudaSuccess;
 }
