@@ -127,6 +127,7 @@ void sample_permutation(int64_t* order, int64_t n, const uint64_t* seed);
 struct CpuKernels {
     const char* capability;
     bool (*supported)();
+    bool (*preferred)();
     void (*conv_mix)(const ConvMixArgs&);
     void (*act_mix)(const ActMixArgs&);
     void (*act_mix_jvp)(const ActMixLinearArgs&);

@@ -1,7 +1,7 @@
 """The compiled kernels, ``facemix_ops._C``: found, checked, and set to an instruction set.
 
 FACEMIX_CPU_CAPABILITY=baseline|avx2|avx512|avx512_bf16 on x86-64 (neon is the only one on AArch64) overrides the choice
-of the widest that the CPU has.
+of the widest that the CPU has and is good at.
 """
 
 from __future__ import annotations

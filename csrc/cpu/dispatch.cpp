@@ -24,7 +24,7 @@ const CpuKernels* const kCompiled[] = {
 const CpuKernels* widest() {
     const CpuKernels* best = kCompiled[0];
     for (const CpuKernels* k : kCompiled)
-        if (k->supported()) best = k;
+        if (k->supported() && k->preferred()) best = k;
     return best;
 }
 

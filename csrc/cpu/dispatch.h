@@ -14,7 +14,7 @@ std::vector<std::string> available_capabilities();
 // The names of all compiled instruction sets.
 std::vector<std::string> compiled_capabilities();
 
-// The kernels in use: the widest available, until chosen otherwise.
+// The kernels in use: the widest available that the CPU is good at, until chosen otherwise.
 const CpuKernels& kernels();
 
 // Chooses by name; throws std::invalid_argument for one that is not available.

@@ -43,10 +43,23 @@ static bool supported() {
 #endif
 }
 
+// Whether it is the one to take where it is supported. CPUs with AMX multiply bfloat16 there, and have the instruction
+// of AVX512-BF16 at a quarter of the rate of a multiply-add (benchmarks/NOTES.md): float serves them better.
+static bool preferred() {
+#if defined(__AVX512BF16__)
+    unsigned a, b, c, d;
+    constexpr unsigned kAmxBf16 = 1u << 22;  // leaf 7, EDX
+    return !(__get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & kAmxBf16));
+#else
+    return true;
+#endif
+}
+
 extern const CpuKernels kernels;
 const CpuKernels kernels = {
     FACEMIX_STRING(FACEMIX_ISA),
     supported,
+    preferred,
     conv_mix,
     act_mix,
     act_mix_jvp,
