@@ -19,8 +19,10 @@ from ..spec import Activation, needs_codes, parse_activation, parse_pool, pooled
 from .act_mix import check_wire_dtype, mix_reference, results
 from .act_mix_linear import IDENTITY_POOL, grad_preactivation, grad_slope, slope_args, slope_of
 from .library import (
+    CUDNN,
     DTYPE_CODE,
     address,
+    allows_tf32,
     autocast,
     is_channels_last,
     kernel_for,
@@ -54,7 +56,7 @@ def _native(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, orde
         (oc, kh, kw), tuple(stride), tuple(padding), tuple(dilation), kind, slope, address(slope_at),
         tuple(pool or IDENTITY_POOL), tuple(conv_size(x, weight, stride, padding, dilation)), tuple(y.shape[2:]),
         coeffs.data_ptr(), order.data_ptr(), key, y.data_ptr(), DTYPE_CODE[y.dtype], is_channels_last(x),
-        address(codes), x.is_cuda and torch.backends.cudnn.conv.fp32_precision == "tf32", place(x),
+        address(codes), allows_tf32(x, CUDNN.conv), place(x),
     )  # fmt: skip
 
 

@@ -15,6 +15,9 @@ from ..native import C
 LIB = torch.library.Library("facemix_ops", "DEF")
 C.use_openmp()  # PyTorch's own threads: they spin between its ops, and ours would wait for a core
 DTYPE_CODE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+# Settings of PyTorch that its type hints do not know.
+CUDA: Any = torch.backends.cuda
+CUDNN: Any = torch.backends.cudnn
 # Results from this size on cost more to map into memory than to compute.
 LARGE_BYTES = 4 << 20
 # Ops as registered; the tests want samples of every one.
@@ -134,9 +137,9 @@ def place(x: Tensor) -> tuple[int, int]:
     return -1, torch.get_num_threads()
 
 
-def allows_tf32(x: Tensor) -> bool:
-    """Whether the user has PyTorch multiply matrices like ``x`` in TF32."""
-    return x.is_cuda and torch.backends.cuda.matmul.fp32_precision == "tf32"
+def allows_tf32(x: Tensor, backend: Any) -> bool:
+    """Whether PyTorch is set to multiply tensors like ``x`` in TF32; backend: ``CUDNN.conv`` or ``CUDA.matmul``."""
+    return x.is_cuda and backend.fp32_precision == "tf32"
 
 
 def key_args(coeffs: Tensor, order: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:

@@ -13,6 +13,7 @@ from ..checks import bad_value, check_out, check_tensor
 from ..keys import MixKey, check_key
 from ..native import C
 from .library import (
+    CUDA,
     DTYPE_CODE,
     address,
     allows_tf32,
@@ -33,7 +34,7 @@ def _native(y: Tensor, coeffs: Tensor, order: Tensor, weight: Tensor, bias: Tens
     middle = out.numel() // max(1, n * y.shape[0])
     C.unmix_linear(
         y.data_ptr(), weight.data_ptr(), address(bias), out.data_ptr(), DTYPE_CODE[y.dtype], (middle, k, n),
-        coeffs.data_ptr(), order.data_ptr(), key, allows_tf32(y), place(y),
+        coeffs.data_ptr(), order.data_ptr(), key, allows_tf32(y, CUDA.matmul), place(y),
     )  # fmt: skip
 
 
