@@ -15,8 +15,8 @@ constexpr int64_t kPackedRows = 512;
 constexpr int kDotRows = 4;
 constexpr int kDotOutputs = kRegisters == 32 ? 4 : 2;
 static_assert(kDotRows * kDotOutputs + kDotOutputs + 1 <= kRegisters, "the dot products would spill");
-// Multiply-adds below which waking other threads takes longer than the work.
-constexpr int64_t kSerialWork = 1 << 18;
+// Multiply-adds below which waking other threads may take longer than the work.
+constexpr int64_t kSerialWork = 2 << 20;
 
 // out[r][0..V lanes) = sum_k rows[r][k] * panel[k][0..V lanes)
 template <class T, int R, int V>
