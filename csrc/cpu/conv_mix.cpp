@@ -220,11 +220,12 @@ struct ConvMix {
             }
         });
     }
-    // Mixes n elements of t.s.in to the rows of y, past the caches where vectors are whole.
+    // Mixes n elements of t.s.in to the rows of y, past the caches where lines of the cache are whole.
     template <class O>
     void mix_run(const Task& t, O* y, int64_t n) const {
-        const int64_t over = int64_t(reinterpret_cast<uintptr_t>(y) / sizeof(O) % W);
-        const int64_t head = over ? min64(n, W - over) : 0, whole = (n - head) / W * W;
+        constexpr int64_t kLine = max64(W, 64 / int64_t(sizeof(O)));
+        const int64_t over = int64_t(reinterpret_cast<uintptr_t>(y) / sizeof(O) % kLine);
+        const int64_t head = over ? min64(n, kLine - over) : 0, whole = (n - head) / kLine * kLine;
         const auto to = [&](int64_t i, int64_t e) { return y + sent_row(t, i) * row_size() + e; };
         const auto part = [&](int64_t e, int64_t count) {
             mix_tile<T>(t.s.in, t.c, S, e, count,
