@@ -176,7 +176,7 @@ def conv_mix(
 
     Returns:
         [B, OC, H', W'], channels_last where ``x`` is, differentiable any number of times. Sums are taken in float32
-        or better; bfloat16 is multiplied as it is where the CPU has AVX512-BF16, and on CUDA float32 as TF32 where
+        or better; bfloat16 is multiplied as it is with capability avx512_bf16, and on CUDA float32 as TF32 where
         ``torch.backends.cudnn.conv`` allows it. Under autocast ``x``, ``weight`` and ``bias`` are taken in its dtype.
 
     Raises:
