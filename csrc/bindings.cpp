@@ -57,6 +57,10 @@ void check_order(const Key& key) {
     }
 }
 
+[[noreturn]] void refuse_device(const char* op) {
+    throw py::value_error(std::string(op) + ": place must be the CPU in a build without CUDA, got a device");
+}
+
 template <class Args>
 void run(const char* op, Args& a, void (*CpuKernels::*on_cpu)(const Args&),
          std::type_identity_t<void (*)(const Args&, int, void*)> on_cuda, Place place) {
@@ -69,7 +73,7 @@ void run(const char* op, Args& a, void (*CpuKernels::*on_cpu)(const Args&),
         py::gil_scoped_release nogil;
         on_cuda(a, int(place[0]), at<void>(Address(place[1])));
     } else {
-        throw py::value_error(std::string(op) + ": place must be the CPU in a build without CUDA, got a device");
+        refuse_device(op);
     }
 }
 
@@ -236,7 +240,25 @@ class ResultMemory {
     int64_t bytes_;
 };
 
-const uint64_t* seed_of(const std::optional<uint64_t>& seed) { return seed ? &*seed : nullptr; }
+// seed: the address of a 64-bit seed on the device of the result, 0 on the CPU for the operating system's CSPRNG. A
+// bound is the CPU's alone.
+bool draw_orthogonal(Address coeffs, int64_t groups, int64_t size, double max_coeff, Address seed, Place place) {
+    constexpr void (*on_cuda)(double*, int64_t, int64_t, const int64_t*, int, void*) =
+        FACEMIX_ON_CUDA(sample_orthogonal);
+    if (place[0] >= 0 && !on_cuda) refuse_device("sample_orthogonal");
+    py::gil_scoped_release nogil;
+    if (place[0] < 0) return sample_orthogonal(at<double>(coeffs), groups, size, max_coeff, at<const uint64_t>(seed));
+    on_cuda(at<double>(coeffs), groups, size, at<const int64_t>(seed), int(place[0]), at<void>(Address(place[1])));
+    return true;
+}
+
+void draw_permutation(Address order, int64_t n, Address seed, Place place) {
+    constexpr void (*on_cuda)(int64_t*, int64_t, const int64_t*, int, void*) = FACEMIX_ON_CUDA(sample_permutation);
+    if (place[0] >= 0 && !on_cuda) refuse_device("sample_permutation");
+    py::gil_scoped_release nogil;
+    if (place[0] < 0) return sample_permutation(at<int64_t>(order), n, at<const uint64_t>(seed));
+    on_cuda(at<int64_t>(order), n, at<const int64_t>(seed), int(place[0]), at<void>(Address(place[1])));
+}
 
 }  // namespace
 
@@ -261,13 +283,6 @@ PYBIND11_MODULE(_C, m) {
         .def_buffer(&ResultMemory::buffer);
     m.def("fma_peak", fma_peak, py::arg("threads"), py::arg("seconds"));
     m.def("write_peak", write_peak, py::arg("threads"), py::arg("bytes"), py::arg("seconds"), py::arg("copy") = false);
-    m.def("sample_orthogonal",
-          [](Address coeffs, int64_t groups, int64_t size, double max_coeff, std::optional<uint64_t> seed) {
-              py::gil_scoped_release nogil;
-              return sample_orthogonal(at<double>(coeffs), groups, size, max_coeff, seed_of(seed));
-          });
-    m.def("sample_permutation", [](Address order, int64_t n, std::optional<uint64_t> seed) {
-        py::gil_scoped_release nogil;
-        sample_permutation(at<int64_t>(order), n, seed_of(seed));
-    });
+    m.def("sample_orthogonal", draw_orthogonal);
+    m.def("sample_permutation", draw_permutation);
 }

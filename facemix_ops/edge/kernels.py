@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 DTYPE_CODE = {np.dtype(np.float32): 0, np.dtype(np.uint16): 2, np.dtype(np.float16): 3}
 NONE, RELU, LEAKY = 0, 1, 2
 NO_POOL = (1, 1, 1, 1, 0, 0)
+ENTROPY = 0, (-1, 1)  # no seed: from the operating system
 
 
 def conv_mix(bundle: Bundle, x: NDArray[np.float32], key: Key, y: NDArray[Any], threads: int) -> None:
@@ -41,12 +42,12 @@ def unmix_linear(bundle: Bundle, y: NDArray[np.float32], key: Key, out: NDArray[
 
 def sample_orthogonal(coeffs: NDArray[np.float64], max_coeff: float) -> bool:
     """Fills coeffs [G, S, S] from the operating system's CSPRNG; False where the bound was not met."""
-    return C.sample_orthogonal(_address(coeffs), len(coeffs), coeffs.shape[1], max_coeff, None)
+    return C.sample_orthogonal(_address(coeffs), len(coeffs), coeffs.shape[1], max_coeff, *ENTROPY)
 
 
 def sample_permutation(order: NDArray[np.int64]) -> None:
     """Fills order [n] from the operating system's CSPRNG."""
-    C.sample_permutation(_address(order), len(order), None)
+    C.sample_permutation(_address(order), len(order), *ENTROPY)
 
 
 def _activation(bundle: Bundle) -> tuple[int, float]:

@@ -51,7 +51,7 @@ def register(
     LIB.define(schema)
     LIB.impl(name, stand_in, "CompositeExplicitAutograd")
     for device in ("cpu", "cuda", "xpu"):
-        kernel = kernels.get(_choice(name, device).backend)
+        kernel = kernels.get(choice(name, device).backend)
         if kernel is not None:
             KERNELS[name, device] = kernel
             LIB.impl(name, partial(fresh, kernel), device.upper())
@@ -59,7 +59,8 @@ def register(
     REGISTERED.append(name)
 
 
-def _choice(name: str, device: str) -> Choice:
+def choice(name: str, device: str) -> Choice:
+    """What an op is registered with for a device type."""
     try:
         return select(name, device)
     except RuntimeError:  # FACEMIX_BACKEND cannot serve this device: said when a tensor from there comes

@@ -7,57 +7,82 @@ from torch import Tensor
 
 from ..checks import is_int
 from ..native import C
-from ..rules import bad_type, bad_value, check_max_coeff
-from .library import LIB, REGISTERED
+from ..rules import MAX_GROUP, bad_type, bad_value, check_max_coeff
+from .library import LIB, REGISTERED, address, choice, place
 
 # Drawn at every call: a compiler must neither merge two calls nor repeat one.
 TAGS = (torch.Tag.nondeterministic_seeded,)
 
 
-def _orthogonal(groups: int, size: int, max_coeff: float, seed: int | None) -> Tensor:
-    coeffs = torch.empty(groups, size, size, dtype=torch.float64, device="cpu")
-    if not C.sample_orthogonal(coeffs.data_ptr(), groups, size, max_coeff, seed):
+def _orthogonal(groups: int, size: int, max_coeff: float, seed: Tensor | None) -> Tensor:
+    coeffs = _fake_orthogonal(groups, size, max_coeff, None)
+    here = None if seed is None else seed.cpu()
+    if not C.sample_orthogonal(coeffs.data_ptr(), groups, size, max_coeff, address(here), place(coeffs)):
         bad_value(
             "sample_orthogonal",
             "max_coeff",
             f"be within reach for group_size {size} (above 1/sqrt(S) = {size**-0.5:.3f}, with room to spare)",
             f"{max_coeff}",
         )
+    return coeffs if seed is None else coeffs.to(seed.device)
+
+
+def _orthogonal_cuda(groups: int, size: int, max_coeff: float, seed: Tensor) -> Tensor:
+    if max_coeff < 1 or size > MAX_GROUP:  # whether the bound was met would be waited for on the device as well
+        return _orthogonal(groups, size, max_coeff, seed)
+    coeffs = _fake_orthogonal(groups, size, max_coeff, seed)
+    C.sample_orthogonal(coeffs.data_ptr(), groups, size, max_coeff, seed.data_ptr(), place(seed))
     return coeffs
 
 
-def _permutation(n: int, seed: int | None) -> Tensor:
-    order = torch.empty(n, dtype=torch.int64, device="cpu")
-    C.sample_permutation(order.data_ptr(), n, seed)
+def _permutation(n: int, seed: Tensor | None) -> Tensor:
+    order = _fake_permutation(n, None)
+    here = None if seed is None else seed.cpu()
+    C.sample_permutation(order.data_ptr(), n, address(here), place(order))
+    return order if seed is None else order.to(seed.device)
+
+
+def _permutation_cuda(n: int, seed: Tensor) -> Tensor:
+    order = _fake_permutation(n, seed)
+    C.sample_permutation(order.data_ptr(), n, seed.data_ptr(), place(seed))
     return order
 
 
-for _schema, _impl in (
-    ("sample_orthogonal(SymInt groups, int size, float max_coeff, int? seed) -> Tensor", _orthogonal),
-    ("sample_permutation(SymInt n, int? seed) -> Tensor", _permutation),
+def _fake_orthogonal(groups: int, size: int, max_coeff: float, seed: Tensor | None) -> Tensor:
+    return torch.empty(groups, size, size, dtype=torch.float64, device="cpu" if seed is None else seed.device)
+
+
+def _fake_permutation(n: int, seed: Tensor | None) -> Tensor:
+    return torch.empty(n, dtype=torch.int64, device="cpu" if seed is None else seed.device)
+
+
+# The seed, int64 [], says where: on CUDA the kernels read it there. Anywhere else the CPU draws, and what it drew is
+# brought to the seed.
+for _schema, _cpu, _cuda, _fake in (
+    (
+        "sample_orthogonal(SymInt groups, int size, float max_coeff, Tensor? seed) -> Tensor",
+        _orthogonal,
+        _orthogonal_cuda,
+        _fake_orthogonal,
+    ),
+    ("sample_permutation(SymInt n, Tensor? seed) -> Tensor", _permutation, _permutation_cuda, _fake_permutation),
 ):
     _name = _schema.split("(")[0]
     LIB.define(_schema, tags=TAGS)
-    LIB.impl(_name, _impl, "CompositeExplicitAutograd")
+    LIB.impl(_name, _cpu, "CompositeExplicitAutograd")
+    if choice(_name, "cuda").backend == "native":
+        LIB.impl(_name, _cuda, "CUDA")
+    torch.library.register_fake(f"facemix_ops::{_name}", _fake, lib=LIB)
     REGISTERED.append(_name)
 
 
-@torch.library.register_fake("facemix_ops::sample_orthogonal", lib=LIB)
-def _fake_orthogonal(groups: int, size: int, max_coeff: float, seed: int | None) -> Tensor:
-    return torch.empty(groups, size, size, dtype=torch.float64, device="cpu")
-
-
-@torch.library.register_fake("facemix_ops::sample_permutation", lib=LIB)
-def _fake_permutation(n: int, seed: int | None) -> Tensor:
-    return torch.empty(n, dtype=torch.int64, device="cpu")
-
-
-def _seed(generator: torch.Generator | None) -> int | None:
+def _seed(generator: torch.Generator | None) -> Tensor | None:
+    """Drawn where the generator lies, and not read: nothing waits for a device."""
     if generator is None:
         return None
     if not isinstance(generator, torch.Generator):
         bad_type("sample_orthogonal", "generator", "be a torch.Generator", type(generator).__name__)
-    return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device).item())
+    return torch.randint(2**63 - 1, (), generator=generator, device=generator.device)
 
 
 def sample_orthogonal(

@@ -116,9 +116,11 @@ int main(int argc, char** argv) {
             if (op.on_cuda) run_op(op, cuda);
         if (wanted(op_wanted, "mma")) ++run, failed += !passes("mma", test::warp_instructions);
         if (wanted(op_wanted, "conv_mix_tile")) ++run, failed += !passes("conv_mix_tile", test::conv_mix_tiles);
+        if (wanted(op_wanted, "sample_orthogonal"))
+            ++run, failed += !passes("sample_orthogonal", test::sampling_on_cuda);
         std::printf("%s: %lld cases, %lld failed\n", cuda.capability, (long long)run, (long long)failed);
     }
-    if (wanted(op_wanted, "sampling")) ++run, failed += !passes("sampling", test::sampling);
+    if (wanted(op_wanted, "sample_orthogonal")) ++run, failed += !passes("sample_orthogonal", test::sampling);
     if (run == 0)
         return std::fprintf(stderr, "nothing fits --op %s --capability %s\n", op_wanted.c_str(),
                             capability_wanted.c_str()),

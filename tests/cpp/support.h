@@ -137,7 +137,8 @@ bool on_cuda(const CpuKernels& kernels);
 void warp_instructions();  // of the host
 void conv_mix_tiles();     // their geometry
 
-void sampling();  // sample_orthogonal and sample_permutation
-void c_api();     // facemix.h
+void sampling();          // sample_orthogonal and sample_permutation
+void sampling_on_cuda();  // theirs for training
+void c_api();             // facemix.h
 
 }  // namespace test

@@ -7,9 +7,11 @@
 // between blocks.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <numbers>
 
 #define __global__
 #define __host__
@@ -43,6 +45,10 @@ struct __attribute__((aligned(16), may_alias)) uint4 {
 template <class T>
 void __stcg(T* to, T value) {
     *to = value;
+}
+
+inline void sincospi(double x, double* s, double* c) {
+    *s = std::sin(std::numbers::pi * x), *c = std::cos(std::numbers::pi * x);
 }
 
 using cudaStream_t = void*;
