@@ -76,8 +76,13 @@ class MixKey:
         """A fresh key for ``batch`` rows in groups of ``group_size`` (2 to 64).
 
         Coefficients are Haar-distributed orthogonal matrices and the order is a uniform permutation, both from the
-        operating system's CSPRNG. ``generator`` instead draws a seed for a fast, reproducible generator: for tests
-        and training, never for a request.
+        operating system's CSPRNG, on the CPU. ``generator`` instead draws a seed for a fast, reproducible generator:
+        for tests and training, never for a request. Neither of the two is cryptographic, and they give different keys:
+        SplitMix64 on the CPU (Steele, Lea, Flood 2014); and where ``generator`` is a CUDA device's and the extension
+        has CUDA kernels Philox4x32-10 (Salmon et al. 2011). Those draw on the device and read nothing back, so that
+        CUDA graphs may hold them; keys below a ``max_coeff`` come from the CPU even so, which waits for the seed.
+
+        ``device`` is where the key goes: by default where ``generator`` lies, or the CPU.
 
         ``max_coeff`` bounds the largest |coefficient|. Haar matrices are often lopsided, so that a mixed row is
         nearly one image; 0.6 is a good bound for groups of 8. The distribution is then that of a random walk of plane

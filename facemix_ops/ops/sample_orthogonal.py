@@ -95,8 +95,8 @@ def sample_orthogonal(
 ) -> Tensor:
     """float64 [groups, size, size]: one random orthogonal matrix a group, from the operating system's CSPRNG.
 
-    Gaussian, Householder QR, sign fix, in double: the Haar distribution (Mezzadri 2007). ``max_coeff`` and
-    ``generator`` are described at :meth:`facemix_ops.MixKey.sample`.
+    Gaussian, Householder QR, sign fix, in double: the Haar distribution (Mezzadri 2007). ``max_coeff``, ``device`` and
+    ``generator`` are described at :meth:`facemix_ops.MixKey.sample`; matrices above 64 always come from the CPU.
 
     Raises ValueError for a bound outside (1/sqrt(size), 1], or one that the walk does not reach.
     """
@@ -112,6 +112,6 @@ def sample_orthogonal(
 def sample_permutation(
     n: int, *, device: torch.device | str | None = None, generator: torch.Generator | None = None
 ) -> Tensor:
-    """int64 [n]: a uniform permutation from the operating system's CSPRNG."""
+    """int64 [n]: a uniform permutation from the operating system's CSPRNG; ``generator`` as for the matrices."""
     order = torch.ops.facemix_ops.sample_permutation(n, _seed(generator))
     return order if device is None else order.to(device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from on_device import OPS, assert_as_the_reference, calls
 from torch import Tensor
 
 import facemix_ops
-from facemix_ops import group_mix
+from facemix_ops import MixKey, group_mix
 from facemix_ops.native import C
 from facemix_ops.ops.library import DTYPE_CODE
 
@@ -99,6 +100,29 @@ def test_nothing_waits_for_the_device(device: torch.device, op: str) -> None:
     seed = torch.randn_like(call(key, *there))
     with never_waiting(device):
         call(key, *there).backward(seed)
+
+
+def test_keys_for_training_are_drawn_in_a_graph(device: torch.device) -> None:
+    """By the CUDA kernels: without waiting, and at every replay others. Triton has none, and the CPU draws."""
+    cuda = device.type == "cuda"
+    generator = torch.cuda.default_generators[device.index] if cuda else torch.default_generator
+    there = cuda and os.environ.get("FACEMIX_BACKEND", "native") == "native"
+
+    def run() -> tuple[Tensor, Tensor]:
+        key = MixKey.sample(64, 8, generator=generator)
+        return key.coeffs, key.order
+
+    run()
+    with never_waiting(device) if there else nullcontext():
+        run()
+    replay = captured(device, run) if there else run
+    keys = [[t.clone() for t in replay()] for _ in range(3)]
+    for coeffs, order in keys:
+        assert (coeffs.mT @ coeffs - torch.eye(8, dtype=coeffs.dtype, device=device)).abs().max() < 1e-12
+        assert torch.equal(order.sort().values, torch.arange(64, device=device))
+    for one, two in pairwise(keys):
+        assert not torch.equal(one[0], two[0])
+        assert not torch.equal(one[1], two[1])
 
 
 @pytest.mark.parametrize("op", OPS)

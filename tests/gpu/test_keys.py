@@ -33,6 +33,49 @@ def test_the_same_seed_draws_the_same_key(device: torch.device) -> None:
     assert torch.equal(one.order, two.order)
 
 
+@pytest.mark.small
+@pytest.mark.parametrize("size", [2, 3, 8, 16, 33, 64])
+def test_drawn_for_training(device: torch.device, size: int) -> None:
+    """By a generator that lies there, whichever bits it has: a good key, the same from the same seed, then another."""
+    batch, generator = 5 * size, torch.Generator(device)
+    one, two = (MixKey.sample(batch, size, generator=generator.manual_seed(7)) for _ in range(2))
+    other = MixKey.sample(batch, size, device="cpu", generator=generator)
+    assert one.device == device
+    assert other.device.type == "cpu"
+    eye = torch.eye(size, dtype=torch.float64, device=device)
+    assert (one.coeffs.mT @ one.coeffs - eye).abs().max() < 1e-12
+    assert torch.equal(one.order.sort().values, torch.arange(batch, device=device))
+    assert torch.equal(one.coeffs, two.coeffs)
+    assert torch.equal(one.order, two.order)
+    assert not torch.equal(one.coeffs, other.coeffs.to(device))
+    assert one.coeffs.flatten(1).unique(dim=0).shape[0] == 5
+    bounded = sample_orthogonal(5, size, max_coeff=0.8, generator=generator)
+    assert bounded.device == device
+    assert bounded.abs().max() <= 0.8
+
+
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_moments_of_those_for_training(device: torch.device, size: int) -> None:
+    """Of the Haar measure, to five standard errors: every entry's, the trace's, the determinant's."""
+    a = sample_orthogonal(20000, size, generator=torch.Generator(device).manual_seed(size)).cpu()
+    trace = a.diagonal(dim1=1, dim2=2).sum(1)
+    for samples, expected in (
+        (a, 0.0),
+        (a**2, 1 / size),
+        (a**4, 3 / (size * (size + 2))),
+        (trace, 0.0),
+        (trace**2, 1.0),
+        (torch.linalg.det(a).sign(), 0.0),
+    ):
+        assert ((samples.mean(0) - expected).abs() <= 5 * samples.std(0) / len(a) ** 0.5).all()
+
+
+def test_many_rows_for_training(device: torch.device) -> None:
+    """More than a block sorts at once."""
+    key = MixKey.sample(5000, 4, generator=torch.Generator(device).manual_seed(0))
+    assert torch.equal(key.order.sort().values, torch.arange(5000, device=device))
+
+
 def test_brought(device: torch.device) -> None:
     """A key made on the CPU mixes there as it does here, and is closed on its own."""
     key, x = key_for(16, 8), torch.randn(16, 5)

@@ -52,9 +52,9 @@ def samples(op: str) -> list[tuple[Any, ...]]:
         case "unmix_linear":
             return [(grad(4, 3, 5), *k, grad(6, 5), grad(6)), (grad(4, 5), *k, grad(2, 5), None)]
         case "sample_orthogonal":
-            return [(3, 4, 1.0, None), (2, 8, 0.6, 5)]
+            return [(3, 4, 1.0, None), (3, 4, 1.0, torch.tensor(5)), (2, 8, 0.6, torch.tensor(5))]
         case "sample_permutation":
-            return [(12, None), (5, 7)]
+            return [(12, None), (5, torch.tensor(7))]
     return []
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from facemix_ops import reference, sample_orthogonal
-from facemix_ops.ops.sample_orthogonal import sample_permutation
+from facemix_ops.ops.sample_orthogonal import _orthogonal_cuda, _permutation_cuda, sample_permutation
 
 SIGMAS = 5.0
 
@@ -122,6 +122,15 @@ def test_generator() -> None:
     third = sample_orthogonal(3, 4)
     torch.manual_seed(0)
     assert not torch.equal(third, sample_orthogonal(3, 4))
+
+
+@pytest.mark.parametrize(("size", "bound"), [(4, 1.0), (4, 0.8), (65, 1.0)])
+def test_what_runs_for_cuda(size: int, bound: float) -> None:
+    """Given a seed on the CPU, it draws on the CPU: its arguments are right, and bounds kept."""
+    seed = torch.tensor(5)
+    expected = torch.ops.facemix_ops.sample_orthogonal(3, size, bound, seed)
+    assert torch.equal(_orthogonal_cuda(3, size, bound, seed), expected)
+    assert torch.equal(_permutation_cuda(9, seed), torch.ops.facemix_ops.sample_permutation(9, seed))
 
 
 def test_groups_differ() -> None:
