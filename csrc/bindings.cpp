@@ -243,8 +243,7 @@ class ResultMemory {
 // seed: the address of a 64-bit seed on the device of the result, 0 on the CPU for the operating system's CSPRNG. A
 // bound is the CPU's alone.
 bool draw_orthogonal(Address coeffs, int64_t groups, int64_t size, double max_coeff, Address seed, Place place) {
-    constexpr void (*on_cuda)(double*, int64_t, int64_t, const int64_t*, int, void*) =
-        FACEMIX_ON_CUDA(sample_orthogonal);
+    void (*const on_cuda)(double*, int64_t, int64_t, const int64_t*, int, void*) = FACEMIX_ON_CUDA(sample_orthogonal);
     if (place[0] >= 0 && !on_cuda) refuse_device("sample_orthogonal");
     py::gil_scoped_release nogil;
     if (place[0] < 0) return sample_orthogonal(at<double>(coeffs), groups, size, max_coeff, at<const uint64_t>(seed));
@@ -253,7 +252,7 @@ bool draw_orthogonal(Address coeffs, int64_t groups, int64_t size, double max_co
 }
 
 void draw_permutation(Address order, int64_t n, Address seed, Place place) {
-    constexpr void (*on_cuda)(int64_t*, int64_t, const int64_t*, int, void*) = FACEMIX_ON_CUDA(sample_permutation);
+    void (*const on_cuda)(int64_t*, int64_t, const int64_t*, int, void*) = FACEMIX_ON_CUDA(sample_permutation);
     if (place[0] >= 0 && !on_cuda) refuse_device("sample_permutation");
     py::gil_scoped_release nogil;
     if (place[0] < 0) return sample_permutation(at<int64_t>(order), n, at<const uint64_t>(seed));

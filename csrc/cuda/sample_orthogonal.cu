@@ -7,8 +7,6 @@
 namespace facemix::cuda {
 namespace {
 
-constexpr int64_t kMaxBlocks = 1 << 16;
-
 // In (0, 1], 53 bits.
 __device__ __forceinline__ double uniform(uint64_t bits) { return double((bits >> 11) + 1) * 0x1p-53; }
 
@@ -20,10 +18,10 @@ __device__ __forceinline__ void normals(double (&z)[2], const Philox& random) {
     z[0] = r * c, z[1] = r * s;
 }
 
-// A block takes a matrix. In shared memory lies [R | Q^T], [n][2n]: Gaussian and the identity at first. Each reflection
-// H makes H [R | Q^T] of it; a thread has whole columns, and the one that H comes from stays as it is: nothing needs it
-// any more.
+// In shared memory lies [R | Q^T], [n][2n]: Gaussian and the identity at first. Each reflection H makes H [R | Q^T] of
+// it; a thread has a whole column, and the one that H comes from stays as it is: nothing needs it any more.
 constexpr int kMaxThreads = 128;
+constexpr int64_t kMaxBlocks = 1024;  // of a grid: a block takes one matrix after the other
 __global__ void __launch_bounds__(kMaxThreads)
     sample_orthogonal_kernel(double* __restrict__ coeffs,  // [groups, n, n]
                              int64_t groups, int n, const int64_t* __restrict__ seed) {
@@ -77,38 +75,34 @@ __global__ void __launch_bounds__(kOrderThreads)
     const auto word = [key = uint64_t(*seed)](int64_t i) {
         return Philox({uint32_t(i), uint32_t(i >> 32), 0, 0}, key).half(0);
     };
-    for (int64_t b0 = int64_t(blockIdx.x) * kOrderThreads; b0 < n; b0 += int64_t(gridDim.x) * kOrderThreads) {
-        const int64_t b = b0 + threadIdx.x;
-        const uint64_t mine = word(b);
-        int64_t place = 0;
-        for (int64_t i0 = 0; i0 < n; i0 += kOrderThreads) {
-            __syncthreads();  // the words before may still be read
-            words[threadIdx.x] = word(i0 + threadIdx.x);
-            __syncthreads();
-            for (int i = 0; i < kOrderThreads && i0 + i < n; ++i)
-                place += words[i] < mine || (words[i] == mine && i0 + i < b);
-        }
-        if (b < n) order[b] = place;
+    const int64_t b = int64_t(blockIdx.x) * kOrderThreads + threadIdx.x;
+    const uint64_t mine = word(b);
+    int64_t place = 0;
+    for (int64_t i0 = 0; i0 < n; i0 += kOrderThreads) {
+        __syncthreads();  // the words before may still be read
+        words[threadIdx.x] = word(i0 + threadIdx.x);
+        __syncthreads();
+        for (int i = 0; i < kOrderThreads && i0 + i < n; ++i)
+            place += words[i] < mine || (words[i] == mine && i0 + i < b);
     }
+    if (b < n) order[b] = place;
 }
-
-unsigned blocks_of(int64_t work) { return unsigned(work < kMaxBlocks ? work : kMaxBlocks); }
 
 }  // namespace
 
 void sample_orthogonal(double* coeffs, int64_t groups, int64_t size, const int64_t* seed, int device, void* stream) {
     if (groups == 0) return;
     const OnDevice here("sample_orthogonal", device);
-    const int64_t warps = (2 * size + 31) / 32;  // a column a thread, where there are no more
-    launch("sample_orthogonal", sample_orthogonal_kernel, blocks_of(groups),
-           unsigned(32 * warps < kMaxThreads ? 32 * warps : kMaxThreads), size_t(2 * size * size) * sizeof(double),
-           static_cast<cudaStream_t>(stream), coeffs, groups, int(size), seed);
+    const int64_t warps = (2 * size + 31) / 32;
+    launch("sample_orthogonal", sample_orthogonal_kernel, unsigned(groups < kMaxBlocks ? groups : kMaxBlocks),
+           unsigned(32 * warps), size_t(2 * size * size) * sizeof(double), static_cast<cudaStream_t>(stream), coeffs,
+           groups, int(size), seed);
 }
 
 void sample_permutation(int64_t* order, int64_t n, const int64_t* seed, int device, void* stream) {
     if (n == 0) return;
     const OnDevice here("sample_permutation", device);
-    launch("sample_permutation", sample_permutation_kernel, blocks_of((n + kOrderThreads - 1) / kOrderThreads),
+    launch("sample_permutation", sample_permutation_kernel, unsigned((n + kOrderThreads - 1) / kOrderThreads),
            kOrderThreads, kOrderThreads * sizeof(uint64_t), static_cast<cudaStream_t>(stream), order, n, seed);
 }
 
