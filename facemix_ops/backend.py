@@ -14,12 +14,13 @@ import torch
 
 BACKENDS = ("native", "triton", "reference")
 TRITON_DEVICES = ("cuda", "xpu")  # ROCm is "cuda" to PyTorch
+SAMPLERS = ("sample_orthogonal", "sample_permutation")  # without a kernel, the CPU draws for every device
 _warned: set[tuple[str, str]] = set()
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A backend, and the reason for it in words."""
+    """A backend ("cpu" where a key is drawn for another device), and the reason for it in words."""
 
     backend: str
     reason: str
@@ -34,13 +35,16 @@ def select(op: str, device: str) -> Choice:
     wish = os.environ.get("FACEMIX_BACKEND")
     if wish and wish not in BACKENDS:
         raise ValueError(f"FACEMIX_BACKEND must be one of {', '.join(BACKENDS)}, got {wish!r}")
+    from .native import C
+
+    on_cuda = device == "cuda" and not torch.version.hip and op in C.cuda_ops.split()
+    if op in SAMPLERS and (not on_cuda or wish in ("reference", "triton")):
+        return Choice("cpu", "drawn on the CPU")
     if wish == "reference":
         return Choice("reference", "FACEMIX_BACKEND=reference")
     if wish == "triton":
         return _forced_triton(op, device)
-    from .native import C
-
-    if device == "cuda" and not torch.version.hip and op in C.cuda_ops.split():
+    if on_cuda:
         return Choice("native", f"CUDA kernels, {C.cuda_architectures}")
     if device == "cpu":
         return Choice("native", f"CPU kernels, {C.capability()}")

@@ -98,6 +98,8 @@ def test_explain() -> None:
     assert facemix_ops.explain("group_mix", torch.zeros(1)).startswith("group_mix on cpu: native (CPU kernels, ")
     meta = facemix_ops.explain("group_mix", torch.zeros(1, device="meta"))
     assert meta == "group_mix on meta: reference (no native kernel for meta tensors in this build)"
+    keys = facemix_ops.explain("sample_orthogonal", torch.zeros(1, device="meta"))
+    assert keys == "sample_orthogonal on meta: cpu (drawn on the CPU)"
 
 
 def without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
