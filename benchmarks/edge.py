@@ -47,7 +47,8 @@ def write(folder: Path, pool: Any) -> None:
     bias, last_bias = np.zeros(CHANNELS, np.float32), np.zeros(SCORES, np.float32)
     last_weight = (draw.standard_normal((SCORES, FEATURES)) * 0.05).astype(np.float32)
     config = {
-        "kind": KIND, "name": "stem", "image_shape": [HEIGHT, WIDTH, 3], "mean": MEAN, "std": STD, "stride": [2, 2],
+        "kind": KIND, "name": "stem", "version": 1, "network": "stem",
+        "image_shape": [HEIGHT, WIDTH, 3], "mean": MEAN, "std": STD, "stride": [2, 2],
         "padding": [3, 3], "dilation": [1, 1], "activation": "relu", "pool": pool, "group_size": GROUP,
         "max_coeff": 0.6, "wire_dtype": "float32", "classes": None,
     }  # fmt: skip

@@ -20,7 +20,8 @@ def describe(bundle: Bundle) -> dict[str, str]:
     if bundle.classes is not None:
         classes += f": {', '.join(bundle.classes[:5])}{', ...' * (len(bundle.classes) > 5)}"
     return {
-        "model": bundle.name,
+        "model": f"{bundle.name}, version {bundle.version}",
+        "network": bundle.network,
         "image": f"uint8, height x width x channels {' x '.join(map(str, bundle.image_shape))}",
         "mean, std": f"{', '.join(f'{m:g}' for m in bundle.mean)}; {', '.join(f'{s:g}' for s in bundle.std)}",
         "convolution": f"{c} -> {oc}, {kh} x {kw}, stride {bundle.stride}, padding {bundle.padding}, "

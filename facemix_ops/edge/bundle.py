@@ -26,12 +26,13 @@ from .wire import WIRE_DTYPES
 __all__ = ["CONFIG_KEY", "KIND", "Bundle", "BundleError"]
 
 CONFIG_KEY = "facemix"
-FAMILY, VERSION = "facemix-edge-", 1
+FAMILY, VERSION = "facemix-edge-", 2
 #: What the config says that it is; the number grows when the config changes.
 KIND = f"{FAMILY}{VERSION}"
 
 TENSORS = {"first.weight": 4, "first.bias": 1, "last.weight": 2, "last.bias": 1}  # and their dimensions
 MAX_NAME = 200
+MAX_VERSION = 1 << 20
 MAX_MAP = 1 << 27  # elements of a padded image, so that no offset in it overflows 32 bits
 MIN_STD = 1e-6
 MAX_WINDOW = 127  # elements of a pooling window, the kernels' limit
@@ -42,7 +43,8 @@ class Bundle:
     """The edge half of a network, checked.
 
     Attributes:
-        name: what the cloud calls the model.
+        name, version: what the cloud calls the model.
+        network: the fingerprint of the whole network; the cloud must serve the middle of the same.
         image_shape: (H, W, C) of an image.
         mean, std: of each channel, of pixels from 0 to 1: the network takes (pixel / 255 - mean) / std.
         weight: [OC, C, KH, KW]. bias: [OC].
@@ -57,6 +59,8 @@ class Bundle:
     """
 
     name: str
+    version: int
+    network: str
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -145,6 +149,8 @@ def _build(fields: Fields, tensors: dict[str, NDArray[np.float32]]) -> Bundle:
     weight, last = tensors["first.weight"], tensors["last.weight"]
     bundle = Bundle(
         name=fields.text("name", MAX_NAME),
+        version=fields.integer("version", 1, MAX_VERSION),
+        network=fields.text("network", MAX_NAME),
         image_shape=image,
         mean=fields.numbers("mean", image[2]),
         std=fields.numbers("std", image[2]),

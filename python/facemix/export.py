@@ -23,7 +23,7 @@ from facemix_ops.spec import LEAKY, RELU, parse_activation, parse_pool
 
 from .edge.halves import first_half, last_half
 from .partition import partition
-from .storage import CLOUD_KIND, atomic_path, save_tensors
+from .storage import CLOUD_KIND, atomic_path, fingerprint, save_tensors
 
 __all__ = ["export_cloud", "export_edge"]
 
@@ -40,6 +40,7 @@ def export_cloud(
     image_shape: tuple[int, int, int],
     *,
     name: str,
+    version: int = 1,
     pre: int = 1,
     post: int = 1,
 ) -> None:
@@ -50,7 +51,7 @@ def export_cloud(
         model: plain (not converted) and trained.
         builder, options: what `models.build` makes such a model of.
         image_shape: (channels, height, width) of an image.
-        name: what clients call the model.
+        name, version: what clients call the model; the version is a positive integer.
         pre, post: the cut, see `partition`.
     """
     parts = partition(model, pre, post)
@@ -60,6 +61,8 @@ def export_cloud(
     config = {
         "kind": CLOUD_KIND,
         "name": name,
+        "version": version,
+        "network": fingerprint(model),
         "builder": builder,
         "options": {key: value for key, value in options.items() if key not in EDGE_OPTIONS},
         "pre": pre,
@@ -75,6 +78,7 @@ def export_edge(
     image_shape: tuple[int, int, int],
     *,
     name: str,
+    version: int = 1,
     group_size: int,
     mean: Sequence[float],
     std: Sequence[float],
@@ -91,7 +95,7 @@ def export_edge(
         path: a .safetensors file.
         model: plain (not converted) and trained.
         image_shape: (channels, height, width) of an image.
-        name: what the cloud calls the model.
+        name, version: what the cloud calls the model.
         group_size: images in a group, 2 to 64; what the network was trained with.
         mean, std: of each channel, of pixels from 0 to 1: the network takes (pixel / 255 - mean) / std.
         max_coeff: bound on the largest coefficient of a key, see `facemix_ops.MixKey.sample`.
@@ -122,6 +126,8 @@ def export_edge(
     config = {
         "kind": KIND,
         "name": name,
+        "version": version,
+        "network": fingerprint(model),
         "image_shape": [height, width, channels],
         "mean": list(mean),
         "std": list(std),

@@ -24,7 +24,8 @@ except SystemExit as ended:
 """
     lines = dict(line.split("  ", 1) for line in output_of(code, tmp_path).splitlines())
     rows = {name: value.strip() for name, value in lines.items()}
-    assert rows["model"] == "small"
+    assert rows["model"] == "small, version 3"
+    assert rows["network"] == "0123456789abcdef"
     assert rows["image"].endswith("12 x 10 x 3")
     assert rows["pool"] == "(3, 2), stride (2, 1), padding (1, 0)"
     assert rows["sent for an image"] == "5 x 3 x 4"

@@ -15,12 +15,12 @@ import torch
 from facemix.cloud.model import CloudModel
 from facemix.partition import partition
 from facemix.storage import load_tensors, save_tensors
-from facemix.wire import COMPUTE_NS, TensorSpec, get_tensor, put_tensor
+from facemix.wire import DATATYPES, get_outputs, put_features
 from facemix.wire import open_inference_pb2 as pb
+from facemix.wire.names import COMPUTE_NS, FEATURES, OUTPUTS
 from facemix.wire.open_inference_pb2_grpc import GRPCInferenceServiceStub
 
-INPUT, OUTPUT = "mixed_features", "mixed_outputs"
-FEATURES = (8, 8, 8)  # of a 32 x 32 image after the stem of a network of width 0.125
+SHAPE = (8, 8, 8)  # of a 32 x 32 image after the stem of a network of width 0.125
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def stub(cloud: str) -> Iterator[GRPCInferenceServiceStub]:
 
 
 def request(batch: int = 3, datatype: str = "FP32") -> tuple[pb.ModelInferRequest, torch.Tensor]:
-    features = torch.randn(batch, *FEATURES)
+    features = torch.randn(batch, *SHAPE)
     message = pb.ModelInferRequest(model_name="middle", id="7")
-    put_tensor(message, INPUT, features.numpy(), datatype)
+    put_features(message, features.numpy().astype(DATATYPES[datatype]), datatype)
     return message, features
 
 
@@ -45,8 +45,8 @@ def test_health_and_metadata(stub: GRPCInferenceServiceStub) -> None:
     assert not stub.ModelReady(pb.ModelReadyRequest(name="middle", version="2")).ready
     assert not stub.ModelReady(pb.ModelReadyRequest(name="other")).ready
     metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="middle"))
-    assert [(t.name, t.datatype, list(t.shape)) for t in metadata.inputs] == [(INPUT, "FP32", [-1, *FEATURES])]
-    assert [(t.name, t.datatype, list(t.shape)) for t in metadata.outputs] == [(OUTPUT, "FP32", [-1, 64])]
+    assert [(t.name, t.datatype, list(t.shape)) for t in metadata.inputs] == [(FEATURES, "FP32", [-1, *SHAPE])]
+    assert [(t.name, t.datatype, list(t.shape)) for t in metadata.outputs] == [(OUTPUTS, "FP32", [-1, 64])]
 
 
 @pytest.mark.parametrize(("datatype", "tolerance"), [("FP32", 1e-5), ("FP16", 1e-2)])
@@ -55,7 +55,7 @@ def test_infer_equals_the_middle(
 ) -> None:
     message, features = request(datatype=datatype)
     response = stub.ModelInfer(message)
-    outputs = get_tensor(response, TensorSpec(OUTPUT, (3, 64)))
+    outputs = get_outputs(response, 3, (64,))
     with torch.no_grad():
         expected = partition(network).cloud(features).numpy()
     np.testing.assert_allclose(outputs, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
@@ -70,13 +70,13 @@ def test_tritonclient_speaks_to_it(cloud: str, network: torch.nn.Module) -> None
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("middle")
-    features = torch.randn(2, *FEATURES)
-    tensor = triton.InferInput(INPUT, list(features.shape), "FP32")
+    features = torch.randn(2, *SHAPE)
+    tensor = triton.InferInput(FEATURES, list(features.shape), "FP32")
     tensor.set_data_from_numpy(features.numpy())
-    result = client.infer("middle", [tensor], outputs=[triton.InferRequestedOutput(OUTPUT)])
+    result = client.infer("middle", [tensor], outputs=[triton.InferRequestedOutput(OUTPUTS)])
     with torch.no_grad():
         expected = partition(network).cloud(features).numpy()
-    np.testing.assert_allclose(result.as_numpy(OUTPUT), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(result.as_numpy(OUTPUTS), expected, rtol=1e-4, atol=1e-5)
     client.close()
 
 
@@ -118,7 +118,7 @@ def unknown_output() -> pb.ModelInferRequest:
         (
             pb.ModelInferRequest(model_name="middle"),
             grpc.StatusCode.INVALID_ARGUMENT,
-            "must be one tensor, got 0",
+            "inputs must be mixed_features, got 0 tensors",
         ),
         (wrong_shape(), grpc.StatusCode.INVALID_ARGUMENT, "must have shape [-1, 8, 8, 8], got [3, 9, 8, 8]"),
         (not_finite(), grpc.StatusCode.INVALID_ARGUMENT, "must be finite, got 1 values that are not"),
@@ -137,11 +137,11 @@ def test_bad_input(
 
 def test_outputs_beyond_the_datatype_are_refused(stub: GRPCInferenceServiceStub) -> None:
     message = pb.ModelInferRequest(model_name="middle")
-    put_tensor(message, INPUT, np.full((1, *FEATURES), 6e4), "FP16")
+    put_features(message, np.full((1, *SHAPE), 6e4, np.float16), "FP16")
     with pytest.raises(grpc.RpcError) as caught:
         stub.ModelInfer(message)
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert caught.value.details() == "mixed_outputs must be finite in FP16"
+    assert "mixed_outputs must be finite in FP16, got" in caught.value.details()
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -221,7 +221,7 @@ def test_refuses_files_that_are_not_a_cloud_part(cloud_file: Path, tmp_path: Pat
     tensors, config = load_tensors(cloud_file)
     path = tmp_path / "wrong.safetensors"
     save_tensors(path, tensors, {**config, "kind": "something"})
-    with pytest.raises(ValueError, match="must be of kind 'facemix-cloud-1', got 'something'"):
+    with pytest.raises(ValueError, match="must be of kind 'facemix-cloud-2', got 'something'"):
         CloudModel(path)
     save_tensors(path, tensors, {key: value for key, value in config.items() if key != "options"})
     with pytest.raises(ValueError, match=r"the config in .* must have name, .*, got no options"):

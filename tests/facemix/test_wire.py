@@ -7,34 +7,69 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from facemix.wire import TensorSpec, WireError, get_tensor, put_tensor
+import torch
+from facemix.wire import DATATYPES, WireError, get_features, get_outputs, put_features, put_outputs
 from facemix.wire import open_inference_pb2 as pb
+from facemix.wire.tensors import put_tensor
 
-SPEC = TensorSpec("features", (-1, 3, 4))
+SHAPE = (3, 4)
 
 
 def request(array: np.ndarray | None = None, datatype: str = "FP32") -> pb.ModelInferRequest:
     message = pb.ModelInferRequest(model_name="middle")
-    put_tensor(message, "features", np.ones((2, 3, 4)) if array is None else array, datatype)
+    values = np.ones((2, *SHAPE), DATATYPES[datatype]) if array is None else array
+    put_features(message, values, datatype, np.ones((len(values), 3), np.float32) if datatype == "INT8" else None)
     return message
 
 
-@pytest.mark.parametrize("kind", [pb.ModelInferRequest, pb.ModelInferResponse])
-@pytest.mark.parametrize(("datatype", "dtype"), [("FP32", np.float32), ("FP16", np.float16)])
-def test_round_trip_over_bytes(kind: type, datatype: str, dtype: type) -> None:
-    array = np.random.default_rng(0).standard_normal((5, 3, 4)).astype(dtype)
-    message = kind()
-    put_tensor(message, "features", array, datatype)
-    back = get_tensor(kind.FromString(message.SerializeToString()), SPEC)
-    assert back.dtype == dtype
-    np.testing.assert_array_equal(back, array)
+def over_bytes(message: pb.ModelInferRequest) -> pb.ModelInferRequest:
+    return pb.ModelInferRequest.FromString(message.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("datatype", "dtype"), [("FP32", torch.float32), ("FP16", torch.float16), ("BF16", torch.bfloat16)]
+)
+def test_floats_over_bytes_and_back(datatype: str, dtype: torch.dtype) -> None:
+    values = torch.randn(5, *SHAPE).to(dtype)
+    array = (values.view(torch.uint16) if dtype == torch.bfloat16 else values).numpy()
+    back, name = get_features(over_bytes(request(array, datatype)), SHAPE)
+    assert (back.dtype, name) == (np.float32, datatype)
+    np.testing.assert_array_equal(back, values.float().numpy())
+    back[:] = 0  # the cloud's PyTorch wants memory that it may write to
+
+    answer = pb.ModelInferResponse()
+    outputs = torch.randn(5, 7)
+    put_outputs(answer, outputs.numpy(), datatype)
+    assert answer.outputs[0].datatype == datatype
+    np.testing.assert_array_equal(get_outputs(answer, 5, (7,)), outputs.to(dtype).float().numpy())
+
+
+def test_int8_comes_with_scales_and_is_answered_in_fp32() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.integers(-127, 128, (5, *SHAPE), dtype=np.int8)
+    scales = rng.random((5, 3), np.float32)
+    message = pb.ModelInferRequest()
+    put_features(message, values, "INT8", scales)
+    back, name = get_features(over_bytes(message), SHAPE)
+    assert (back.dtype, name) == (np.float32, "INT8")
+    np.testing.assert_array_equal(back, values.astype(np.float32) * scales[:, :, None])
+    answer = pb.ModelInferResponse()
+    put_outputs(answer, np.ones((5, 7), np.float32), "INT8")
+    assert answer.outputs[0].datatype == "FP32"
+
+
+def test_the_order_of_tensors_does_not_matter() -> None:
+    message = request(datatype="INT8")
+    turned = pb.ModelInferRequest(
+        inputs=message.inputs[::-1], raw_input_contents=list(reversed(message.raw_input_contents))
+    )
+    np.testing.assert_array_equal(get_features(turned, SHAPE)[0], get_features(message, SHAPE)[0])
 
 
 def test_layouts_do_not_matter() -> None:
     array = np.arange(24, dtype=np.float32).reshape(2, 4, 3).transpose(0, 2, 1)
-    np.testing.assert_array_equal(get_tensor(request(array), SPEC), array)
-    np.testing.assert_array_equal(get_tensor(request(array.astype(">f4")), SPEC), array)
-    np.testing.assert_array_equal(get_tensor(request(array[::-1]), SPEC), array[::-1])
+    for values in (array, array.astype(">f4"), array[::-1]):
+        np.testing.assert_array_equal(get_features(request(values), SHAPE)[0], values)
 
 
 def edit(change: Callable[[pb.ModelInferRequest], object], datatype: str = "FP32") -> pb.ModelInferRequest:
@@ -43,9 +78,9 @@ def edit(change: Callable[[pb.ModelInferRequest], object], datatype: str = "FP32
     return message
 
 
-def raw(values: np.ndarray) -> Callable[[pb.ModelInferRequest], object]:
+def raw(values: np.ndarray, index: int = 0) -> Callable[[pb.ModelInferRequest], object]:
     def change(message: pb.ModelInferRequest) -> None:
-        message.raw_input_contents[0] = values.tobytes()
+        message.raw_input_contents[index] = values.tobytes()
 
     return change
 
@@ -54,69 +89,106 @@ def first(name: str, value: object) -> Callable[[pb.ModelInferRequest], object]:
     return lambda message: setattr(message.inputs[0], name, value)
 
 
-def shape(*sizes: int) -> Callable[[pb.ModelInferRequest], object]:
+def shape(*sizes: int, index: int = 0) -> Callable[[pb.ModelInferRequest], object]:
     def change(message: pb.ModelInferRequest) -> None:
-        del message.inputs[0].shape[:]
-        message.inputs[0].shape.extend(sizes)
+        message.inputs[index].shape[:] = sizes
 
     return change
 
 
-NAN = np.full((2, 3, 4), 1, dtype=np.float32)
+def scales(values: np.ndarray) -> Callable[[pb.ModelInferRequest], object]:
+    def change(message: pb.ModelInferRequest) -> None:
+        shape(*values.shape, index=1)(message)
+        raw(values, 1)(message)
+
+    return change
+
+
+NAN = np.full((2, *SHAPE), 1, np.float32)
 NAN[1, 2, 3] = np.nan
 INFINITE = np.where(np.isnan(NAN), -np.inf, NAN).astype(np.float16)
+BRAIN = (NAN.view(np.uint32) >> 16).astype(np.uint16)
+HUGE = np.full((2, 3), 3e38, np.float32)
 
 
 @pytest.mark.parametrize(
     ("message", "text"),
     [
-        (pb.ModelInferRequest(), "inputs must be one tensor, got 0"),
-        (edit(lambda m: m.inputs.add(name="more")), "inputs must be one tensor, got 2"),
-        (edit(first("name", "x")), "input must be called 'features', got 'x'"),
+        (pb.ModelInferRequest(), "inputs must be mixed_features, got 0 tensors"),
+        (edit(lambda m: m.inputs.add(name="more")), "inputs must be mixed_features, got 2 tensors"),
+        (edit(first("name", "x")), "an input must be called 'mixed_features', got 'x'"),
         (edit(first("name", "x" * 999)), "got '" + "x" * 40 + "...'"),
-        (
-            edit(first("datatype", "INT8")),
-            "input features must have a datatype of ['FP16', 'FP32'], got 'INT8'",
-        ),
-        (edit(first("datatype", "")), "must have a datatype of ['FP16', 'FP32'], got ''"),
-        (edit(shape(2, 3, 5)), "input features must have shape [-1, 3, 4], got [2, 3, 5]"),
-        (edit(shape(0, 3, 4)), "input features must have shape [-1, 3, 4], got [0, 3, 4]"),
-        (edit(shape(-1, 3, 4)), "input features must have shape [-1, 3, 4], got [-1, 3, 4]"),
-        (edit(shape(24)), "input features must have shape [-1, 3, 4], got [24]"),
-        (edit(shape()), "input features must have shape [-1, 3, 4], got []"),
+        (edit(first("datatype", "INT8")), "must have datatype FP32 or FP16 or BF16, got 'INT8'"),
+        (edit(first("datatype", "")), "must have datatype FP32 or FP16 or BF16, got ''"),
+        (edit(shape(2, 3, 5)), "input mixed_features must have shape [-1, 3, 4], got [2, 3, 5]"),
+        (edit(shape(0, 3, 4)), "must have shape [-1, 3, 4], got [0, 3, 4]"),
+        (edit(shape(-1, 3, 4)), "must have shape [-1, 3, 4], got [-1, 3, 4]"),
+        (edit(shape(24)), "must have shape [-1, 3, 4], got [24]"),
+        (edit(shape()), "must have shape [-1, 3, 4], got []"),
         (edit(shape(3, 3, 4)), "of shape [3, 3, 4] and datatype FP32 must have 144 bytes, got 96"),
         (edit(shape(2**62, 3, 4)), "must have 221360928884514619392 bytes, got 96"),
         (edit(raw(np.ones(23, np.float32))), "must have 96 bytes, got 92"),
         (edit(raw(np.ones(0))), "must have 96 bytes, got 0"),
         (edit(first("datatype", "FP16")), "must have 48 bytes, got 96"),
-        (edit(lambda m: m.raw_input_contents.append(b"")), "raw_input_contents must have one entry, got 2"),
-        (edit(lambda m: m.raw_input_contents.pop()), "raw_input_contents must have one entry, got 0"),
+        (edit(lambda m: m.raw_input_contents.append(b"")), "must have an entry for each of 1 inputs, got 2"),
+        (edit(lambda m: m.raw_input_contents.pop()), "must have an entry for each of 1 inputs, got 0"),
         (edit(lambda m: m.inputs[0].contents.fp32_contents.append(1)), "must come as raw contents"),
-        (edit(raw(NAN)), "input features must be finite, got 1 values that are not"),
-        (edit(raw(INFINITE), "FP16"), "input features must be finite, got 1 values that are not"),
+        (edit(raw(NAN)), "input mixed_features must be finite, got 1 values that are not"),
+        (edit(raw(INFINITE), "FP16"), "must be finite, got 1 values that are not"),
+        (edit(raw(BRAIN), "BF16"), "must be finite, got 1 values that are not"),
+        (edit(first("datatype", "FP32"), "INT8"), "input mixed_features must have datatype INT8, got 'FP32'"),
+        (edit(lambda m: setattr(m.inputs[1], "name", "s"), "INT8"), "must be mixed_features, got 2 tensors"),
+        (edit(scales(np.ones((2, 4), np.float32)), "INT8"), "mixed_scales must have shape [-1, 3], got [2, 4]"),
+        (edit(scales(np.ones((3, 3), np.float32)), "INT8"), "must have a row for each of mixed_features, 2, got 3"),
+        (edit(scales(np.full((2, 3), np.nan, np.float32)), "INT8"), "mixed_scales must be finite, got 6 values"),
+        (edit(scales(np.ones((2, 3))), "INT8"), "mixed_scales of shape [2, 3] and datatype FP32 must have 24 bytes"),
     ],
 )
 def test_malformed(message: pb.ModelInferRequest, text: str) -> None:
     with pytest.raises(WireError, match=re.escape(text)):
-        get_tensor(message, SPEC)
+        get_features(message, SHAPE)
+
+
+def test_scales_that_leave_nothing_finite() -> None:
+    message = pb.ModelInferRequest()
+    put_features(message, np.full((2, *SHAPE), 127, np.int8), "INT8", HUGE)
+    with pytest.raises(WireError, match="mixed_scales must leave mixed_features finite"):
+        get_features(message, SHAPE)
 
 
 def test_malformed_response_says_output() -> None:
-    with pytest.raises(WireError, match="outputs must be one tensor, got 0"):
-        get_tensor(pb.ModelInferResponse(), SPEC)
+    with pytest.raises(WireError, match="outputs must be mixed_outputs, got 0 tensors"):
+        get_outputs(pb.ModelInferResponse(), 1, (7,))
 
 
-def test_refuses_to_send_what_is_not_finite() -> None:
-    with pytest.raises(WireError, match="features must be finite in FP32"):
-        request(NAN)
-    with pytest.raises(WireError, match="features must be finite in FP16"):
-        request(np.full((1, 3, 4), 1e6), "FP16")
+def test_a_response_must_have_the_rows_that_were_sent() -> None:
+    answer = pb.ModelInferResponse()
+    put_outputs(answer, np.ones((5, 7), np.float32), "FP32")
+    with pytest.raises(WireError, match=re.escape("mixed_outputs must have shape [4, 7], got [5, 7]")):
+        get_outputs(answer, 4, (7,))
 
 
-def test_refuses_an_unknown_datatype() -> None:
-    message = r"put_tensor: datatype must be one of \['FP16', 'FP32'\], got 'INT8'"
-    with pytest.raises(ValueError, match=message):
-        request(datatype="INT8")
+@pytest.mark.parametrize(("array", "datatype"), [(NAN, "FP32"), (INFINITE, "FP16"), (BRAIN, "BF16")])
+def test_refuses_to_send_what_is_not_finite(array: np.ndarray, datatype: str) -> None:
+    with pytest.raises(WireError, match=f"mixed_features must be finite in {datatype}, got 1 values that are not"):
+        request(array, datatype)
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "BF16"])
+def test_refuses_to_answer_beyond_the_datatype(datatype: str) -> None:
+    with pytest.raises(WireError, match=f"mixed_outputs must be finite in {datatype}, got 2 values that are not"):
+        put_outputs(pb.ModelInferResponse(), np.full((1, 2), 3.4e38, np.float32), datatype)
+
+
+def test_refuses_what_does_not_go_together() -> None:
+    message, array = pb.ModelInferRequest(), np.ones((2, *SHAPE), np.float32)
+    with pytest.raises(ValueError, match="datatype must be one of FP32, FP16, BF16, INT8, got 'FP64'"):
+        put_tensor(message, "x", array, "FP64")
+    with pytest.raises(ValueError, match="x must have dtype float16 for FP16, got float32"):
+        put_tensor(message, "x", array, "FP16")
+    for datatype, scale in (("INT8", None), ("FP32", np.ones((2, 3), np.float32))):
+        with pytest.raises(ValueError, match="scales must be given with INT8 and with nothing else"):
+            put_features(message, array, datatype, scale)
 
 
 def test_lives_in_one_process_with_tritonclient() -> None:
@@ -125,7 +197,7 @@ def test_lives_in_one_process_with_tritonclient() -> None:
     ours = request()
     ours.parameters["a"].int64_param = 3
     theirs = service.ModelInferRequest.FromString(ours.SerializeToString())
-    assert theirs.inputs[0].name == "features"
+    assert theirs.inputs[0].name == "mixed_features"
     assert pb.ModelInferRequest.FromString(theirs.SerializeToString()) == ours
     for name, message in pb.DESCRIPTOR.message_types_by_name.items():
         numbers = {field.name: field.number for field in service.DESCRIPTOR.message_types_by_name[name].fields}

@@ -16,8 +16,10 @@ FEATURES = (5, 6, 5)
 OUTPUTS, CLASSES, GROUP = 7, 4, 4
 
 CONFIG: dict[str, Any] = {
-    "kind": "facemix-edge-1",
+    "kind": "facemix-edge-2",
     "name": "small",
+    "version": 3,
+    "network": "0123456789abcdef",
     "image_shape": list(IMAGE),
     "mean": [0.5, 0.4, 0.3],
     "std": [0.25, 0.2, 0.3],

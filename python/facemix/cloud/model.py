@@ -11,13 +11,10 @@ from numpy.typing import NDArray
 from facemix.models import build
 from facemix.partition import partition
 from facemix.storage import CLOUD_KIND, load_tensors
-from facemix.wire import TensorSpec
 
-__all__ = ["INPUT_NAME", "OUTPUT_NAME", "CloudModel"]
+__all__ = ["CloudModel"]
 
-CONFIG_KEYS = ("name", "builder", "options", "pre", "post", "input_shape")
-
-INPUT_NAME, OUTPUT_NAME = "mixed_features", "mixed_outputs"
+CONFIG_KEYS = ("name", "version", "network", "builder", "options", "pre", "post", "input_shape")
 
 
 class CloudModel:
@@ -27,8 +24,9 @@ class CloudModel:
         path: a file written by `facemix.export.export_cloud`.
 
     Attributes:
-        name: what clients call it.
-        input, output: the tensors it takes and gives; the first size is the batch.
+        name, version: what clients call it.
+        network: the fingerprint of the whole network, see `facemix.storage.fingerprint`.
+        input_shape, output_shape: of a row that it takes and gives.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -53,12 +51,12 @@ class CloudModel:
             raise ValueError(f"CloudModel: the weights in {path} must suit its config, got {error}") from error
         self.module.eval().requires_grad_(False)
         self.name: str = config["name"]
-        self.input = TensorSpec(INPUT_NAME, (-1, *config["input_shape"]))
-        sample = np.zeros((1, *config["input_shape"]), dtype=np.float32)
-        self.output = TensorSpec(OUTPUT_NAME, (-1, *self.run(sample).shape[1:]))
+        self.version: int = config["version"]
+        self.network: str = config["network"]
+        self.input_shape: tuple[int, ...] = tuple(config["input_shape"])
+        self.output_shape: tuple[int, ...] = self.run(np.zeros((1, *self.input_shape), np.float32)).shape[1:]
 
-    def run(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Return the outputs [B, ...] of mixed features [B, ...]; computed in float32."""
+    def run(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the outputs [B, ...] of mixed features [B, ...], which must be writeable memory."""
         with torch.inference_mode():
-            # A copy, because PyTorch wants memory that it may write to.
-            return self.module(torch.from_numpy(features.astype(np.float32))).numpy()
+            return self.module(torch.from_numpy(features)).numpy()

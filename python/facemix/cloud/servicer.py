@@ -11,15 +11,15 @@ from typing import TypeAlias
 import grpc
 
 import facemix
-from facemix.wire import COMPUTE_NS, WireError, get_tensor, put_tensor
+from facemix.wire import WireError, get_features, put_outputs
 from facemix.wire import open_inference_pb2 as pb
+from facemix.wire.names import COMPUTE_NS, DATATYPES_PROPERTY, FEATURES, NETWORK, OUTPUTS
 from facemix.wire.open_inference_pb2_grpc import GRPCInferenceServiceServicer
+from facemix.wire.tensors import DATATYPES
 
 from .model import CloudModel
 
-__all__ = ["MODEL_VERSION", "Servicer"]
-
-MODEL_VERSION = "1"
+__all__ = ["Servicer"]
 
 log = logging.getLogger(__name__)
 Context: TypeAlias = grpc.aio.ServicerContext
@@ -55,13 +55,16 @@ class Servicer(GRPCInferenceServiceServicer):
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
         """Names and shapes of the model's tensors."""
         await self._require(request.name, request.version, context)
-        response = pb.ModelMetadataResponse(name=self._model.name, versions=[MODEL_VERSION], platform="pytorch")
-        for specs, spec in ((response.inputs, self._model.input), (response.outputs, self._model.output)):
-            specs.add(name=spec.name, datatype="FP32", shape=spec.shape)
+        model = self._model
+        response = pb.ModelMetadataResponse(name=model.name, versions=[str(model.version)], platform="pytorch")
+        response.properties[DATATYPES_PROPERTY] = ",".join(DATATYPES)
+        response.properties[NETWORK] = model.network
+        response.inputs.add(name=FEATURES, datatype="FP32", shape=(-1, *model.input_shape))
+        response.outputs.add(name=OUTPUTS, datatype="FP32", shape=(-1, *model.output_shape))
         return response
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        """Run the model on mixed features; the output has the input's datatype."""
+        """Run the model on mixed features; the answer has their datatype, FP32 for INT8."""
         await self._require(request.model_name, request.model_version, context)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._worker, self._infer, request)
@@ -74,25 +77,27 @@ class Servicer(GRPCInferenceServiceServicer):
         raise AssertionError("abort raises")
 
     def _infer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
-        features = get_tensor(request, self._model.input)
+        features, datatype = get_features(request, self._model.input_shape)
         for wanted in request.outputs:
-            if wanted.name != self._model.output.name:
-                raise WireError(f"outputs must be {self._model.output.name!r}, got {wanted.name[:40]!r}")
+            if wanted.name != OUTPUTS:
+                raise WireError(f"outputs must be {OUTPUTS!r}, got {wanted.name[:40]!r}")
         start = time.perf_counter_ns()
         outputs = self._model.run(features)
         elapsed = time.perf_counter_ns() - start
-        response = pb.ModelInferResponse(model_name=self._model.name, model_version=MODEL_VERSION, id=request.id)
+        version = str(self._model.version)
+        response = pb.ModelInferResponse(model_name=self._model.name, model_version=version, id=request.id)
         response.parameters[COMPUTE_NS].int64_param = elapsed
-        put_tensor(response, self._model.output.name, outputs, request.inputs[0].datatype)
+        response.parameters[NETWORK].string_param = self._model.network
+        put_outputs(response, outputs, datatype)
         return response
 
     def _serves(self, name: str, version: str) -> bool:
-        return name == self._model.name and version in ("", MODEL_VERSION)
+        return name == self._model.name and version in ("", str(self._model.version))
 
     async def _require(self, name: str, version: str, context: Context) -> None:
         if not self._serves(name, version):
             await context.abort(
                 grpc.StatusCode.NOT_FOUND,
-                f"model must be {self._model.name!r} version {MODEL_VERSION}, "
+                f"model must be {self._model.name!r} version {self._model.version}, "
                 f"got {name[:40]!r} version {version[:40]!r}",
             )

@@ -12,8 +12,9 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from facemix.wire import COMPUTE_NS, TensorSpec, WireError, get_tensor, put_tensor
+from facemix.wire import DATATYPES, WireError, get_outputs, put_features
 from facemix.wire import open_inference_pb2 as pb
+from facemix.wire.names import COMPUTE_NS
 from facemix.wire.open_inference_pb2_grpc import GRPCInferenceServiceStub
 
 from .errors import CloudError, CloudRefused, CloudReplyError, CloudUnreachable
@@ -80,8 +81,7 @@ class CloudClient:
         except CloudError:
             self.close()
             raise
-        self._input = TensorSpec(metadata.inputs[0].name, tuple(metadata.inputs[0].shape))
-        self._output = TensorSpec(metadata.outputs[0].name, tuple(metadata.outputs[0].shape))
+        self._output_shape = tuple(metadata.outputs[0].shape)[1:]
 
     def infer(self, features: NDArray[np.floating]) -> Reply:
         """Send `features` [B, ...] and return the answer [B, ...].
@@ -92,15 +92,15 @@ class CloudClient:
         """
         start = time.perf_counter()
         request = pb.ModelInferRequest(model_name=self._model)
-        put_tensor(request, self._input.name, features, self._datatype)
+        put_features(request, features.astype(DATATYPES[self._datatype]), self._datatype)
         response = self._call(self._stub.ModelInfer, request)
         try:
             # As many rows must come back as were sent.
-            outputs = get_tensor(response, TensorSpec(self._output.name, (len(features), *self._output.shape[1:])))
+            outputs = get_outputs(response, len(features), self._output_shape)
         except WireError as error:
             raise CloudReplyError(f"CloudClient: bad reply of {self._model} at {self._target}: {error}") from error
         return Reply(
-            outputs.astype(np.float32),
+            outputs,
             request.ByteSize(),
             response.ByteSize(),
             response.parameters[COMPUTE_NS].int64_param / 1e9 if COMPUTE_NS in response.parameters else 0.0,

@@ -2,6 +2,7 @@
 each other.
 """
 
-from .tensors import COMPUTE_NS, TensorSpec, WireError, get_tensor, put_tensor
+from .features import get_features, get_outputs, put_features, put_outputs
+from .tensors import DATATYPE_OF, DATATYPES, WireError
 
-__all__ = ["COMPUTE_NS", "TensorSpec", "WireError", "get_tensor", "put_tensor"]
+__all__ = ["DATATYPES", "DATATYPE_OF", "WireError", "get_features", "get_outputs", "put_features", "put_outputs"]
