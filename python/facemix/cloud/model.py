@@ -48,14 +48,9 @@ class CloudModel:
                 f"CloudModel: the config in {path} must have {', '.join(CONFIG_KEYS)}, got no {', '.join(missing)}"
             )
         # On the meta device the whole network has shapes but no weights; the edge's layers vanish with it.
-        try:
-            with torch.device("meta"):
-                whole = build(config["builder"], config["options"])
-            module = partition(whole, config["pre"], config["post"]).cloud
-        except (TypeError, KeyError) as error:
-            raise ValueError(
-                f"CloudModel: the config in {path} must name a model of this package, got {error}"
-            ) from error
+        with torch.device("meta"):
+            whole = build(config["builder"], config["options"])
+        module = partition(whole, config["pre"], config["post"]).cloud
         try:
             module.load_state_dict(tensors, assign=True)
         except RuntimeError as error:  # PyTorch lists the names that are missing or too many
@@ -69,9 +64,16 @@ class CloudModel:
         self.version: int = config["version"]
         self.network: str = config["network"]
         self.input_shape: tuple[int, ...] = tuple(config["input_shape"])
-        # The compiler makes a graph for each of a few ranges of rows, when it first meets one.
-        for rows in WARM_ROWS if compile else (1,):
-            self.output_shape: tuple[int, ...] = self.run(np.zeros((rows, *self.input_shape), np.float32)).shape[1:]
+        if type(self.version) is not int or self.version < 1:
+            raise ValueError(f"CloudModel: the config in {path} must have a version from 1 on, got {self.version!r}")
+        try:
+            # The compiler makes a graph for each of a few ranges of rows, when it first meets one.
+            for rows in WARM_ROWS if compile else (1,):
+                self.output_shape: tuple[int, ...] = self.run(np.zeros((rows, *self.input_shape), np.float32)).shape[1:]
+        except (TypeError, RuntimeError) as error:
+            raise ValueError(
+                f"CloudModel: the config in {path} must have the input_shape that its layers take, got {error}"
+            ) from error
 
     def run(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the outputs [B, ...] of mixed features [B, ...], which must be writeable memory."""
