@@ -25,7 +25,7 @@ MIDDLE = np.random.default_rng(7).standard_normal((int(np.prod(FEATURES)), OUTPU
 
 class WatchedHalf:
     """`EdgeModel` for the bundle of `bundles`, with all keys, copies of them, and all images that it mixed. Payloads it
-    knows only as long as somebody else keeps them. int8 is what a half may do with it: every row and channel has a scale.
+    knows only while somebody else keeps them. int8 is what a half may do with it: every row and channel has a scale.
     """
 
     def __init__(self, **changes: Any) -> None:
