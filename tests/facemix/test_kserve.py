@@ -19,6 +19,7 @@ import pytest
 import torch
 import tritonclient.grpc as triton
 from facemix.cloud.model import CloudModel
+from facemix.edge import Client
 from facemix.storage import load_tensors, save_tensors
 from facemix.wire import DATATYPES, get_outputs, put_features
 from facemix.wire import open_inference_pb2 as pb
@@ -26,7 +27,13 @@ from facemix.wire.features import as_float32
 from facemix.wire.names import COMPUTE_NS, FEATURES, NETWORK, OUTPUTS, RETRY_AFTER, SCALES
 from facemix.wire.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from torch import nn
 
+from facemix_ops.edge import EdgeModel
+
+from .test_edge import Watched, exported, in_one_piece
+
+PICTURES = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 1), np.uint8)
 SERVER = Path(__file__).parents[1] / "helpers" / "kserve_server.py"
 SHAPE = (8, 8, 8)
 #: What an answer may lose: a float32 that is added in another order, and the rounding to the datatype of the answer.
@@ -135,6 +142,21 @@ def test_tritonclient(datatype: str, ports: Ports, cloud_file: Path) -> None:
         assert client.is_model_ready("middle", "1")
         result = client.infer("middle", tensors, outputs=[triton.InferRequestedOutput(OUTPUTS)])
     assert_answers(result.as_numpy(OUTPUTS).astype(np.float32), cloud_file, meant, datatype)
+
+
+@pytest.mark.parametrize("wire_dtype", ["float32", "float16", "bfloat16"])
+def test_the_edge_does_not_change(wire_dtype: str, ports: Ports, network: nn.Module, tmp_path: Path) -> None:
+    half = Watched(EdgeModel.load(exported(network, tmp_path, version=9)))
+    with Client(half, ports.grpc, request_groups=2, message_bytes=10_000, wire_dtype=wire_dtype) as client:
+        answer = client.classify(PICTURES)
+    assert answer.cost.messages > 2
+    expected = in_one_piece(network, half)
+    torch.testing.assert_close(
+        torch.from_numpy(answer.scores),
+        torch.stack([expected[p.tobytes()] for p in PICTURES]),
+        rtol=0,
+        atol={"float32": 1e-3, "float16": 2e-2, "bfloat16": 0.1}[wire_dtype],
+    )
 
 
 def test_health_and_metadata(stub: GRPCInferenceServiceStub, ports: Ports, cloud_file: Path) -> None:
