@@ -73,7 +73,7 @@ def export_edge_torch(
     config = {
         "name": name,
         "version": version,
-        "network": fingerprint(model),
+        "network": fingerprint(parts),
         "builder": builder,
         "options": dict(options),
         "pre": pre,
