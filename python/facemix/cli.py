@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 
 import facemix
-from facemix.commands import demo, serve
+from facemix.commands import demo, infer, serve
 from facemix.errors import FacemixError
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status: 0, or 1 after a line about what went wrong."""
+    """Run the command line and return the exit status: the command's, or 1 after a line about what went wrong."""
     parser = argparse.ArgumentParser(
         prog="facemix",
         description="Edge-cloud inference in which the cloud only receives random orthogonal mixtures of "
@@ -22,11 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"facemix {facemix.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (demo, serve):
+    for command in (demo, infer, serve):
         command.add(commands)
     arguments = parser.parse_args(argv)
     try:
-        arguments.run(arguments)
+        status: int = arguments.run(arguments) or 0
     except ModuleNotFoundError as error:
         print(f"facemix: error: {error}: run `pip install 'facemix[pipeline]'`", file=sys.stderr)
         return 1
@@ -36,4 +36,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("facemix: interrupted", file=sys.stderr)
         return 130
-    return 0
+    return status

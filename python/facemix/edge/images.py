@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -95,7 +95,7 @@ def load_image(source: Source, shape: tuple[int, int, int]) -> NDArray[np.uint8]
 
 def load_images(
     sources: Iterable[Source], shape: tuple[int, int, int], *, threads: int = 2, ahead: int = 64
-) -> Iterator[NDArray[np.uint8] | ImageError]:
+) -> Generator[NDArray[np.uint8] | ImageError, None, None]:
     """What `load_image` gives for each of `sources`, in order; the error where it refuses one.
 
     `threads` decode at most `ahead` images before they are asked for, so that any number of images takes little
