@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from facemix.edge.loading import load_half
+from facemix.edge import load_half
 from facemix.edge.torch_bundle import KIND
 from facemix.edge.torch_half import TorchHalf, TorchRequest
 from facemix.export import export_edge
