@@ -52,7 +52,15 @@ def files(network: torch.nn.Module, faces: Faces, tmp_path_factory: pytest.TempP
             Image.fromarray(pixels(faces)[n, ..., 0]).save(folder / name / f"{n:02}.png")
     export_edge(folder / "edge.safetensors", network, SHAPE, **SETTINGS)
     export_edge_torch(
-        folder / "deep.safetensors", network, "resnet18", OPTIONS, SHAPE, pre=2, decoys=pixels(faces)[30:40], **SETTINGS
+        folder / "deep.safetensors",
+        network,
+        "resnet18",
+        OPTIONS,
+        SHAPE,
+        pre=2,
+        decoys=pixels(faces)[30:40],
+        calibration=pixels(faces)[30:],
+        **SETTINGS,
     )
     export_cloud(folder / "deep-cloud.safetensors", network, "resnet18", OPTIONS, SHAPE, name="middle", pre=2)
     return folder
@@ -251,11 +259,9 @@ def shades(folder: Path, count: int) -> list[str]:
 
 def classified(
     paths: Any, classify: Callable[[NDArray[np.uint8]], Answer], format: str = "csv", output: Path | None = None,
-    quiet: bool = True, total: int | None = None,
+    quiet: bool = True,
 ) -> Tally:  # fmt: skip
-    return classify_all(
-        paths, BUNDLE, classify, total=total, call_images=8, top=1, format=format, output=output, quiet=quiet
-    )
+    return classify_all(paths, BUNDLE, classify, call_images=8, top=1, format=format, output=output, quiet=quiet)
 
 
 def test_rows_come_in_order_and_refused_images_in_their_places(
@@ -279,7 +285,7 @@ def test_rows_come_in_order_and_refused_images_in_their_places(
 
 def test_the_line_about_the_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = shades(tmp_path, 10)
-    classified(paths, brightness, quiet=False, total=10)
+    classified(paths, brightness, quiet=False)
     captured = capsys.readouterr()
     assert captured.err.startswith("facemix infer: 8 images classified, 2 refused, in ")
     assert captured.err.endswith(
@@ -395,10 +401,13 @@ def test_local_is_the_network_in_one_piece(
     assert [row["label"] for row in rows if row["rank"] == "1"] == [str(label) for label in expected.argmax(1).tolist()]
 
 
-def test_a_deeper_first_part(deep_cloud: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("wire_dtype", ["bfloat16", "int8"])
+def test_a_deeper_first_part(
+    wire_dtype: str, deep_cloud: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """PyTorch on the edge, with the decoys in its file, through the cloud of the same cut and not through another."""
     status, out, err = run(
-        capsys, "photos", "--server", deep_cloud, "--edge", "deep.safetensors", "--wire-dtype", "bfloat16"
+        capsys, "photos", "--server", deep_cloud, "--edge", "deep.safetensors", "--wire-dtype", wire_dtype
     )
     assert status == 0, err
     assert len(out.strip().splitlines()) == 2 + 20

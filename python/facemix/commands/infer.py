@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,17 +105,18 @@ def run(arguments: argparse.Namespace) -> int:
     from facemix.infer.run import classify_all
     from facemix.infer.sources import STDIN, find
 
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata; what matters is refused by name
     half = load_half(arguments.edge)
-    paths = find(arguments.images)
-    known = None if STDIN in arguments.images else list(paths)
-    if known == []:
+    paths: Iterable[str] = find(arguments.images)
+    if STDIN not in arguments.images:
+        paths = list(paths)
+    if paths == []:
         raise ValueError(f"infer: the folders must hold images, got none in {', '.join(arguments.images)}")
-    with _classifier(arguments, half, known or []) as classify:
+    with _classifier(arguments, half, paths if isinstance(paths, list) else []) as classify:
         tally = classify_all(
-            paths if known is None else known,
+            paths,
             half.bundle,
             classify,
-            total=None if known is None else len(known),
             call_images=arguments.request_groups * half.bundle.group_size,
             top=arguments.top,
             format=arguments.format,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
-import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
@@ -35,7 +35,7 @@ Classify: TypeAlias = Callable[[NDArray[np.uint8]], Answer]
 Image: TypeAlias = NDArray[np.uint8] | ImageError
 
 KIB = 1024
-DECODERS = 2  # threads; a request takes longer than its images
+MAX_DECODERS = 8  # threads, of which each may hold a large image
 
 
 @dataclass
@@ -88,7 +88,6 @@ def classify_all(
     bundle: AnyBundle,
     classify: Classify,
     *,
-    total: int | None,
     call_images: int,
     top: int,
     format: str,
@@ -98,10 +97,9 @@ def classify_all(
     """Classify `paths`, write the results, and say on standard error what it took.
 
     Args:
-        paths: read as they are needed.
+        paths: read as they are needed; with a length where that is known.
         bundle: of the edge half.
         classify: uint8 [N, H, W, C] to scores.
-        total: how many there are, if that is known.
         call_images: N, but for the last call.
         top: how many guesses for an image.
         format: see `results`.
@@ -113,12 +111,12 @@ def classify_all(
         Exception, KeyboardInterrupt: whatever ends the run early, after the rows until then were written. With none,
             nothing is.
     """
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata; what matters is refused by name
     tally = Tally()
     failure: BaseException | None = None
     model = {"name": bundle.name, "version": bundle.version, "network": bundle.network}
     # On a terminal, bars and lines that are written meanwhile would get into each other's way.
     bar = not quiet and sys.stderr.isatty() and not (output is None and format != "table" and sys.stdout.isatty())
+    total = len(paths) if isinstance(paths, Sized) else None
     with _stream(output) as stream, tqdm(total=total, disable=not bar, unit=" images", leave=False) as progress:
         writer = WRITERS[format](stream, model)
         try:
@@ -164,7 +162,7 @@ def _classified(
     batch: list[tuple[str, Image]] = []
     usable = 0
     with contextlib.closing(
-        load_images(remembered(), bundle.image_shape, threads=DECODERS, ahead=call_images)
+        load_images(remembered(), bundle.image_shape, threads=min(MAX_DECODERS, os.cpu_count() or 1), ahead=call_images)
     ) as images:
         for image in images:
             batch.append((taken.popleft(), image))
