@@ -7,11 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 from bundles import CLASSES, FEATURES, GROUP, IMAGE, OUTPUTS, bundle_bytes, images, tensors
+from facemix.edge import Answer
 from numpy.typing import NDArray
 
 from facemix_ops.edge import Bundle, EdgeModel, MixedRequest
 
-__all__ = ["CLASSES", "GROUP", "IMAGE", "MIDDLE", "WatchedHalf", "expected", "images"]
+__all__ = ["CLASSES", "DECOYS", "GROUP", "IMAGE", "MIDDLE", "ROW", "WatchedHalf", "check", "expected", "images"]
+
+DECOYS = images(9, seed=99)
+#: Bytes of a row of features in float32.
+ROW = 4 * int(np.prod(FEATURES))
 
 #: A linear middle.
 MIDDLE = np.random.default_rng(7).standard_normal((int(np.prod(FEATURES)), OUTPUTS)) / 10
@@ -62,3 +67,13 @@ def expected(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
     x = ((torch.from_numpy(pictures.copy()) / 255.0 - mean) / std).permute(0, 3, 1, 2)
     features = torch.conv2d(x, weights["first.weight"], weights["first.bias"], 2, 1).relu().flatten(1)
     return (features @ torch.from_numpy(MIDDLE) @ weights["last.weight"].T + weights["last.bias"]).numpy()
+
+
+def check(answer: Answer, pictures: NDArray[np.uint8], tolerance: float = 1e-4) -> None:
+    """`answer` is that for `pictures`, in their order."""
+    want = expected(pictures)
+    assert answer.scores.dtype == np.float32
+    assert answer.labels.dtype == np.int64
+    np.testing.assert_allclose(answer.scores, want, rtol=tolerance, atol=tolerance * np.abs(want).max())
+    np.testing.assert_array_equal(answer.labels, answer.scores.argmax(1))
+    assert answer.names == [("ann", "ben", "cid", "dot")[label] for label in answer.labels]

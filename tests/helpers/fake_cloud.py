@@ -29,6 +29,21 @@ async def well(cloud: FakeCloud, number: int, request: pb.ModelInferRequest, con
     """Nothing fails."""
 
 
+async def hang(cloud: FakeCloud, number: int, request: pb.ModelInferRequest, context: Context) -> None:
+    """Nobody answers."""
+    await asyncio.sleep(3600)
+
+
+def failing(code: grpc.StatusCode, times: int = 10**6, **trailing: str) -> Behaviour:
+    """The first calls fail."""
+
+    async def behave(cloud: FakeCloud, number: int, request: Any, context: Context) -> None:
+        if number < times:
+            await context.abort(code, "as the test wants it", tuple(trailing.items()))
+
+    return behave
+
+
 class FakeCloud(GRPCInferenceServiceServicer):
     """Serves the matrix `middle` [features, outputs] as the middle of the network in `bundle`.
 
