@@ -35,7 +35,7 @@ Classify: TypeAlias = Callable[[NDArray[np.uint8]], Answer]
 Image: TypeAlias = NDArray[np.uint8] | ImageError
 
 KIB = 1024
-MAX_DECODERS = 8  # threads, of which each may hold a large image
+MAX_DECODERS = 4  # threads, of which each may hold a large image
 
 
 @dataclass
