@@ -19,7 +19,18 @@ FORMATS = ("table", "json", "csv")
 WIRE_DTYPES = ("float32", "float16", "bfloat16", "int8")
 REFUSED = 3  # argparse takes 2
 
+DESCRIPTION = """\
+Classify images: run the first layers here, mix each group of images with a fresh key, let the cloud compute
+on the mixtures, un-mix its answer, and run the last layers here. Predictions come in the order of the
+images; an image that cannot be used is refused by name and stops no other.
+"""
+
 EPILOG = """\
+images:
+  AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PNM, TIFF and WebP of at most 50 million pixels, at least 16 a side;
+  turned as their EXIF data says, transparency over mid grey, the first picture of several. What is not of
+  the network's proportions loses its ends.
+
 exit status:
   0    every image was classified
   1    none was, or the cloud did not answer: one line on standard error says why
@@ -36,9 +47,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "infer",
         help="classify images through the cloud, which receives mixtures only",
-        description="Classify images: run the first layers here, mix each group of images with a fresh key, let the "
-        "cloud compute on the mixtures, un-mix its answer, and run the last layers here. Predictions come in the "
-        "order of the images; an image that cannot be used is refused by name and stops no other.",
+        description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
