@@ -1,8 +1,9 @@
 """What a transfer costs: the paper's model of a link (its Table 1), and what a service adds to it.
 
-The paper counts bytes over rates, and a round trip for each exchange. A request to our cloud also has frames around its
-bytes and computing on both sides; a first request has a connection to set up. Left out are what the radio loses and
-sends again, headers of TCP and IP (4 % of full packets; give `Link` the rate that is left), and TCP's slow start.
+The paper counts bytes over rates, and a round trip for each exchange. A request to our cloud is cut into messages that
+follow each other, so that the cloud computes for one while the next is on its way; a first request has a connection to
+set up. Left out are what the radio loses and sends again, TCP's slow start, and headers of TCP, IP and TLS, 4 % of full
+packets: give `Link` the rate that is left for what they carry.
 """
 
 from __future__ import annotations
@@ -14,13 +15,10 @@ __all__ = ["MIBIT", "PAPER_4G", "Exchange", "Link", "request_seconds", "setup_se
 #: Bits in the "Mb" of the paper, whose times come out with 2^20, not with 10^6.
 MIBIT = 1 << 20
 
-# Frames of gRPC over HTTP/2: a prefix for a message, a header for each frame, and the request's own headers, mostly
-# references to those that the connection saw before.
-MESSAGE_PREFIX, FRAME_HEADER, FRAME_BYTES, HEADERS_BYTES = 5, 9, 1 << 14, 100
-# Records of TLS 1.3: header, type and tag; certificates and the rest of the handshake count as latency only.
-RECORD_EXTRA, RECORD_BYTES = 22, 1 << 14
+# What gRPC and HTTP/2 put around a message, mostly references to headers that the connection saw before.
+MESSAGE_OVERHEAD = 100
 # Before a first request: SYN there and back; the server speaks when the next packet reaches it, and gRPC waits for its
-# settings; with TLS, hello and certificate between the two.
+# settings; with TLS 1.3, hello and certificate between the two.
 TCP_ROUND_TRIPS, TLS_ROUND_TRIPS, SETTINGS_ROUND_TRIPS = 1, 1, 1
 
 
@@ -88,24 +86,22 @@ class Exchange:
             raise ValueError(f"Exchange: messages must be at least 1, got {self.messages}")
 
 
-def request_seconds(link: Link, exchange: Exchange, *, tls: bool = False) -> float:
+def request_seconds(link: Link, exchange: Exchange) -> float:
     """Seconds from images to predictions on a connection that is open.
 
-    The messages of a request are on their way at the same time and share the link, so that they arrive together: the
-    cloud is taken to begin when all have come, and the edge when it has all answers. There is one round trip, however
+    The edge computes first. Then its messages, of about the same size, follow each other through three stages: up, the
+    cloud, and down; each stage takes one at a time, so that the slowest sets the pace. There is one round trip, however
     many messages there are.
     """
-    up, down = (framed_bytes(size, exchange.messages, tls) for size in (exchange.bytes_up, exchange.bytes_down))
-    return exchange.edge_seconds + transfer_seconds(link, up, down) + exchange.cloud_seconds
+    count = exchange.messages
+    stages = (
+        8 * (exchange.bytes_up / count + MESSAGE_OVERHEAD) / link.up,
+        exchange.cloud_seconds / count,
+        8 * (exchange.bytes_down / count + MESSAGE_OVERHEAD) / link.down,
+    )
+    return exchange.edge_seconds + link.round_trip + sum(stages) + (count - 1) * max(stages)
 
 
 def setup_seconds(link: Link, *, tls: bool = False) -> float:
     """Seconds from nothing to a connection that takes requests."""
     return link.round_trip * (TCP_ROUND_TRIPS + TLS_ROUND_TRIPS * tls + SETTINGS_ROUND_TRIPS)
-
-
-def framed_bytes(size: int, messages: int, tls: bool) -> int:
-    """Bytes on the connection for `size` bytes in `messages` messages of about the same size."""
-    frames = messages * -(-(size // messages + MESSAGE_PREFIX) // FRAME_BYTES)
-    framed = size + messages * (MESSAGE_PREFIX + HEADERS_BYTES) + frames * FRAME_HEADER
-    return framed + (-(-framed // RECORD_BYTES) * RECORD_EXTRA if tls else 0)

@@ -6,11 +6,11 @@ import math
 
 import pytest
 from facemix.cost import (
+    MESSAGE_OVERHEAD,
     MIBIT,
     PAPER_4G,
     Exchange,
     Link,
-    framed_bytes,
     request_seconds,
     setup_seconds,
     transfer_seconds,
@@ -62,19 +62,27 @@ def test_rates_are_bits_in_a_second() -> None:
     assert transfer_seconds(LINK, 0, 0, 3) == pytest.approx(0.6)
 
 
-def test_frames_of_a_message() -> None:
-    assert framed_bytes(10, 1, tls=False) == 10 + 5 + 9 + 100
-    assert framed_bytes(16384, 1, tls=False) == 16384 + 5 + 2 * 9 + 100  # the prefix pushes it into a second frame
-    assert framed_bytes(40000, 2, tls=False) == 40000 + 2 * (5 + 100 + 2 * 9)
-    assert framed_bytes(16384, 1, tls=True) == framed_bytes(16384, 1, tls=False) + 2 * 22
-
-
-def test_a_request_adds_up() -> None:
-    exchange = Exchange(messages=2, bytes_up=40000, bytes_down=20, edge_seconds=0.25, cloud_seconds=0.5)
-    up, down = framed_bytes(40000, 2, tls=False), framed_bytes(20, 2, tls=False)
-    expected = 0.25 + up * 1e-6 + 0.2 + 0.5 + down * 0.5e-6
+def test_a_request_of_one_message_adds_up() -> None:
+    exchange = Exchange(messages=1, bytes_up=40000, bytes_down=20, edge_seconds=0.25, cloud_seconds=0.5)
+    frames = MESSAGE_OVERHEAD
+    expected = 0.25 + (40000 + frames) * 1e-6 + 0.2 + 0.5 + (20 + frames) * 0.5e-6
     assert request_seconds(LINK, exchange) == pytest.approx(expected)
-    assert request_seconds(LINK, exchange, tls=True) > request_seconds(LINK, exchange)
+
+
+@pytest.mark.parametrize(
+    ("bytes_up", "cloud_seconds", "bytes_down"),
+    [(9_000_000, 2, 8_000_000), (1_000_000, 9, 8_000_000), (1_000_000, 2, 40_000_000)],
+)
+def test_messages_follow_each_other(bytes_up: int, cloud_seconds: float, bytes_down: int) -> None:
+    """Whichever stage is slowest: the same as message by message."""
+    count = 5
+    exchange = Exchange(count, bytes_up, bytes_down, edge_seconds=0.25, cloud_seconds=cloud_seconds)
+    up, cloud, down = 0.25, 0.0, 0.0  # when each stage has done with a message
+    for _ in range(count):
+        up += (bytes_up / count + MESSAGE_OVERHEAD) * 1e-6
+        cloud = max(cloud, up + LINK.latency) + cloud_seconds / count
+        down = max(down, cloud) + (bytes_down / count + MESSAGE_OVERHEAD) * 0.5e-6
+    assert request_seconds(LINK, exchange) == pytest.approx(down + LINK.latency)
 
 
 def test_round_trips_of_a_connection() -> None:
