@@ -126,9 +126,9 @@ def shaped(target: str, link: Link) -> Iterator[str]:
 
 async def _main(target: str, up: str, down: str, latency: str) -> None:
     host, _, port = target.rpartition(":")
-    async with await Proxy((host, int(port)), float(up), float(down), float(latency)).start() as server:
-        print(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
-        await asyncio.to_thread(sys.stdin.read)
+    server = await Proxy((host, int(port)), float(up), float(down), float(latency)).start()
+    print(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
 
 
 if __name__ == "__main__":
