@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from cpuinfo import get_cpu_info
 from crypten_table import COMMITTED, readme_section
+from edge_contestants import peak_bytes
 from facemix.demo.cloud_process import cloud_process
 from facemix.export import export_cloud, export_edge
 from facemix.models import build
@@ -100,9 +101,7 @@ def split(model: nn.Module, folder: Path, rounds: int) -> dict[str, Any]:
         command = [sys.executable, script, str(edge), str(images), address, str(rounds)]
         done = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
         (server,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        lines = Path(f"/proc/{server}/status").read_text().splitlines()
-    cloud_peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-    return done | {"images": GROUP, "cloud_peak_bytes": cloud_peak}
+        return done | {"images": GROUP, "cloud_peak_bytes": peak_bytes(server)}
 
 
 def two_party(python: Path, arrays: Path, weights: str, folder: Path) -> list[dict[str, Any]]:
