@@ -2,9 +2,9 @@
 
     python benchmarks/crypten_race.py [--rounds N] [--venv DIR] [--json FILE]
 
-The two promise different things. CrypTen's parties learn nothing of the image, as long as they follow the protocol and
-an honest dealer hands out the randomness. Mixing is obfuscation, from which attacks recover images. The race shows what
-the stronger promise costs, nothing else. Both run here over loopback, with weights and pixels drawn at random.
+The two promise different things. CrypTen's cloud learns nothing of the image while it keeps to the protocol. Mixing is
+obfuscation, from which attacks recover images. The race shows what the stronger promise costs, nothing else. Both run
+here over loopback, with weights and pixels drawn at random.
 
 CrypTen 0.4.1 needs neither most of what it lists nor our environment: it has one of its own, which the first run makes.
 """
