@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -15,6 +16,7 @@ import pytest
 from facemix.cost import Exchange, Link, request_seconds, transfer_seconds
 from link_proxy import CHUNK_BYTES, FLIGHT_CHUNKS, Line, Proxy, shaped
 from link_raw import raw_server, transfers
+from link_table import COMMITTED, off_by
 
 RATE, LATENCY = 8000.0, 0.5  # a byte takes a millisecond
 FAST = Link(up=64e6, down=128e6, latency=0.01)
@@ -134,3 +136,10 @@ def test_the_proxy_as_a_process() -> None:
     with raw_server() as address, shaped(address, FAST) as far:
         (seconds,) = transfers(far, [(size, size)])
     assert seconds >= transfer_seconds(FAST, size, size)
+
+
+def test_the_committed_requests_took_what_was_predicted() -> None:
+    entries = json.loads(COMMITTED.read_text())["requests"]
+    assert entries
+    for entry in entries:
+        assert abs(off_by(entry)) < 0.1, (entry["workload"], entry["wire"])
