@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from face_sets import ATTRIBUTES, celeba, lfwa, picture
-from facemix.data import DataError, decoded, load_celeba, load_folder, load_lfwa
+from facemix.data import UNKNOWN, DataError, decoded, load_celeba, load_folder, load_lfwa
 from PIL import Image
 
 PEOPLE, PARTITION = [2880, 2937, 2880, 8692, 5805, 2937], [0, 0, 0, 1, 2, 0]
@@ -116,9 +116,9 @@ def folder_of(root: Path, text: str) -> tuple[Path, Path]:
 
 
 def test_a_folder_with_a_csv(tmp_path: Path) -> None:
-    photos = load_folder(*folder_of(tmp_path, "image,identity,glasses\na.png,Ann,1\nsub/b.png,Bee,0\nc.png,Ann,1\n"))
+    photos = load_folder(*folder_of(tmp_path, "image,identity,glasses\na.png,Ann,1\nsub/b.png,Bee,0\nc.png,Ann,\n"))
     assert photos.identity is not None
-    assert (photos.identity.tolist(), photos.attributes["glasses"].tolist()) == ([0, 1, 0], [1, 0, 1])
+    assert (photos.identity.tolist(), photos.attributes["glasses"].tolist()) == ([0, 1, 0], [1, 0, UNKNOWN])
     assert photos.people == 2
     without = load_folder(*folder_of(tmp_path, "\ufeffimage,glasses\nsub/b.png, 1\n"))
     assert (without.identity, without.people, len(without)) == (None, 0, 1)
@@ -134,7 +134,7 @@ def test_a_folder_with_a_csv(tmp_path: Path) -> None:
         ("image,x,x\na.png,1,0\n", "no name twice"),
         ("image,x\na.png,1\nc.png\n", "row 2 of .* must have 2 fields"),
         ("image,x\na.png,1,1\n", "row 1 of .* must have 2 fields"),
-        ("image,x\na.png,yes\n", "x in row 1 of .* must be 0 or 1, got 'yes'"),
+        ("image,x\na.png,yes\n", "x in row 1 of .* must be 0, 1 or nothing, got 'yes'"),
         ("image\nz.png\n", r"got none at .*z.png of 1"),
         ('image\n"a.png\n', "must be CSV, got"),
     ],

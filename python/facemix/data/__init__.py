@@ -2,7 +2,7 @@
 
 from .cache import decoded
 from .celeba import load_celeba
-from .faces import Faces
+from .faces import UNKNOWN, Faces
 from .folder import load_folder
 from .lfwa import load_lfwa
 from .orl import load_orl, orl_folder
@@ -13,6 +13,7 @@ from .transforms import MEAN, STD, augment, normalise
 __all__ = [
     "MEAN",
     "STD",
+    "UNKNOWN",
     "DataError",
     "Faces",
     "Photos",

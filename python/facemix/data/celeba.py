@@ -65,9 +65,7 @@ def _attributes(path: Path) -> tuple[list[str], dict[str, Tensor]]:
     values = [row[1:] for row in rows]
     if any(value not in ("1", "-1") for row in values for value in row):
         raise DataError(f"load_celeba: the attributes in {path} must be 1 or -1: {ADVICE}")
-    table = (torch.tensor([[value == "1" for value in row] for row in values]).view(count, len(columns))).to(
-        torch.uint8
-    )
+    table = (torch.tensor([[value == "1" for value in row] for row in values]).view(count, len(columns))).to(torch.int8)
     return [row[0] for row in rows], {name: table[:, n].contiguous() for n, name in enumerate(columns)}
 
 

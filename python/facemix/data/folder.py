@@ -7,12 +7,16 @@ from pathlib import Path
 
 import torch
 
+from .faces import UNKNOWN
 from .photos import DataError, Photos, check_photos, numbered
 
 __all__ = ["load_folder"]
 
 IMAGE, IDENTITY = "image", "identity"
-ADVICE = "the first column names a photograph below the folder, `identity` a person, every other column is 0 or 1"
+VALUES = {"0": 0, "1": 1, "": UNKNOWN}
+ADVICE = (
+    "the first column names a photograph below the folder, `identity` a person, every other column is 0, 1 or nothing"
+)
 
 
 def load_folder(folder: Path, labels: Path) -> Photos:
@@ -21,7 +25,8 @@ def load_folder(folder: Path, labels: Path) -> Photos:
     Args:
         folder: what the paths in the file are relative to.
         labels: a CSV file with a header. Column `image`: a path. Column `identity`, if there is one: any text, the same
-            for photographs of the same person. Every other column: an attribute, 0 or 1.
+            for photographs of the same person. Every other column: an attribute, 0, 1, or nothing where
+            it cannot be told.
 
     Raises:
         DataError: naming the line, or the photograph, that is not as it must be.
@@ -45,11 +50,12 @@ def load_folder(folder: Path, labels: Path) -> Photos:
     for number, row in enumerate(rows, 1):
         if None in row or None in row.values():
             raise DataError(f"load_folder: row {number} of {labels} must have {len(header)} fields: {ADVICE}")
-        if bad := [name for name in columns if row[name].strip() not in ("0", "1")]:
+        if bad := [name for name in columns if row[name].strip() not in VALUES]:
             raise DataError(
-                f"load_folder: {bad[0]} in row {number} of {labels} must be 0 or 1, got {row[bad[0]][:20]!r}: {ADVICE}"
+                f"load_folder: {bad[0]} in row {number} of {labels} must be 0, 1 or nothing, "
+                f"got {row[bad[0]][:20]!r}: {ADVICE}"
             )
-    table = torch.tensor([[int(row[name]) for name in columns] for row in rows], dtype=torch.uint8)
+    table = torch.tensor([[VALUES[row[name].strip()] for name in columns] for row in rows], dtype=torch.int8)
     photos = Photos(
         [folder / row[IMAGE].strip() for row in rows],
         numbered(row[IDENTITY].strip() for row in rows) if IDENTITY in header else None,

@@ -44,7 +44,7 @@ def load_lfwa(root: Path) -> dict[str, Photos]:
             f"load_lfwa: {root / ATTRIBUTES} must have a label of 0 or 1 for each of {len(places)} names and "
             f"{len(columns)} attributes, got an array {list(label.shape)}: {ADVICE}"
         )
-    table = torch.from_numpy(label.astype(np.uint8))
+    table = torch.from_numpy(label.astype(np.int8))
     photos = Photos(
         [folder / Path(*place.parts) for place in places],
         numbered(place.parts[0] for place in places),

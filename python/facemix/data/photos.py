@@ -27,7 +27,7 @@ class Photos:
     Attributes:
         paths: [N], of the image files.
         identity: int64 [N], a number from 0 for each person; None where people are not known.
-        attributes: uint8 [N] of 0 and 1 for each binary attribute, by name.
+        attributes: int8 [N] for each binary attribute, by name: 1, 0, or UNKNOWN where it cannot be told.
     """
 
     paths: Sequence[Path]
