@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 __all__ = ["CLOUD_KIND", "atomic_path", "fingerprint", "load_tensors", "save_tensors"]
@@ -59,16 +59,19 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str,
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote.
 
+    The file is copied, not mapped: a server may go on with the tensors while the file is written over.
+
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a file that `save_tensors` wrote.
     """
     if not path.is_file():
         raise FileNotFoundError(f"load_tensors: path must be a file, got {path}")
+    data = path.read_bytes()
     try:
-        with safe_open(path, framework="pt") as file:
-            config = json.loads((file.metadata() or {})[CONFIG_KEY])
-            return {name: file.get_tensor(name) for name in file.keys()}, config  # noqa: SIM118 (not a dict)
+        tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return tensors, json.loads(header["__metadata__"][CONFIG_KEY])
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"load_tensors: {path} must be a safetensors file of facemix, got {error!r}") from error
 

@@ -151,7 +151,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_limits_the_message_says_one_line_and_stops_when_told(cloud_file: Path, number: signal.Signals) -> None:
-    with start("--model", str(cloud_file), "--max-message-mib", "1", "--threads", "1") as process:
+    with start("--model", str(cloud_file), "--max-message-mib", "1", "--log-level", "error") as process:
         line = process.stdout.readline()
         assert line.startswith("facemix cloud: serving middle on 127.0.0.1:")
         with grpc.insecure_channel(line.split()[-1]) as channel, pytest.raises(grpc.RpcError) as caught:
@@ -166,7 +166,7 @@ def test_limits_the_message_says_one_line_and_stops_when_told(cloud_file: Path, 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--model", "no-such-file"], "path must be a file, got no-such-file"),
+        (["--model", "no-such-file"], "serve: --model must be a file or a folder, got no-such-file"),
         (
             ["--model", "no-such-file", "--port", "70000"],
             "serve: --port must be between 0 and 65535, got 70000",

@@ -22,6 +22,8 @@ class CloudModel:
 
     Args:
         path: a file written by `facemix.export.export_cloud`.
+        device: where it computes, "cpu" or "cuda".
+        compile: run it with `torch.compile`, for any number of rows; loading then takes tens of seconds.
 
     Attributes:
         name, version: what clients call it.
@@ -33,7 +35,7 @@ class CloudModel:
         ValueError: if the file does not hold a cloud part.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, device: str = "cpu", compile: bool = False) -> None:
         tensors, config = load_tensors(path)
         if config.get("kind") != CLOUD_KIND:
             raise ValueError(f"CloudModel: {path} must be of kind {CLOUD_KIND!r}, got {config.get('kind')!r}")
@@ -42,21 +44,30 @@ class CloudModel:
                 f"CloudModel: the config in {path} must have {', '.join(CONFIG_KEYS)}, got no {', '.join(missing)}"
             )
         # On the meta device the whole network has shapes but no weights; the edge's layers vanish with it.
-        with torch.device("meta"):
-            whole = build(config["builder"], config["options"])
-        self.module = partition(whole, config["pre"], config["post"]).cloud
+        try:
+            with torch.device("meta"):
+                whole = build(config["builder"], config["options"])
+            self.module = partition(whole, config["pre"], config["post"]).cloud
+        except (TypeError, KeyError) as error:
+            raise ValueError(
+                f"CloudModel: the config in {path} must name a model of this package, got {error}"
+            ) from error
         try:
             self.module.load_state_dict(tensors, assign=True)
         except RuntimeError as error:  # PyTorch lists the names that are missing or too many
             raise ValueError(f"CloudModel: the weights in {path} must suit its config, got {error}") from error
-        self.module.eval().requires_grad_(False)
+        self.module.eval().requires_grad_(False).to(device)
+        self._forward = torch.compile(self.module, dynamic=True) if compile else self.module
+        self._device = torch.device(device)
         self.name: str = config["name"]
         self.version: int = config["version"]
         self.network: str = config["network"]
         self.input_shape: tuple[int, ...] = tuple(config["input_shape"])
-        self.output_shape: tuple[int, ...] = self.run(np.zeros((1, *self.input_shape), np.float32)).shape[1:]
+        # One row is a case of its own to the compiler, and the second number of rows makes it allow for any.
+        for rows in (2, 3, 1) if compile else (1,):
+            self.output_shape: tuple[int, ...] = self.run(np.zeros((rows, *self.input_shape), np.float32)).shape[1:]
 
     def run(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the outputs [B, ...] of mixed features [B, ...], which must be writeable memory."""
         with torch.inference_mode():
-            return self.module(torch.from_numpy(features)).numpy()
+            return self._forward(torch.from_numpy(features).to(self._device)).cpu().numpy()

@@ -1,46 +1,173 @@
-"""The server process: listens, says on which port, and stops when told."""
+"""The server process: listens, says on which port, watches its files, and drains when told to stop."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from facemix.wire.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 
-from .model import CloudModel
+from .access import RateLimit, TokenInterceptor, Tokens
+from .batching import Batcher
+from .inference import SERVICE, Inference
+from .metrics import Metrics
+from .reflection import add_reflection
+from .repository import Repository
 from .servicer import Servicer
+from .settings import Settings
+from .tls import credentials
 
-__all__ = ["serve"]
+__all__ = ["Server", "serve"]
 
-STOP_SECONDS = 5.0  # how long requests that run when we are told to stop may take to end
+log = logging.getLogger(__name__)
+
+MAX_CALLS = 4096  # at one time, of all methods; beyond it gRPC refuses before anything is read
+LAST_SECONDS = 1.0  # for the last answers to leave
+WINDOW_BYTES = 64 * 1024  # what gRPC takes in of a message that nobody has asked for
 
 
-async def serve(model: CloudModel, host: str, port: int, max_message_bytes: int) -> None:
-    """Serve `model` until SIGTERM or SIGINT; port 0 takes a free one. Prints one line when it listens.
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", -1),  # answers are smaller than their requests, by the model's own doing
+        # Otherwise a second server on the same port would start, and share its requests at random.
+        ("grpc.so_reuseport", 0),
+        # Without these, gRPC widens the windows of calls that wait, as it sees fit.
+        ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+        ("grpc.http2.bdp_probe", 0),
+        # Find out that a client has gone, also where it could not say so; and let clients do the same.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.server_handshake_timeout_ms", 20_000),
+    ]
+
+
+class Server:
+    """Everything that serves, put together. `start`, then `drain` and `stop`.
+
+    Args:
+        settings: what to serve, and how.
+        repository: the models.
+    """
+
+    def __init__(self, settings: Settings, repository: Repository) -> None:
+        self._settings, self._repository = settings, repository
+        self._metrics = Metrics()
+        self._batcher = Batcher(settings.max_batch, settings.max_delay_ms / 1000, settings.queue_bytes, self._metrics)
+        self.inference = Inference(
+            repository, self._batcher, RateLimit(settings.rate), self._metrics, settings.max_receiving
+        )
+        self._servicer = Servicer(repository, self.inference)
+        self._health = health.aio.HealthServicer()
+        self._tokens = None if settings.tokens is None else Tokens(settings.tokens)
+        self._server = grpc.aio.server(
+            interceptors=[] if self._tokens is None else [TokenInterceptor(self._tokens, self._metrics)],
+            options=_options(settings),
+            maximum_concurrent_rpcs=MAX_CALLS,
+        )
+        self._server.add_generic_rpc_handlers((self.inference.handler(),))
+        add_GRPCInferenceServiceServicer_to_server(self._servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        add_reflection(self._server)
+
+    async def start(self) -> int:
+        """Listen; returns the port.
+
+        Raises:
+            OSError: if an address is not to be had.
+            ValueError: if a certificate is not what it must be.
+        """
+        settings = self._settings
+        host = f"[{settings.host}]" if ":" in settings.host and not settings.host.startswith("[") else settings.host
+        address, secure = f"{host}:{settings.port}", credentials(settings)
+        try:
+            if secure is None:
+                bound = self._server.add_insecure_port(address)
+            else:
+                bound = self._server.add_secure_port(address, secure)
+        except RuntimeError as error:
+            raise OSError(f"serve: {address} must be a free address of this machine") from error
+        metrics = None
+        if settings.metrics_port is not None:
+            metrics = f"{settings.metrics_host}:{self._metrics.serve(settings.metrics_host, settings.metrics_port)}"
+        await self._announce()
+        await self._server.start()
+        log.info(
+            "serving",
+            extra={
+                "address": f"{host}:{bound}",
+                "tls": secure is not None,
+                "metrics": metrics,
+                "models": self._names(),
+            },
+        )
+        return bound
+
+    async def watch(self) -> None:
+        """Look at the files every few seconds, for ever."""
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="facemix-loading") as loader:
+            while True:
+                await asyncio.sleep(self._settings.reload_seconds)
+                if self._tokens is not None:
+                    self._tokens.refresh()
+                if await loop.run_in_executor(loader, self._repository.refresh):
+                    await self._announce()
+                    log.info("reloaded", extra={"models": self._names()})
+
+    async def drain(self) -> None:
+        """Take no more requests, and wait for those under way, `drain_seconds` at most."""
+        self.inference.draining = True
+        await self._health.enter_graceful_shutdown()
+        log.info("draining")
+        try:
+            async with asyncio.timeout(self._settings.drain_seconds):
+                await self.inference.drained()
+        except TimeoutError:
+            log.warning("not all drained")
+
+    async def stop(self) -> None:
+        """Close all connections."""
+        await self._server.stop(LAST_SECONDS)
+        self._batcher.stop()
+        log.info("stopped")
+
+    async def _announce(self) -> None:
+        self._metrics.models(self._repository.models)
+        status = (
+            health_pb2.HealthCheckResponse.SERVING
+            if self._servicer.ready
+            else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
+        for service in ("", SERVICE):
+            await self._health.set(service, status)
+
+    def _names(self) -> list[str]:
+        return [f"{model.name} {model.version}" for model in self._repository.models]
+
+
+async def serve(settings: Settings, repository: Repository) -> None:
+    """Serve until SIGTERM or SIGINT. Prints one line when it listens.
 
     Raises:
-        OSError: if the address is not to be had.
+        OSError, ValueError: see `Server.start` and `Tokens`.
     """
-    stop = asyncio.Event()
+    told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-
-    server = grpc.aio.server(
-        options=[
-            ("grpc.max_receive_message_length", max_message_bytes),
-            ("grpc.max_send_message_length", max_message_bytes),
-            # Otherwise a second server on the same port would start, and share its requests at random.
-            ("grpc.so_reuseport", 0),
-        ]
-    )
-    add_GRPCInferenceServiceServicer_to_server(Servicer(model), server)
-    try:
-        bound = server.add_insecure_port(f"{host}:{port}")
-    except RuntimeError as error:
-        raise OSError(f"serve: {host}:{port} must be a free address of this machine") from error
-    await server.start()
-    print(f"facemix cloud: serving {model.name} on {host}:{bound}", flush=True)
-    await stop.wait()
-    await server.stop(STOP_SECONDS)
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    server = Server(settings, repository)
+    port = await server.start()
+    names = ", ".join(dict.fromkeys(model.name for model in repository.models))
+    print(f"facemix cloud: serving {names} on {settings.host}:{port}", flush=True)
+    watching = asyncio.create_task(server.watch()) if settings.reload_seconds else None
+    await told.wait()
+    if watching is not None:
+        watching.cancel()
+    await server.drain()
+    await server.stop()

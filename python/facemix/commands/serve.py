@@ -8,7 +8,11 @@ from pathlib import Path
 
 __all__ = ["add", "run"]
 
-MIB = 1024 * 1024
+EPILOG = """\
+Memory is bounded by the models, --queue-mib, --max-receiving x --max-message-mib, 64 KiB for each of at most 4096 calls
+that wait unread, and what a batch of --max-batch rows takes in the model. Beyond the queue, calls are refused with
+RESOURCE_EXHAUSTED and, in the trailing metadata, when to try again.
+"""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -19,19 +23,123 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Serve the middle of a network over gRPC (Open Inference Protocol v2). It receives "
         "mixtures of features and returns mixtures of outputs; it holds neither the first nor the last "
         "layer. Stop it with SIGTERM or Ctrl-C.",
+        epilog=EPILOG,
     )
-    parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="cloud part, a .safetensors file")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one (default: 0)")
-    parser.add_argument(
-        "--threads", type=int, default=0, help="threads for inference; 0: one for each core (default: 0)"
+    group = parser.add_argument_group("models")
+    group.add_argument(
+        "--model",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="PATH",
+        help="cloud part, a .safetensors file, or a folder of them; may be given several times. Each file is a version "
+        "of a model; a request that names no version gets the highest",
     )
-    parser.add_argument(
-        "--max-message-mib",
+    group.add_argument(
+        "--reload-seconds",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="look for new, changed and removed files this often; 0: never (default: %(default)g)",
+    )
+    group = parser.add_argument_group("address")
+    group.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    group.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one (default: 0)")
+    group = parser.add_argument_group("computing")
+    group.add_argument(
+        "--engine",
+        choices=("embedded", "kserve"),
+        default="embedded",
+        help="our own server, or KServe's ModelServer (default: %(default)s)",
+    )
+    group.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="auto: cuda where there is one (default: auto)",
+    )
+    group.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="threads for inference; 0: PyTorch's choice (default: 0)"
+    )
+    group.add_argument(
+        "--compile", action="store_true", help="run models with torch.compile; each then takes tens of seconds to load"
+    )
+    group = parser.add_argument_group("batches, of whole requests of any clients for the same model")
+    group.add_argument(
+        "--max-batch", type=int, default=64, metavar="ROWS", help="most rows of a batch (default: %(default)s)"
+    )
+    group.add_argument(
+        "--max-delay-ms",
+        type=float,
+        default=2.0,
+        metavar="MS",
+        help="wait so long for requests whose messages are being received; where none are, a batch starts at once "
+        "(default: %(default)g)",
+    )
+    group = parser.add_argument_group("limits")
+    group.add_argument(
+        "--queue-mib",
+        type=int,
+        default=512,
+        metavar="MIB",
+        help="features, unpacked to float32, that may wait or be computed (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-message-mib", type=int, default=16, metavar="MIB", help="largest message (default: %(default)s)"
+    )
+    group.add_argument(
+        "--max-receiving",
         type=int,
         default=256,
         metavar="N",
-        help="largest message, MiB (default: %(default)s)",
+        help="messages received at one time; further calls wait unread (default: %(default)s)",
+    )
+    group.add_argument(
+        "--drain-seconds",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="how long requests under way may take to end when told to stop (default: %(default)g)",
+    )
+    group = parser.add_argument_group("security")
+    group.add_argument(
+        "--tls-cert", type=Path, metavar="FILE", help="certificate and its chain, PEM; required outside loopback"
+    )
+    group.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
+    group.add_argument(
+        "--client-ca", type=Path, metavar="FILE", help="accept only clients with a certificate of this authority, PEM"
+    )
+    group.add_argument(
+        "--tokens",
+        type=Path,
+        metavar="FILE",
+        help="accept only clients with a bearer token: lines `NAME TOKEN`, in a file that others cannot read; "
+        "read again when it changes",
+    )
+    group.add_argument(
+        "--rate",
+        type=int,
+        default=0,
+        metavar="ROWS",
+        help="rows a second for each client (token, else certificate, else address), ten seconds' worth at once; "
+        "0: any (default: 0)",
+    )
+    group.add_argument("--insecure", action="store_true", help="allow plain text outside loopback")
+    group = parser.add_argument_group("observation")
+    group.add_argument(
+        "--metrics-port",
+        type=int,
+        metavar="PORT",
+        help="serve Prometheus metrics here; 0 takes a free one (default: off)",
+    )
+    group.add_argument(
+        "--metrics-host", default="127.0.0.1", metavar="HOST", help="address for them (default: %(default)s)"
+    )
+    group.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="least serious lines to log, as JSON on standard error (default: %(default)s)",
     )
     parser.set_defaults(run=run)
 
@@ -42,17 +150,25 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError, OSError: for an argument that will not do.
     """
-    for name, low, high in (("port", 0, 65535), ("threads", 0, 1024), ("max_message_mib", 1, 2047)):
-        value = getattr(arguments, name)
-        if not low <= value <= high:
-            raise ValueError(f"serve: --{name.replace('_', '-')} must be between {low} and {high}, got {value}")
+    from facemix.cloud.logs import log_to_stderr
+    from facemix.cloud.settings import Settings
+
+    chosen = {name: value for name, value in vars(arguments).items() if name in Settings.__dataclass_fields__}
+    settings = Settings(**{**chosen, "model": tuple(arguments.model)})
+    log_to_stderr(arguments.log_level)
 
     import torch
 
     from facemix.cloud.model import CloudModel
+    from facemix.cloud.repository import Repository
     from facemix.cloud.server import serve
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    model = CloudModel(arguments.model)
-    asyncio.run(serve(model, arguments.host, arguments.port, arguments.max_message_mib * MIB))
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("serve: --device must be cpu where PyTorch finds no GPU, got cuda")
+    repository = Repository(settings.model, lambda path: CloudModel(path, device=device, compile=settings.compile))
+    asyncio.run(serve(settings, repository))

@@ -24,7 +24,7 @@ def cloud_process(model: Path) -> Iterator[str]:
     Raises:
         FacemixError: if it ends, or does not listen in time.
     """
-    command = [sys.executable, "-m", "facemix", "serve", "--model", str(model)]
+    command = [sys.executable, "-m", "facemix", "serve", "--model", str(model), "--log-level", "warning"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield _address(process)
