@@ -45,7 +45,7 @@ def _raw(message: Any) -> Any:
 def requests(draw: st.DrawFn, name: str, shape: tuple[int, ...], changes: int = 3) -> pb.ModelInferRequest:
     """Features [B, *shape] in any datatype, some of them canaries, then up to so many changes."""
     datatype, rows = draw(st.sampled_from(sorted(DATATYPES))), draw(st.integers(1, 3))
-    message = pb.ModelInferRequest(model_name=name, id=draw(st.sampled_from(["", "7", "x" * 300])))
+    message = pb.ModelInferRequest(model_name=name, id=draw(st.sampled_from(["", "7", "x" * 200])))
     message.model_version = draw(st.sampled_from(["", "1"]))
     dtype, size = DATATYPES[datatype], (rows, *shape)
     if draw(st.booleans()):
@@ -158,11 +158,13 @@ def _change(draw: st.DrawFn, message: Any) -> None:
 
 
 def _change_header(draw: st.DrawFn, message: Any) -> None:
-    match draw(st.sampled_from(["model", "version", "parameter", "output"])):
+    match draw(st.sampled_from(["model", "version", "id", "parameter", "output"])):
         case "model":
             message.model_name = draw(NAMES)
         case "version":
             message.model_version = draw(st.one_of(st.sampled_from(["0", "-1", "1.0", "01", "2", " 1"]), NAMES))
+        case "id":
+            message.id = draw(NAMES)
         case "parameter":
             parameter = message.parameters[draw(NAMES)]
             match draw(st.integers(0, 3)):
