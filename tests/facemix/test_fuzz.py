@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,17 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from exact import exact_network, export
+from exact import GROUP, exact_network, export, pictures
 from facemix.cloud.model import CloudModel
+from facemix.edge import Client, CloudError
 from facemix.wire import WireError, get_features, get_outputs
 from facemix.wire import open_inference_pb2 as pb
-from facemix.wire.names import NETWORK
+from facemix.wire.names import FEATURES, NETWORK, OUTPUTS
 from hostile import CANARIES, decoded, mangled_bytes, replies, requests
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from facemix_ops.edge import Bundle, EdgeModel
 
 SHAPE, OUT = (8, 8, 8), (64,)
 TOLERANCE = {"FP32": 1e-4, "FP16": 2e-3, "BF16": 2e-2}  # of the largest output: what the reply's datatype rounds
@@ -178,3 +182,82 @@ def test_afterwards_it_is_well_and_its_log_is_clean(
     for line in map(json.loads, cloud.log.read_text().splitlines()):  # JSON: no traceback
         if line["event"] != "serving":  # that one has a port, any number
             assert_silent(str({key: value for key, value in line.items() if key != "time"}))
+
+
+class Liar:
+    """A server of the protocol that answers with whatever bytes it was told to."""
+
+    def __init__(self) -> None:
+        self.metadata = self.infer = b""
+        handlers = {
+            "ModelMetadata": grpc.unary_unary_rpc_method_handler(lambda *_: self.metadata),
+            "ModelInfer": grpc.unary_unary_rpc_method_handler(lambda *_: self.infer),
+        }
+        self._server = grpc.server(ThreadPoolExecutor(2))
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers),)
+        )
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def stop(self) -> None:
+        """Close all connections."""
+        self._server.stop(0).wait(30)
+
+
+@pytest.fixture(scope="module")
+def liar() -> Iterator[Liar]:
+    liar = Liar()
+    yield liar
+    liar.stop()
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> EdgeModel:
+    _, edge = export(tmp_path_factory.mktemp("liar"), exact_network(1), "middle")
+    return EdgeModel.load(edge, threads=1)
+
+
+def described(bundle: Bundle) -> pb.ModelMetadataResponse:
+    """What an honest server says of the model of `bundle`."""
+    metadata = pb.ModelMetadataResponse(name=bundle.name, versions=[str(bundle.version)], platform="pytorch")
+    metadata.inputs.add(name=FEATURES, datatype="FP32", shape=(-1, *SHAPE))
+    metadata.outputs.add(name=OUTPUTS, datatype="FP32", shape=(-1, *OUT))
+    metadata.properties[NETWORK] = bundle.network
+    return metadata
+
+
+def answered(half: EdgeModel, liar: Liar) -> bool:
+    """Whether a client takes what `liar` says for an answer; if not, it must raise a CloudError that quotes nothing."""
+    with Client(half, liar.address, attempts=1, timeout=20) as client:
+        answer, error = outcome(lambda: client.classify(pictures(GROUP)), CloudError)
+    if error:
+        assert_silent(str(error))
+        return False
+    assert answer.scores.shape == (GROUP, 6)
+    assert np.isfinite(answer.scores).all()
+    return True
+
+
+@given(data=st.data())
+@settings(max_examples=80)
+def test_a_client_takes_no_reply_that_is_none(half: EdgeModel, liar: Liar, data: st.DataObject) -> None:
+    liar.metadata = described(half.bundle).SerializeToString()
+    honest = pb.ModelInferResponse(model_name="middle", model_version="1")
+    honest.parameters[NETWORK].string_param = half.bundle.network
+    reply = data.draw(replies(honest, GROUP, OUT))
+    liar.infer = data.draw(st.one_of(st.just(reply.SerializeToString()), mangled_bytes(reply), st.binary(max_size=99)))
+    if answered(half, liar):
+        taken = pb.ModelInferResponse.FromString(liar.infer)
+        assert taken.model_name in ("", "middle")
+        assert taken.model_version in ("", "1")
+        get_outputs(taken, GROUP, OUT)
+
+
+@given(data=st.data())
+@settings(max_examples=60)
+def test_a_client_takes_no_description_that_is_none(half: EdgeModel, liar: Liar, data: st.DataObject) -> None:
+    honest = described(half.bundle)
+    liar.metadata = data.draw(st.one_of(mangled_bytes(honest), st.binary(max_size=99)))
+    liar.infer = b""
+    assert not answered(half, liar)
