@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable
+from contextlib import aclosing
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ from .security import Address, Security
 from .stream import predictions
 
 __all__ = ["AsyncClient"]
+
+T = TypeVar("T")
 
 
 class AsyncClient:
@@ -90,7 +93,7 @@ class AsyncClient:
         self._timeout, self._request_groups = timeout, request_groups
         self._sender = Sender(half, attempts, message_bytes, max_messages)
         self._connection: Connection | None = None
-        self._calls: set[asyncio.Task[Answer]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._closed, self._process = False, os.getpid()
 
     async def classify(self, images: NDArray[np.uint8]) -> Answer:
@@ -103,20 +106,14 @@ class AsyncClient:
         """
         self.check_open()
         check_images("images", images, self._half.bundle.image_shape)
-        call = asyncio.create_task(self._classify(images))
-        self._calls.add(call)
         try:
             async with asyncio.timeout(self._timeout):
-                return await call
+                return await self._started(self._classify(images))
         except TimeoutError:
             raise CloudTimeout(f"Client: no answer from {self._address} within {self._timeout:g} s") from None
         except asyncio.CancelledError:
-            if self._closed and call.cancelled() and not _cancelling():
-                self.check_open()
+            self._raise_if_closed()
             raise
-        finally:
-            call.cancel()
-            self._calls.discard(call)
 
     def stream(
         self, images: Iterable[NDArray[np.uint8]] | AsyncIterable[NDArray[np.uint8]], *, max_wait: float = 0.1
@@ -136,7 +133,7 @@ class AsyncClient:
         self.check_open()
         bundle = self._half.bundle
         wait = max_wait if len(self._decoys) >= bundle.group_size - 1 else None
-        return predictions(self.classify, images, bundle, self._request_groups, wait)
+        return self._stream(predictions(self._started, self.classify, images, bundle, self._request_groups, wait))
 
     def check_open(self) -> None:
         """Raise RuntimeError after `close`, and in a child process."""
@@ -148,9 +145,9 @@ class AsyncClient:
     async def close(self) -> None:
         """End calls under way and close the connection. Calls after that raise RuntimeError."""
         self._closed = True
-        for call in self._calls:
-            call.cancel()
-        await asyncio.gather(*self._calls, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
@@ -165,12 +162,36 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
+    def _started(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A task that `close` cancels."""
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _raise_if_closed(self) -> None:
+        """Tell those whom `close` interrupted why; who was cancelled by somebody else need not know."""
+        task = asyncio.current_task()
+        if task is None or not task.cancelling():
+            self.check_open()
+
+    async def _stream(self, source: AsyncGenerator[Prediction, None]) -> AsyncGenerator[Prediction, None]:
+        async with aclosing(source):
+            try:
+                async for prediction in source:
+                    yield prediction
+            except asyncio.CancelledError:
+                self._raise_if_closed()
+                raise
+
     async def _classify(self, images: NDArray[np.uint8]) -> Answer:
         deadline, meter = time.monotonic() + self._timeout, Meter()
         if self._connection is None:
             self._connection = Connection(self._address, self._security, self._half.bundle, self._wire_dtype)
         connection, group_size = self._connection, self._half.bundle.group_size
-        batches, stand_ins = await asyncio.to_thread(compose, images, self._decoys, group_size, self._request_groups)
+        (batches, stand_ins), _ = await self._sender.run(
+            lambda: compose(images, self._decoys, group_size, self._request_groups)
+        )
         results = await all_of(
             self._sender.send(connection, partial(batch.gather, images, self._decoys), len(batch), deadline, meter)
             for batch in batches
@@ -185,8 +206,3 @@ class AsyncClient:
         classes = self._half.bundle.classes
         names = None if classes is None else [classes[label] for label in labels]
         return Answer(scores, labels, names, meter.cost(count, len(batches)))
-
-
-def _cancelling() -> int:
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()

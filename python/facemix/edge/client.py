@@ -54,6 +54,7 @@ class Client:
             max_messages=max_messages,
             request_groups=request_groups,
         )
+        self._closing = threading.Lock()
         self._loop = asyncio.new_event_loop()
         # A daemon, so that a client that nobody closed does not keep the program from ending.
         self._thread = threading.Thread(target=self._loop.run_forever, name="facemix-client", daemon=True)
@@ -72,12 +73,14 @@ class Client:
 
     def close(self) -> None:
         """End calls under way and close the connection. Calls after that raise RuntimeError."""
-        if not self._thread.is_alive():
-            return
-        self._run(self._client.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        with self._closing:
+            if not self._thread.is_alive():
+                return
+            self._run(self._client.close())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
 
     def __enter__(self) -> Client:
         self._client.check_open()
@@ -97,7 +100,8 @@ class Client:
             while (prediction := self._run(anext(predictions, END))) is not END:
                 yield prediction
         finally:
-            self._run(predictions.aclose())
+            if not self._loop.is_closed():
+                self._run(predictions.aclose())
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Return what `coroutine` returns in the thread. Whatever interrupts us here cancels it, and waits until it has

@@ -45,8 +45,8 @@ class CloudRefused(CloudError):
     """The server answered with an error: it does not serve this model, or does not accept the request."""
 
 
-class CloudDenied(CloudRefused):
-    """The server does not accept the credentials, or wants some."""
+class CloudDenied(CloudError):
+    """The server does not accept our credentials, or we do not accept its certificate."""
 
 
 class CloudMismatch(CloudError):

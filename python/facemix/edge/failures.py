@@ -15,7 +15,9 @@ __all__ = ["TRANSIENT", "as_cloud_error"]
 #: What may be better the next time.
 TRANSIENT = (CloudUnreachable, CloudOverloaded, CloudTimeout)
 
-TOO_LARGE = "message larger than max"  # gRPC has no code of its own for it
+# gRPC has no codes of their own for these.
+TOO_LARGE = "message larger than max"
+BAD_CERTIFICATE = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed")
 
 
 def as_cloud_error(error: grpc.aio.AioRpcError, server: str) -> CloudError:
@@ -23,6 +25,8 @@ def as_cloud_error(error: grpc.aio.AioRpcError, server: str) -> CloudError:
     code, details = error.code(), error.details()
     text = f"({code.name}): {details}"
     match code:
+        case grpc.StatusCode.UNAVAILABLE if any(words in str(details) for words in BAD_CERTIFICATE):
+            return CloudDenied(f"Client: the certificate of {server} must hold {text}")
         case grpc.StatusCode.UNAVAILABLE:
             return CloudUnreachable(f"Client: no answer from {server} {text}")
         case grpc.StatusCode.DEADLINE_EXCEEDED:

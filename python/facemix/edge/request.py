@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from .answer import Meter
 from .budget import Budget
 from .connection import Connection, Model
-from .errors import CloudMismatch, CloudOverloaded
+from .errors import CloudError, CloudMismatch, CloudOverloaded, CloudReplyError
 from .failures import TRANSIENT
 from .messages import Reply, cut, pack, row_bytes, unpack
 
-__all__ = ["Sender", "all_of"]
+__all__ = ["Sender", "all_of", "pause_after"]
 
 T = TypeVar("T")
 
@@ -58,11 +58,7 @@ class Sender:
             try:
                 return await self._attempt(connection, images, rows, deadline, meter)
             except TRANSIENT as error:
-                # Full jitter: clients that failed together do not come back together.
-                longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1))
-                pause = longest * secrets.randbelow(1000) / 1000
-                if isinstance(error, CloudOverloaded) and error.retry_after is not None:
-                    pause += error.retry_after
+                pause = pause_after(error, attempt)
                 if attempt == self._attempts or time.monotonic() + pause >= deadline:
                     raise
             await asyncio.sleep(pause)
@@ -79,13 +75,16 @@ class Sender:
         parts = cut(rows, row_bytes(self._half.bundle.features_shape, model.datatype), self._message_bytes)
         async with self._budget.inside(len(parts)):
             meter.attempts += 1
-            request, seconds = await self._run(
+            request, seconds = await self.run(
                 lambda: self._half.mix(images(), wire_dtype=model.wire_dtype), lambda unused: unused.close()
             )
             try:
                 meter.edge_seconds += seconds
                 outputs = await self._exchange(connection, model, request, parts, deadline, meter)
-                result, seconds = await self._run(lambda: request.classify(outputs))
+                try:
+                    result, seconds = await self.run(lambda: request.classify(outputs))
+                except (TypeError, ValueError) as error:
+                    raise CloudReplyError(f"Client: the reply must suit this edge's network: {error}") from error
                 meter.edge_seconds += seconds
                 meter.rows += rows
                 return result
@@ -102,7 +101,7 @@ class Sender:
         async def exchange(part: slice) -> Reply:
             async with self._slots:
                 scale = None if scales is None else scales[part]
-                message, _ = await self._run(lambda: pack(bundle, payload[part], scale, model.datatype))
+                message, _ = await self.run(lambda: pack(bundle, payload[part], scale, model.datatype))
                 meter.messages += 1
                 meter.bytes_up += len(message)
                 data = await connection.infer(message, deadline - time.monotonic())
@@ -119,7 +118,7 @@ class Sender:
         meter.batches.update(reply.compute_ns for reply in replies if reply.compute_ns is not None)
         return np.concatenate([reply.outputs for reply in replies])
 
-    async def _run(self, work: Callable[[], T], undo: Callable[[T], object] | None = None) -> tuple[T, float]:
+    async def run(self, work: Callable[[], T], undo: Callable[[T], object] | None = None) -> tuple[T, float]:
         """Return what `work` returns in a thread, and how long it took. Nobody can stop a thread: if the caller goes,
         `undo` gets the result when there is one.
         """
@@ -135,6 +134,15 @@ class Sender:
             if undo is not None:
                 future.add_done_callback(lambda done: _undo(done, undo))
             raise
+
+
+def pause_after(error: CloudError, attempt: int) -> float:
+    """Seconds to wait after attempt 1, 2, ... failed: twice as long each time, and as long as the server asks for.
+    The jitter is full: clients that failed together do not come back together.
+    """
+    longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1))
+    asked = error.retry_after if isinstance(error, CloudOverloaded) else None
+    return longest * secrets.randbelow(1000) / 1000 + (asked or 0.0)
 
 
 def _undo(done: Future[tuple[T, float]], undo: Callable[[T], object]) -> None:

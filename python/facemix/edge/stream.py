@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ REQUESTS_AHEAD = 2  # images of so many are read and not yet yielded
 
 
 async def predictions(
-    classify: Callable[[NDArray[np.uint8]], Awaitable[Answer]],
+    start: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
+    classify: Callable[[NDArray[np.uint8]], Coroutine[Any, Any, Answer]],
     source: Iterable[Any] | AsyncIterable[Any],
     bundle: Any,
     request_groups: int,
@@ -29,6 +30,7 @@ async def predictions(
     """Yield the predictions of what `source` yields, in its order; see `AsyncClient.stream`.
 
     Args:
+        start: makes a task of a coroutine.
         max_wait: seconds from a batch's first image until it goes, full or not; None: it waits for whole groups.
     """
     most = request_groups * bundle.group_size
@@ -52,11 +54,11 @@ async def predictions(
             while more:
                 batch, more = await _batch(arrived, bundle.group_size, most, max_wait)
                 if batch:
-                    calls.put_nowait(asyncio.ensure_future(classify(np.stack(batch))))
+                    calls.put_nowait(start(classify(np.stack(batch))))
         finally:
             calls.put_nowait(END)
 
-    tasks = [asyncio.create_task(read()), asyncio.create_task(ask())]
+    tasks = [start(read()), start(ask())]
     try:
         while (call := await calls.get()) is not END:
             tasks.append(call)

@@ -1,0 +1,176 @@
+"""However a call ends, it ends in time, and its key with it."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import signal
+import socket
+import threading
+import time
+from typing import Any
+
+import pytest
+from edge_halves import ROW, WatchedHalf, check, images
+from facemix.edge import AsyncClient, Client, CloudTimeout, CloudUnreachable
+from fake_cloud import Context, FakeCloud, Running, hang, well
+
+PICTURES = images(32)
+
+
+@pytest.mark.parametrize("hanging", [1, 4])
+def test_the_deadline_holds_when_the_server_hangs(hanging: int, half: WatchedHalf, server: Running) -> None:
+    async def behave(cloud: FakeCloud, number: int, request: Any, context: Context) -> None:
+        if number < hanging:
+            await asyncio.sleep(3600)
+
+    server.cloud.behave = behave
+    with Client(half, server.address, timeout=0.3, message_bytes=8 * ROW) as client:
+        with pytest.raises(CloudTimeout, match=r"no answer from 127.0.0.1:\d+ (within 0.3 s|in time)"):
+            client.classify(PICTURES)
+        check(client.classify(PICTURES), PICTURES)
+    assert 0 < server.cloud.remaining < 0.3
+
+
+def test_a_server_that_says_nothing_at_all() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute, Client(
+        half := WatchedHalf(), f"127.0.0.1:{mute.getsockname()[1]}", timeout=0.3
+    ) as client, pytest.raises(CloudTimeout):  # fmt: skip
+        client.classify(PICTURES)
+    assert not half.keys
+
+
+def test_no_server() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        with Client(half := WatchedHalf(), address) as client, pytest.raises(CloudUnreachable, match=address):
+            client.classify(PICTURES)
+    assert not half.keys
+
+
+def test_cancelled(half: WatchedHalf, server: Running) -> None:
+    """A task that is cancelled ends its messages at the server, and its key."""
+
+    async def run() -> None:
+        async with AsyncClient(half, server.address, message_bytes=8 * ROW) as client:
+            server.cloud.behave = hang
+            task = asyncio.create_task(client.classify(PICTURES))
+            while server.cloud.now < 4:
+                await asyncio.sleep(0.005)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert half.wiped
+            while server.cloud.now:
+                await asyncio.sleep(0.005)
+            server.cloud.behave = well
+            check(await client.classify(PICTURES), PICTURES)
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    assert server.cloud.ended == 4
+
+
+def test_cancelled_while_it_mixes(half: WatchedHalf, server: Running) -> None:
+    """Nobody can stop a thread, but its key is wiped when it has one."""
+    began, go_on, mix = threading.Event(), threading.Event(), half.mix
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        request = mix(*args, **options)
+        began.set()
+        assert go_on.wait(30)
+        return request
+
+    half.mix = slowly  # type: ignore[method-assign]
+
+    async def run() -> None:
+        async with AsyncClient(half, server.address) as client:
+            task = asyncio.create_task(client.classify(PICTURES))
+            await asyncio.to_thread(began.wait)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not half.wiped
+            go_on.set()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    assert half.wiped
+    assert not server.cloud.requests
+
+
+def test_what_the_half_raises(half: WatchedHalf, server: Running) -> None:
+    class Broken:
+        bundle = half.bundle
+
+        def mix(self, *args: Any, **options: Any) -> Any:
+            request = half.mix(*args, **options)
+            request.classify = self.classify
+            return request
+
+        def classify(self, reply: Any) -> Any:
+            raise MemoryError
+
+    with Client(Broken(), server.address) as client, pytest.raises(MemoryError):
+        client.classify(PICTURES)
+    assert half.wiped
+
+
+def test_interrupted_from_the_keyboard(half: WatchedHalf, server: Running) -> None:
+    async def behave(cloud: FakeCloud, number: int, request: Any, context: Context) -> None:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        await asyncio.sleep(3600)
+
+    server.cloud.behave = behave
+    with Client(half, server.address) as client:
+        with pytest.raises(KeyboardInterrupt):
+            client.classify(PICTURES)
+        assert half.wiped
+
+
+def test_closing(half: WatchedHalf, server: Running) -> None:
+    client = Client(half, server.address)
+    client.classify(images(8))
+    client.close()
+    client.close()
+    for call in (lambda: client.classify(images(8)), lambda: client.stream([]), client.__enter__):
+        with pytest.raises(RuntimeError, match="Client: must be open, got a closed one"):
+            call()
+
+
+def test_closed_meanwhile(half: WatchedHalf, server: Running) -> None:
+    server.cloud.behave = hang
+    client = Client(half, server.address)
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            client.classify(PICTURES)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    while not server.cloud.now:
+        time.sleep(0.005)
+    client.close()
+    thread.join(30)
+    assert [type(error) for error in errors] == [RuntimeError]
+    assert half.wiped
+
+
+def test_a_fork_must_make_its_own(half: WatchedHalf, server: Running) -> None:
+    with Client(half, server.address) as client:
+        check(client.classify(PICTURES), PICTURES)
+        results = multiprocessing.get_context("fork").SimpleQueue()
+
+        def child() -> None:
+            try:
+                client.classify(PICTURES)
+            except RuntimeError as error:
+                results.put(str(error))
+
+        process = multiprocessing.get_context("fork").Process(target=child)
+        process.start()
+        assert results.get() == "Client: must be used in the process that made it, got a fork of that"
+        process.join()
+        check(client.classify(PICTURES), PICTURES)

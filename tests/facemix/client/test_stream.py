@@ -1,0 +1,109 @@
+"""Images as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+import numpy as np
+import pytest
+from edge_halves import DECOYS, GROUP, IMAGE, WatchedHalf, check, expected, images
+from facemix.edge import AsyncClient, Client
+from fake_cloud import Running
+from numpy.testing import assert_allclose
+
+
+def test_streams(client: Client, half: WatchedHalf) -> None:
+    pictures = images(70)
+    scores = np.array([prediction.scores for prediction in client.stream(iter(pictures))])
+    want = expected(pictures)
+    assert_allclose(scores, want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
+    assert half.wiped
+    assert list(client.stream([])) == []
+
+
+def test_an_asynchronous_stream(half: WatchedHalf, server: Running) -> None:
+    pictures = images(11)
+
+    async def camera() -> AsyncIterator[np.ndarray]:
+        buffer = np.empty(IMAGE, np.uint8)  # as cameras do, one for all
+        for picture in pictures:
+            buffer[:] = picture
+            yield buffer
+            await asyncio.sleep(0)
+
+    async def run() -> list[int]:
+        async with AsyncClient(half, server.address, decoys=DECOYS) as client:
+            return [prediction.label async for prediction in client.stream(camera())]
+
+    assert asyncio.run(run()) == expected(pictures).argmax(1).tolist()
+
+
+def test_a_stream_does_not_wait_for_a_whole_group(client: Client) -> None:
+    """The camera delivers one image more only when the first has its prediction."""
+    done, pictures = threading.Event(), images(3)
+
+    def camera() -> Iterator[np.ndarray]:
+        yield pictures[0]
+        assert done.wait(30)
+        yield from pictures[1:]
+
+    stream = client.stream(camera(), max_wait=0.01)
+    labels = [next(stream).label]
+    done.set()
+    labels += [prediction.label for prediction in stream]
+    assert labels == expected(pictures).argmax(1).tolist()
+
+
+def test_a_stream_reads_ahead_within_bounds(half: WatchedHalf, server: Running) -> None:
+    read = 0
+
+    def camera() -> Iterator[np.ndarray]:
+        nonlocal read
+        for picture in images(100):
+            read += 1
+            yield picture
+
+    with Client(half, server.address, decoys=DECOYS, request_groups=2) as client:
+        stream = client.stream(camera())
+        for yielded in range(1, 30):
+            next(stream)
+            assert read <= yielded + 2 * 2 * GROUP
+        stream.close()
+        assert half.wiped
+        seen = read
+        check(client.classify(images(4)), images(4))
+    assert read <= seen + 1
+
+
+def test_what_a_stream_raises(client: Client) -> None:
+    def camera() -> Iterator[np.ndarray]:
+        yield from images(5)
+        raise OSError("the camera is gone")
+
+    stream = client.stream(camera())
+    assert len([next(stream) for _ in range(5)]) == 5
+    with pytest.raises(OSError, match="the camera is gone"):
+        next(stream)
+    for bad, error in ((["picture"], TypeError), ([images(1)], ValueError), ([images(1, (2, 2, 3))[0]], ValueError)):
+        with pytest.raises(error, match="classify: images must"):
+            list(client.stream(bad))
+
+
+def test_a_stream_whose_client_is_closed(half: WatchedHalf, server: Running) -> None:
+    client = Client(half, server.address, decoys=DECOYS)
+    stream = client.stream(iter(images(40)))
+    next(stream)
+    client.close()
+    with pytest.raises(RuntimeError, match="must be open"):
+        list(stream)
+    assert half.wiped
+
+
+def test_still_pictures_do_not_fill_a_group(client: Client, half: WatchedHalf) -> None:
+    """The same image over and over: its group is filled with decoys."""
+    labels = [prediction.label for prediction in client.stream([images(1)[0]] * 33)]
+    assert labels == expected(images(1)).argmax(1).tolist() * 33
+    for batch in half.batches:
+        assert len(np.unique(batch, axis=0)) == len(batch)
