@@ -14,6 +14,7 @@ from pathlib import Path
 
 import grpc
 
+from .logs import Seldom
 from .metrics import Metrics
 from .refusal import Refusal
 
@@ -78,6 +79,7 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, tokens: Tokens, metrics: Metrics) -> None:
         self._tokens, self._metrics = tokens, metrics
+        self._refused = Seldom(log)
         self._denial = grpc.stream_unary_rpc_method_handler(self._deny)
 
     async def intercept_service(
@@ -104,6 +106,7 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
 
     async def _deny(self, messages: object, context: grpc.aio.ServicerContext) -> None:
         self._metrics.refusal("token")
+        self._refused.warning("refused", "token", code="UNAUTHENTICATED")
         await context.abort(
             grpc.StatusCode.UNAUTHENTICATED, "metadata must have a valid `authorization: Bearer TOKEN`, got none"
         )

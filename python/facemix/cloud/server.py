@@ -55,7 +55,13 @@ class Server:
     Args:
         settings: what to serve, and how.
         repository: the models.
+
+    Attributes:
+        inference: what answers ModelInfer.
+        address: "host:port", once it listens.
     """
+
+    address = ""
 
     def __init__(self, settings: Settings, repository: Repository) -> None:
         self._settings, self._repository = settings, repository
@@ -80,8 +86,8 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         add_reflection(self._server)
 
-    async def start(self) -> int:
-        """Listen; returns the port.
+    async def start(self) -> None:
+        """Listen.
 
         Raises:
             OSError: if an address is not to be had.
@@ -89,14 +95,15 @@ class Server:
         """
         settings = self._settings
         host = f"[{settings.host}]" if ":" in settings.host and not settings.host.startswith("[") else settings.host
-        address, secure = f"{host}:{settings.port}", credentials(settings)
+        wanted, secure = f"{host}:{settings.port}", credentials(settings)
         try:
             if secure is None:
-                bound = self._server.add_insecure_port(address)
+                port = self._server.add_insecure_port(wanted)
             else:
-                bound = self._server.add_secure_port(address, secure)
+                port = self._server.add_secure_port(wanted, secure)
         except RuntimeError as error:
-            raise OSError(f"serve: {address} must be a free address of this machine") from error
+            raise OSError(f"serve: {wanted} must be a free address of this machine") from error
+        self.address = f"{host}:{port}"
         metrics = None
         if settings.metrics_port is not None:
             metrics = f"{settings.metrics_host}:{self._metrics.serve(settings.metrics_host, settings.metrics_port)}"
@@ -105,13 +112,12 @@ class Server:
         log.info(
             "serving",
             extra={
-                "address": f"{host}:{bound}",
+                "address": self.address,
                 "tls": secure is not None,
                 "metrics": metrics,
                 "models": self._names(),
             },
         )
-        return bound
 
     async def watch(self) -> None:
         """Look at the files every few seconds, for ever."""
@@ -166,9 +172,9 @@ async def serve(settings: Settings, repository: Repository) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     server = Server(settings, repository)
-    port = await server.start()
+    await server.start()
     names = ", ".join(dict.fromkeys(model.name for model in repository.models))
-    print(f"facemix cloud: serving {names} on {settings.host}:{port}", flush=True)
+    print(f"facemix cloud: serving {names} on {server.address}", flush=True)
     watching = asyncio.create_task(server.watch()) if settings.reload_seconds else None
     await told.wait()
     if watching is not None:

@@ -1,0 +1,188 @@
+"""Who may call the cloud, and how much."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import grpc
+import pytest
+from cloud_server import Doubler, code_of, message, repository, rows, run, serving, stub_of
+from facemix.cloud import access
+from facemix.cloud.access import RateLimit, Tokens
+from facemix.cloud.refusal import Refusal
+from facemix.wire import open_inference_pb2 as pb
+from facemix.wire.names import RETRY_AFTER
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+DENIED, OK = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.OK
+
+
+def token_file(path: Path, text: str, mode: int = 0o600) -> Path:
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def bearer(token: str) -> list[tuple[str, str]]:
+    return [("authorization", f"Bearer {token}")]
+
+
+def test_a_token_opens_everything_and_nothing_else_does(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    tokens = token_file(tmp_path / "tokens", "# clients\n\nanna s3cret-a\nbert  s3cret-b\n")
+    (tmp_path / "models").mkdir()
+
+    async def scenario() -> None:
+        async with serving(repository([Doubler()], tmp_path / "models"), tokens=tokens) as (server, channel):
+            stub = stub_of(channel)
+            infer = message(rows(1))
+            for metadata in (
+                None,
+                bearer("s3cret-c"),
+                bearer(""),
+                bearer("s3cret-a s3cret-b"),
+                [("authorization", "s3cret-a")],
+                [("authorization", "Basic s3cret-a")],
+                [("token", "s3cret-a")],
+                [("authorization-bin", b"Bearer s3cret-a")],
+            ):
+                assert await code_of(stub.ModelInfer(infer, metadata=metadata)) == DENIED
+            for call in (
+                stub.ServerReady(pb.ServerReadyRequest()),
+                stub.ServerMetadata(pb.ServerMetadataRequest()),
+                stub.ModelReady(pb.ModelReadyRequest(name="middle")),
+                stub.ModelMetadata(pb.ModelMetadataRequest(name="middle")),
+            ):
+                assert await code_of(call) == DENIED
+            reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
+            listed = reflection.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await listed.read()
+            assert caught.value.code() == DENIED
+
+            assert (await stub.ServerLive(pb.ServerLiveRequest())).live
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+            for token in ("s3cret-a", "s3cret-b"):
+                assert await code_of(stub.ModelInfer(infer, metadata=bearer(token))) == OK
+
+            token_file(tokens, "carl s3cret-c-new\n")  # who is deleted is out, without a restart
+            server._tokens.refresh()
+            assert await code_of(stub.ModelInfer(infer, metadata=bearer("s3cret-a"))) == DENIED
+            assert await code_of(stub.ModelInfer(infer, metadata=bearer("s3cret-c-new"))) == OK
+
+    run(scenario())
+    assert "s3cret" not in caplog.text
+    assert not any("s3cret" in str(vars(record)) for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "rule"),
+    [
+        ("anna one\n", 0o604, r"--tokens must not be readable by others \(chmod o-r\), got .*tokens"),
+        ("anna one two\n", 0o600, "--tokens must have lines `NAME TOKEN` with a name each, got another in line 1 of"),
+        ("\nanna\n", 0o600, "got another in line 2 of"),
+        ("anna one\nanna two\n", 0o600, "got another in line 2 of"),
+        ("# nobody\n", 0o600, "--tokens must name a client, got none"),
+    ],
+)
+def test_token_files_that_will_not_do(tmp_path: Path, text: str, mode: int, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule) as caught:
+        Tokens(token_file(tmp_path / "tokens", text, mode))
+    assert "one" not in str(caught.value).replace("none", "")
+
+
+def test_a_bad_token_file_leaves_the_clients_as_they_were(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = token_file(tmp_path / "tokens", "anna one\n")
+    tokens = Tokens(path)
+    token_file(path, "bert two\n", 0o644)
+    tokens.refresh()
+    assert (tokens.client("one"), tokens.client("two")) == ("anna", None)
+    path.chmod(0o640)
+    tokens.refresh()
+    assert (tokens.client("one"), tokens.client("two")) == (None, "bert")
+    path.unlink()
+    tokens.refresh()
+    assert tokens.client("two") == "bert"
+    assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == ["tokens refused"] * 2
+
+
+def test_every_token_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether and where one matches must not show in the time it takes."""
+    tokens = Tokens(token_file(tmp_path / "tokens", "anna one\nbert two\ncarl three\n"))
+    compared = []
+    original = access.hmac.compare_digest
+    monkeypatch.setattr(access.hmac, "compare_digest", lambda a, b: compared.append(len(a)) or original(a, b))
+    for token, name in (("one", "anna"), ("three", "carl"), ("four", None), ("", None)):
+        compared.clear()
+        assert tokens.client(token) == name
+        assert compared == [32, 32, 32]
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_rate_is_a_balance_for_each_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(access, "time", clock)
+    rates = RateLimit(4)
+    rates.take("anna", 39)
+    rates.take("anna", 11)  # 40 may be sent at once; this goes 10 into debt
+    with pytest.raises(Refusal, match="a client must send 4 rows a second at most") as caught:
+        rates.take("anna", 1)
+    assert (caught.value.code, caught.value.retry_ms) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 2501)
+    rates.take("bert", 40)
+    clock.now += 2.4
+    with pytest.raises(Refusal):
+        rates.take("anna", 1)
+    clock.now += 0.2
+    rates.take("anna", 1)
+    clock.now += 1e6
+    rates.take("anna", 40)
+    with pytest.raises(Refusal):
+        rates.take("anna", 1)
+
+
+def test_clients_that_are_remembered_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "MAX_CLIENTS", 2)
+    rates = RateLimit(1)
+    for client in ("a", "b", "c"):
+        rates.take(client, 100)
+    with pytest.raises(Refusal):
+        rates.take("c", 1)
+    with pytest.raises(Refusal):
+        rates.take("b", 1)
+    rates.take("a", 1)  # forgotten, as the one that was quiet longest
+
+
+def test_rates_are_by_token(tmp_path: Path) -> None:
+    tokens = token_file(tmp_path / "tokens", "anna a\nbert b\n")
+    (tmp_path / "models").mkdir()
+
+    async def scenario() -> None:
+        async with serving(repository([Doubler()], tmp_path / "models"), tokens=tokens, rate=1) as (_, channel):
+            stub = stub_of(channel)
+            await stub.ModelInfer(message(rows(1000)), metadata=bearer("a"))
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.ModelInfer(message(rows(1)), metadata=bearer("a"))
+            assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert 900_000 < int(dict(caught.value.trailing_metadata())[RETRY_AFTER]) <= 990_001
+            await stub.ModelInfer(message(rows(1)), metadata=bearer("b"))
+
+    run(scenario())
+
+
+def test_rates_without_tokens_are_by_address_whatever_the_connection(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(repository([Doubler()], tmp_path), rate=1) as (server, channel):
+            await stub_of(channel).ModelInfer(message(rows(100)))
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            async with grpc.aio.insecure_channel(server.address, options=options) as other:
+                assert await code_of(stub_of(other).ModelInfer(message(rows(1)))) == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    run(scenario())

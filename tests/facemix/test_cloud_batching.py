@@ -1,0 +1,180 @@
+"""Requests of many callers in one batch, and what they must not notice of it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import torch
+from cloud_server import (
+    INFER,
+    POISON,
+    Doubler,
+    answer,
+    code_of,
+    message,
+    repository,
+    rows,
+    run,
+    serving,
+    stub_of,
+    until,
+)
+from facemix.cloud.batching import Batcher
+from facemix.cloud.metrics import Metrics
+from facemix.cloud.model import CloudModel
+from facemix.cloud.refusal import Refusal
+from facemix.cloud.repository import Repository
+from facemix.partition import partition
+
+
+def test_what_waits_is_computed_together_and_never_split(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        model = Doubler()
+        model.gate.clear()
+        async with serving(repository([model], tmp_path), max_batch=8) as (_, channel):
+            stub = stub_of(channel)
+            calls = [asyncio.ensure_future(stub.ModelInfer(message(rows(1, 100))))]
+            await until(model.started)
+            for first in (0, 10, 20, 30):  # three rows each: two requests fit a batch of eight, three do not
+                calls.append(asyncio.ensure_future(stub.ModelInfer(message(rows(3, first)))))
+                await asyncio.sleep(0.05)
+            model.gate.set()
+            answers = [answer(await call) for call in calls]
+        assert model.batches == [[100], [0, 1, 2, 10, 11, 12], [20, 21, 22, 30, 31, 32]]
+        for result, first, count in zip(answers, (100, 0, 10, 20, 30), (1, 3, 3, 3, 3), strict=True):
+            np.testing.assert_array_equal(result, 2 * rows(count, first)[..., 0, 0])
+
+    run(scenario())
+
+
+def test_a_request_larger_than_a_batch_is_computed_alone_in_slices(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        model = Doubler()
+        async with serving(repository([model], tmp_path), max_batch=8) as (_, channel):
+            result = answer(await stub_of(channel).ModelInfer(message(rows(19))))
+        assert [len(batch) for batch in model.batches] == [8, 8, 3]
+        np.testing.assert_array_equal(result, 2 * rows(19)[..., 0, 0])
+
+    run(scenario())
+
+
+def test_one_bad_request_does_not_fail_the_others_of_its_batch(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        model = Doubler()
+        model.gate.clear()
+        async with serving(repository([model], tmp_path)) as (_, channel):
+            stub = stub_of(channel)
+            first = asyncio.ensure_future(stub.ModelInfer(message(rows(1))))
+            await until(model.started)
+            calls = [asyncio.ensure_future(stub.ModelInfer(message(rows(2, n)))) for n in (10, POISON, 20)]
+            await asyncio.sleep(0.2)
+            model.gate.set()
+            await first
+            good, bad, other = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(bad, grpc.aio.AioRpcError)
+        assert (bad.code(), bad.details()) == (grpc.StatusCode.INTERNAL, "inference failed: RuntimeError")
+        np.testing.assert_array_equal(answer(good), 2 * rows(2, 10)[..., 0, 0])
+        np.testing.assert_array_equal(answer(other), 2 * rows(2, 20)[..., 0, 0])
+        assert sorted(model.batches[1]) == [10, 11, 20, 21, POISON, POISON + 1]
+        assert len(model.batches) == 5  # the first, the three together, and each of the three alone
+
+    run(scenario())
+
+
+def test_an_idle_server_waits_for_nothing_but_for_what_is_on_its_way(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        model = Doubler()
+        async with serving(repository([model], tmp_path), max_delay_ms=10_000) as (_, channel):
+            stub = stub_of(channel)
+            # The delay is longer than the deadline.
+            assert await code_of(stub.ModelInfer(message(rows(1)), timeout=5)) == grpc.StatusCode.OK
+
+            slow = channel.stream_unary(INFER)()
+            await slow.write(b"")  # opens the call; an empty message is one, so it is refused at once
+            assert await code_of(slow) == grpc.StatusCode.NOT_FOUND
+
+            opened = channel.stream_unary(INFER)(metadata=[("opened", "yes")])
+            await asyncio.sleep(0.2)
+            waits = asyncio.ensure_future(stub.ModelInfer(message(rows(1, 5))))
+            await asyncio.sleep(0.3)
+            assert model.batches == [[1]]
+            await opened.write(message(rows(1, 7)).SerializeToString())
+            await opened.done_writing()
+            await asyncio.gather(waits, opened)
+        assert [sorted(batch) for batch in model.batches] == [[1], [5, 7]]
+
+    run(scenario())
+
+
+def test_models_do_not_share_batches(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        one, two = Doubler("one"), Doubler("two")
+        one.gate.clear()
+        async with serving(repository([one, two], tmp_path)) as (_, channel):
+            stub = stub_of(channel)
+            calls = [asyncio.ensure_future(stub.ModelInfer(message(rows(1), "one")))]
+            await until(one.started)
+            for first in (10, 20, 30, 40):
+                name = "one" if first in (10, 30) else "two"
+                calls.append(asyncio.ensure_future(stub.ModelInfer(message(rows(1, first), name))))
+                await asyncio.sleep(0.05)
+            one.gate.set()
+            await asyncio.gather(*calls)
+        assert (one.batches, two.batches) == ([[1], [10, 30]], [[20, 40]])
+
+    run(scenario())
+
+
+def test_work_of_callers_who_have_gone_is_not_done(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        model = Doubler()
+        model.gate.clear()
+        async with serving(repository([model], tmp_path), queue_mib=1) as (server, channel):
+            stub = stub_of(channel)
+            first = asyncio.ensure_future(stub.ModelInfer(message(rows(1))))
+            await until(model.started)
+            late = stub.ModelInfer(message(rows(1, 10)), timeout=0.3)
+            gone = stub.ModelInfer(message(rows(1, 20)))
+            stays = asyncio.ensure_future(stub.ModelInfer(message(rows(1, 30))))
+            await asyncio.sleep(0.2)
+            gone.cancel()
+            assert await code_of(late) == grpc.StatusCode.DEADLINE_EXCEEDED
+            await asyncio.sleep(0.2)
+            model.gate.set()
+            await asyncio.gather(first, stays)
+            async with asyncio.timeout(5):
+                await server.inference.drained()  # those two have ended here as well
+        assert model.batches == [[1], [30]]
+
+    run(scenario())
+
+
+def test_a_deadline_that_passed_in_the_queue_is_told(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        model, batcher = Doubler(), Batcher(8, 0.0, 1 << 20, Metrics())
+        with pytest.raises(Refusal, match="the deadline passed") as caught:
+            await batcher.submit(model, rows(1), 0.0)
+        assert caught.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert model.batches == []
+        batcher.stop()
+
+    run(scenario())
+
+
+def test_answers_of_a_real_model_are_those_of_each_request_alone(cloud_file: Path, network: torch.nn.Module) -> None:
+    async def scenario() -> None:
+        sent = [torch.randn(count, 8, 8, 8) for count in (1, 2, 3, 5, 7, 1, 1, 4, 6, 2)]
+        async with serving(Repository([cloud_file], CloudModel), max_batch=9) as (_, channel):
+            stub = stub_of(channel)
+            replies = await asyncio.gather(*(stub.ModelInfer(message(x.numpy())) for x in sent))
+        middle = partition(network).cloud
+        for features, reply in zip(sent, replies, strict=True):
+            with torch.no_grad():
+                expected = middle(features).numpy()
+            np.testing.assert_allclose(answer(reply), expected, rtol=1e-4, atol=1e-5)
+
+    run(scenario())
