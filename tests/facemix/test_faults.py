@@ -16,6 +16,8 @@ import resource
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -23,18 +25,24 @@ from itertools import cycle
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 from clouds import CloudProcess
-from exact import exact_network, export
+from exact import exact_network, export, pictures
 from facemix.edge import AsyncClient, CloudError, CloudMismatch, CloudOverloaded, CloudTimeout, CloudUnreachable
 from facemix.export import export_cloud, export_edge
 from facemix.storage import load_tensors
+from facemix.wire import open_inference_pb2 as pb
+from facemix.wire import put_features
+from facemix.wire.names import RETRY_AFTER
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from proxy import Fault, Proxy
 from torch import nn
 from watch import Watch
 
+HELPERS = Path(__file__).parents[1] / "helpers"
 TIMEOUT = 20.0  # of calls that shall be answered
+BRIEF = 3.0  # of calls on a link that may pass nothing
 SMALL = 4096  # bytes of a message: a few rows, so that a request is several messages
 FIRST = list(range(16))
 
@@ -66,7 +74,7 @@ def serve(folder: Path, file: str) -> None:
 
 @pytest.fixture(scope="module")
 def cloud(folder: Path) -> Iterator[CloudProcess]:
-    options = ("--reload-seconds", "0.1", "--metrics-port", "0")
+    options = ("--reload-seconds", "0.1", "--metrics-port", "0", "--queue-mib", "1")
     with CloudProcess(folder / "served", folder / "log", *options) as cloud:
         yield cloud
 
@@ -82,6 +90,24 @@ def watch(folder: Path, network: nn.Module) -> Iterator[Watch]:
 def proxy(cloud: CloudProcess, watch: Watch) -> Iterator[Proxy]:
     with Proxy(cloud.address, watch.on_the_wire) as proxy:
         yield proxy
+
+
+async def test_a_mixture_sent_twice_is_seen(cloud: CloudProcess, network: nn.Module, folder: Path) -> None:
+    """The recorder itself, with whole messages and with one that broke off."""
+    watch = Watch(folder / "mine" / "middle-1-edge.safetensors", network)
+    message = pb.ModelInferRequest(model_name="middle")
+    with watch.mix(pictures(8)) as request, Proxy(cloud.address, watch.on_the_wire) as proxy:
+        put_features(message, request.payload, "FP32")
+        for fault in (None, Fault("cut", 12_000)):
+            proxy.fault = fault
+            async with grpc.aio.insecure_channel(proxy.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+                rpc = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    await rpc(message.SerializeToString(), timeout=TIMEOUT)
+            if fault is None:
+                watch.on_the_wire.assert_nothing_twice()
+    with pytest.raises(AssertionError):
+        watch.on_the_wire.assert_nothing_twice()
 
 
 def held(cloud: CloudProcess) -> float:
@@ -137,15 +163,17 @@ async def test_a_cloud_killed_in_the_middle_and_started_again(cloud: CloudProces
         await asyncio.to_thread(cloud.start)
         await asyncio.sleep(0.5)
     assert all(isinstance(error, CloudUnreachable) for error in errors)
+    assert errors or watch.retries
+    assert watch.on_the_wire.tensors()
     await assert_well(cloud, watch)
 
 
-async def test_a_cloud_that_is_dead_is_said_to_be(watch: Watch) -> None:
+async def test_a_cloud_that_is_dead_is_said_to_be(folder: Path, network: nn.Module) -> None:
+    watch = Watch(folder / "mine" / "middle-1-edge.safetensors", network)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # bound, not listening
         async with watch.client(f"127.0.0.1:{free.getsockname()[1]}", timeout=2.0, attempts=3) as client:
             assert isinstance(await watch.ask(client, FIRST, 2.0), CloudUnreachable | CloudTimeout)
-    watch.half.mix(watch._images[:4]).close()  # nothing was mixed: there was nobody to send it to
 
 
 async def test_a_cloud_that_hangs(cloud: CloudProcess, watch: Watch, proxy: Proxy) -> None:
@@ -163,17 +191,22 @@ async def test_a_cloud_that_hangs(cloud: CloudProcess, watch: Watch, proxy: Prox
     await assert_well(cloud, watch)
 
 
-@pytest.mark.parametrize("way", ["up", "down"])
 @pytest.mark.parametrize("kind", ["cut", "half-close", "stall", "drip", "garbage"])
-async def test_a_bad_link(cloud: CloudProcess, watch: Watch, proxy: Proxy, kind: str, way: str) -> None:
-    timeout = 3.0
-    for after in (0, 60, 700, 12_000):
-        async with watch.client(proxy.address, timeout=timeout, message_bytes=SMALL) as client:
-            proxy.fault = Fault(kind, after, way)
-            error = await watch.ask(client, FIRST, timeout)
-            if kind in ("cut", "half-close"):
-                assert error is None  # the next attempt is answered
-    proxy.fault = None
+async def test_a_bad_link(cloud: CloudProcess, watch: Watch, kind: str) -> None:
+    """At several places of a request, and of its reply: all of them at once, each on a link of its own."""
+
+    async def ask(fault: Fault) -> CloudError | None:
+        with Proxy(cloud.address, watch.on_the_wire.part()) as proxy:
+            proxy.fault = fault
+            async with watch.client(proxy.address, timeout=BRIEF, message_bytes=SMALL) as client:
+                return await watch.ask(client, FIRST, BRIEF)
+
+    places = [("up", 0), ("up", 60), ("up", 700), ("up", 9000), ("down", 0), ("down", 60), ("down", 700)]
+    errors = await asyncio.gather(*(ask(Fault(kind, after, way)) for way, after in places))
+    if kind in ("cut", "half-close"):
+        assert not any(errors)  # the next attempt is answered
+    if kind == "stall":
+        assert {type(error) for error in errors} == {CloudTimeout}
     await assert_well(cloud, watch)
 
 
@@ -248,7 +281,7 @@ async def test_a_hundred_clients_that_vanish_at_once(cloud: CloudProcess, watch:
     with Proxy(cloud.address, watch.on_the_wire) as proxy:
         clients = [watch.client(proxy.address, timeout=TIMEOUT, message_bytes=SMALL) for _ in range(100)]
         calls = [asyncio.create_task(watch.ask(client, FIRST, TIMEOUT)) for client in clients]
-        while watch.mixed < 50:
+        while watch.on_the_wire.streams < 100:  # descriptions of the model, then messages
             await asyncio.sleep(0.01)
         for call in calls:
             call.cancel()
@@ -322,23 +355,53 @@ def test_a_disk_that_fills_up_while_exporting(
     asyncio.run(assert_well(cloud, watch))
 
 
-async def test_clocks_that_jump(folder: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    jumps, wall, wall_ns = cycle([0, 86400, -86400]), time.time, time.time_ns
-    monkeypatch.setattr(time, "time", lambda: wall() + next(jumps))
-    monkeypatch.setattr(time, "time_ns", lambda: wall_ns() + next(jumps) * 10**9)
-    options = ("--metrics-port", "0", "--reload-seconds", "0.1", "--rate", "100000")
-    with CloudProcess(folder / "served", folder / "jumping", *options, clock_jumps=True) as cloud:
-        assert not await watch.crowd(cloud.address, 3, 5, TIMEOUT)
-        await assert_well(cloud, watch)
+JUMPING_CLIENTS = """
+import asyncio, sys
+from exact import exact_network
+from watch import Watch
+watch = Watch(sys.argv[2], exact_network(1))
+assert not asyncio.run(watch.crowd(sys.argv[1], clients=3, calls=60, timeout=20.0))
+watch.assert_nothing_reused()
+"""
 
 
-async def test_a_storm(folder: Path, watch: Watch) -> None:
-    """More than the queue holds, and more than a client may send: refused in time, or answered rightly in the end."""
-    options = ("--metrics-port", "0", "--queue-mib", "1", "--max-batch", "4")
-    with CloudProcess(folder / "served", folder / "storm", *options) as cloud:
-        with Proxy(cloud.address, watch.on_the_wire) as proxy:
-            errors = await watch.crowd(proxy.address, 60, 2, 5.0, attempts=10)
-        assert all(isinstance(error, CloudOverloaded | CloudTimeout) for error in errors)
-        refused = [line for line in cloud.log.read_text().splitlines() if "queue full" in line]
-        assert errors or refused, "a storm must be one"
-        await assert_well(cloud, watch)
+def test_clocks_that_jump(folder: Path, network: nn.Module) -> None:
+    """A day ahead and back, several times a second, on both sides: only monotonic clocks may matter."""
+    source, library = HELPERS / "jumping_clock.c", folder / "jumping_clock.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    environment = {"LD_PRELOAD": str(library), "PYTHONPATH": os.pathsep.join(sys.path)}
+    edge = folder / "mine" / "middle-1-edge.safetensors"
+    options = ("--metrics-port", "0", "--reload-seconds", "0.1", "--rate", "1000000")
+    with CloudProcess(folder / "served", folder / "jumping", *options, environment=environment) as cloud:
+        command = [sys.executable, "-c", JUMPING_CLIENTS, cloud.address, str(edge)]
+        subprocess.run(command, env={**os.environ, **environment}, check=True, timeout=120)
+        asyncio.run(assert_well(cloud, Watch(edge, network)))
+    stamps = [json.loads(line)["time"] for line in (folder / "jumping").read_text().splitlines()]
+    assert len({stamp[:10] for stamp in stamps}) > 1 or len(stamps) < 4  # the library was in force
+
+
+async def test_a_storm(cloud: CloudProcess, watch: Watch, proxy: Proxy) -> None:
+    """Strangers send more than the queue holds: clients are refused in time, or answered rightly in the end."""
+    message = pb.ModelInferRequest(model_name="middle")
+    put_features(message, np.random.default_rng(0).standard_normal((300, 8, 8, 8), np.float32), "FP32")
+    data = message.SerializeToString()
+    refusals: list[grpc.aio.AioRpcError] = []
+
+    async def flood(channel: grpc.aio.Channel) -> None:
+        while not over.is_set():
+            try:
+                await channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(data, timeout=TIMEOUT)
+            except grpc.aio.AioRpcError as error:
+                refusals.append(error)
+                await asyncio.sleep(0.02)
+
+    over = asyncio.Event()
+    async with grpc.aio.insecure_channel(cloud.address) as channel, asyncio.TaskGroup() as group:
+        for _ in range(12):
+            group.create_task(flood(channel))
+        errors = await watch.crowd(proxy.address, clients=10, calls=3, timeout=BRIEF)
+        over.set()
+    assert {error.code() for error in refusals} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert all(int(dict(error.trailing_metadata() or ())[RETRY_AFTER]) > 0 for error in refusals)
+    assert all(isinstance(error, CloudOverloaded | CloudTimeout) for error in errors)
+    await assert_well(cloud, watch)

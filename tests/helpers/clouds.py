@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -12,16 +13,6 @@ __all__ = ["CloudProcess"]
 
 STOP_SECONDS = 30
 
-#: A process whose wall clock jumps back and forth by a day with every look.
-JUMPING = """
-import itertools, sys, time
-jumps, wall, wall_ns = itertools.cycle([0, 86400, -86400]), time.time, time.time_ns
-time.time = lambda: wall() + next(jumps)
-time.time_ns = lambda: wall_ns() + next(jumps) * 10**9
-from facemix.cli import main
-sys.exit(main())
-"""
-
 
 class CloudProcess:
     """`facemix serve` for `model`, a file or a folder; a context manager. What it logs goes to `log`.
@@ -30,9 +21,9 @@ class CloudProcess:
         address: "host:port", the same after each start.
     """
 
-    def __init__(self, model: Path, log: Path, *options: str, clock_jumps: bool = False) -> None:
-        program = ["-c", JUMPING] if clock_jumps else ["-m", "facemix"]
-        self._command = [sys.executable, *program, "serve", "--threads", "1", *options]
+    def __init__(self, model: Path, log: Path, *options: str, environment: dict[str, str] | None = None) -> None:
+        self._command = [sys.executable, "-m", "facemix", "serve", "--threads", "1", *options]
+        self._environment = {**os.environ, **(environment or {})}
         self.model, self.log, self.address = model, log, "127.0.0.1:0"
 
     def start(self) -> None:
@@ -40,7 +31,9 @@ class CloudProcess:
         port = self.address.rsplit(":", 1)[1]
         command = [*self._command, "--model", str(self.model), "--port", port]
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env=self._environment
+            )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.log.read_text()

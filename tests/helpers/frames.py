@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
 
 from facemix.wire import open_inference_pb2 as pb
 from google.protobuf.message import DecodeError
 
 __all__ = ["Recorder"]
+
+Connection: TypeAlias = tuple[int, int]  # which proxy, which of its connections
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADER, DATA = 9, 0
@@ -20,14 +25,26 @@ PROBE = 64  # bytes of a tensor that no other tensor has by chance
 
 
 class Recorder:
-    """Call it with (connection number, bytes), as `Proxy.on_up` does."""
+    """Call it with (connection number, bytes), as `Proxy.on_up` does; where there are several proxies, give each a
+    `part`.
+    """
 
     def __init__(self) -> None:
-        self._connections: dict[int, bytearray] = defaultdict(bytearray)
-        self._bodies: dict[tuple[int, int], bytearray] = defaultdict(bytearray)
-        self._started: set[int] = set()
+        self._connections: dict[Connection, bytearray] = defaultdict(bytearray)
+        self._bodies: dict[tuple[Connection, int], bytearray] = defaultdict(bytearray)
+        self._started: set[Connection] = set()
+        self._parts = 0
+
+    def part(self) -> Callable[[int, bytes], None]:
+        """A recorder for one more proxy, whose records are with the others."""
+        self._parts += 1
+        return partial(self._record, self._parts)
 
     def __call__(self, number: int, data: bytes) -> None:
+        self._record(0, number, data)
+
+    def _record(self, part: int, connection: int, data: bytes) -> None:
+        number = (part, connection)
         buffer = self._connections[number]
         buffer += data
         if number not in self._started:
@@ -42,19 +59,19 @@ class Recorder:
             del buffer[: HEADER + length]
 
     @property
-    def bodies(self) -> list[bytes]:
-        """The body of each stream, as far as it came."""
-        return [bytes(body) for body in self._bodies.values()]
+    def streams(self) -> int:
+        """How many there were."""
+        return len(self._bodies)
 
     def tensors(self) -> list[str]:
         """A digest of the first tensor of each whole inference request."""
         found = []
-        for body in self.bodies:
+        for body in self._bodies.values():
             length = int.from_bytes(body[1:MESSAGE_HEADER], "big")
             if len(body) < MESSAGE_HEADER + length:
                 continue
             try:
-                message = pb.ModelInferRequest.FromString(body[MESSAGE_HEADER : MESSAGE_HEADER + length])
+                message = pb.ModelInferRequest.FromString(bytes(body[MESSAGE_HEADER : MESSAGE_HEADER + length]))
             except DecodeError:
                 continue
             if message.raw_input_contents:
@@ -65,7 +82,9 @@ class Recorder:
         """No tensor was sent twice, wholly or in part."""
         digests = self.tensors()
         assert len(set(digests)) == len(digests)
-        large = [body for body in self.bodies if len(body) > 16 * PROBE]  # smaller ones hold no features
+        large = [
+            bytes(body) for body in self._bodies.values() if len(body) > 16 * PROBE
+        ]  # smaller ones hold no features
         for body in large:
             middle = len(body) // 2
             assert sum(body[middle : middle + PROBE] in other for other in large) == 1

@@ -32,12 +32,13 @@ class Watch:
     Attributes:
         on_the_wire: give it to a proxy as `on_up`.
         half: for clients.
+        retries: attempts that failed before an answer came.
     """
 
     def __init__(self, edge: Any, network: nn.Module) -> None:
         self._half = EdgeModel.load(edge, threads=1)
         self.bundle, self.half = self._half.bundle, self
-        self.on_the_wire = Recorder()
+        self.on_the_wire, self.retries = Recorder(), 0
         self._images = pictures(PICTURES)
         self._scores = truth(network, self._images)
         self._tolerance = TOLERANCE * np.abs(self._scores).max()
@@ -55,11 +56,6 @@ class Watch:
         self._requests.append(request)
         return request
 
-    @property
-    def mixed(self) -> int:
-        """How many requests were mixed."""
-        return len(self._keys)
-
     def client(self, address: str, **options: Any) -> AsyncClient:
         """A client of this half, with decoys."""
         return AsyncClient(self, address, decoys=pictures(DECOYS, seed=1), **options)
@@ -73,6 +69,7 @@ class Watch:
             return error
         finally:
             assert time.monotonic() - start < timeout + SLACK, "a call must end by its deadline"
+        self.retries += answer.cost.attempts - answer.cost.requests
         np.testing.assert_allclose(answer.scores, self._scores[rows], rtol=0, atol=self._tolerance)
         return None
 
