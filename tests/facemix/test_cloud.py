@@ -202,7 +202,8 @@ def test_holds_only_the_middle(cloud_file: Path, network: torch.nn.Module) -> No
     assert "num_classes" not in config["options"]
 
     module = CloudModel(cloud_file).module
-    assert set(module.state_dict()) == set(tensors)
+    layers = {name.rpartition(".")[0] for name in tensors}
+    assert {name.rpartition(".")[0] for name in module.state_dict()} <= layers  # batch norms are folded away
     assert not any(isinstance(layer, torch.nn.Linear) for layer in module.modules())
     assert not any(tensor.is_meta for tensor in module.state_dict().values())
 

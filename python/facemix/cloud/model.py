@@ -12,6 +12,8 @@ from facemix.models import build
 from facemix.partition import partition
 from facemix.storage import CLOUD_KIND, load_tensors
 
+from .folding import folded
+
 __all__ = ["CloudModel"]
 
 CONFIG_KEYS = ("name", "version", "network", "builder", "options", "pre", "post", "input_shape")
@@ -47,16 +49,16 @@ class CloudModel:
         try:
             with torch.device("meta"):
                 whole = build(config["builder"], config["options"])
-            self.module = partition(whole, config["pre"], config["post"]).cloud
+            module = partition(whole, config["pre"], config["post"]).cloud
         except (TypeError, KeyError) as error:
             raise ValueError(
                 f"CloudModel: the config in {path} must name a model of this package, got {error}"
             ) from error
         try:
-            self.module.load_state_dict(tensors, assign=True)
+            module.load_state_dict(tensors, assign=True)
         except RuntimeError as error:  # PyTorch lists the names that are missing or too many
             raise ValueError(f"CloudModel: the weights in {path} must suit its config, got {error}") from error
-        self.module.eval().requires_grad_(False).to(device)
+        self.module = folded(module.eval().requires_grad_(False)).to(device)
         self._forward = torch.compile(self.module, dynamic=True) if compile else self.module
         self._device = torch.device(device)
         self.name: str = config["name"]
