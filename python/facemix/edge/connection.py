@@ -30,6 +30,9 @@ OPTIONS = (
     # gRPC would send the same mixture again, on its own or because a name server says so.
     ("grpc.enable_retries", 0),
     ("grpc.service_config_disable_resolution", 1),
+    # A connection that died without a word is noticed. More often, and servers take it for an attack.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
     # We wait before we try again; gRPC shall not wait longer.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),

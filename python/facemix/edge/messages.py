@@ -12,7 +12,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from facemix.wire import DATATYPES, WireError, get_outputs, put_features
+from facemix.wire import DATATYPES, WireError, get_outputs, packed_features
 from facemix.wire import open_inference_pb2 as pb
 from facemix.wire.names import COMPUTE_NS, NETWORK
 
@@ -57,9 +57,7 @@ def pack(bundle: Any, payload: NDArray[Any], scales: NDArray[np.float32] | None,
     Raises:
         WireError: if a value is not finite in `datatype`.
     """
-    message = pb.ModelInferRequest(model_name=bundle.name, model_version=str(bundle.version))
-    put_features(message, payload, datatype, scales)
-    return message.SerializeToString()
+    return packed_features(bundle.name, str(bundle.version), payload, datatype, scales)
 
 
 def unpack(data: bytes, bundle: Any, rows: int, output_shape: tuple[int, ...]) -> Reply:

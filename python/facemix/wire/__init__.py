@@ -3,6 +3,16 @@ each other.
 """
 
 from .features import get_features, get_outputs, put_features, put_outputs
+from .packing import packed_features
 from .tensors import DATATYPE_OF, DATATYPES, WireError
 
-__all__ = ["DATATYPES", "DATATYPE_OF", "WireError", "get_features", "get_outputs", "put_features", "put_outputs"]
+__all__ = [
+    "DATATYPES",
+    "DATATYPE_OF",
+    "WireError",
+    "get_features",
+    "get_outputs",
+    "packed_features",
+    "put_features",
+    "put_outputs",
+]

@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 
 from .open_inference_pb2 import ModelInferRequest, ModelInferResponse
 
-__all__ = ["DATATYPES", "DATATYPE_OF", "FLOATS", "Message", "TensorSpec", "WireError", "get_tensors", "put_tensor"]
+__all__ = [
+    "DATATYPES",
+    "DATATYPE_OF",
+    "FLOATS",
+    "Message",
+    "TensorSpec",
+    "WireError",
+    "checked",
+    "get_tensors",
+    "put_tensor",
+]
 
 #: Datatypes that we send and accept, and the arrays that hold them; NumPy has no bfloat16, uint16 holds its bits. The
 #: protocol is little-endian.
@@ -64,6 +74,21 @@ def put_tensor(message: Message, name: str, array: NDArray[Any], datatype: str) 
         ValueError: if there is no such datatype here, or it is not the array's.
         WireError: if a value of `array` is not finite.
     """
+    values = checked(name, array, datatype)
+    if isinstance(message, ModelInferRequest):
+        message.inputs.add(name=name, datatype=datatype, shape=values.shape)
+        message.raw_input_contents.append(values.tobytes())
+    else:
+        message.outputs.add(name=name, datatype=datatype, shape=values.shape)
+        message.raw_output_contents.append(values.tobytes())
+
+
+def checked(name: str, array: NDArray[Any], datatype: str) -> NDArray[Any]:
+    """`array` as it goes over the wire: little-endian and contiguous; a copy only where it is not so already.
+
+    Raises:
+        ValueError, WireError: see `put_tensor`.
+    """
     if datatype not in DATATYPES:
         raise ValueError(f"put_tensor: datatype must be one of {', '.join(DATATYPES)}, got {datatype!r}")
     dtype = DATATYPES[datatype]
@@ -72,12 +97,7 @@ def put_tensor(message: Message, name: str, array: NDArray[Any], datatype: str) 
     values = np.ascontiguousarray(array, dtype)
     if bad := _not_finite(values, datatype):
         raise WireError(f"{name} must be finite in {datatype}, got {bad} values that are not")
-    if isinstance(message, ModelInferRequest):
-        message.inputs.add(name=name, datatype=datatype, shape=values.shape)
-        message.raw_input_contents.append(values.tobytes())
-    else:
-        message.outputs.add(name=name, datatype=datatype, shape=values.shape)
-        message.raw_output_contents.append(values.tobytes())
+    return values
 
 
 def get_tensors(message: Message, specs: Sequence[TensorSpec]) -> list[tuple[NDArray[Any], str]]:
