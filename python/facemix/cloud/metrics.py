@@ -15,10 +15,10 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Metrics:
-    """Counters of one server, in a registry of their own."""
+    """Counters of one server, in `registry`, or in one of their own."""
 
-    def __init__(self) -> None:
-        self._registry = own = CollectorRegistry()
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self._registry = own = registry or CollectorRegistry()
         self._request = Histogram(
             "facemix_request_seconds", "From the start of a ModelInfer call to its end", registry=own, buckets=SECONDS
         )

@@ -171,4 +171,9 @@ def run(arguments: argparse.Namespace) -> None:
     elif device == "cuda" and not torch.cuda.is_available():
         raise ValueError("serve: --device must be cpu where PyTorch finds no GPU, got cuda")
     repository = Repository(settings.model, lambda path: CloudModel(path, device=device, compile=settings.compile))
-    asyncio.run(serve(settings, repository))
+    if arguments.engine == "kserve":
+        from facemix.cloud.kserve import serve_kserve
+
+        serve_kserve(settings, repository)
+    else:
+        asyncio.run(serve(settings, repository))
