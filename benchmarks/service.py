@@ -33,7 +33,7 @@ import torch
 from cpuinfo import get_cpu_info
 from pytest_benchmark.utils import get_commit_info
 from report import rounded
-from service_parts import FACES, GROUP, HERE, MEAN, MIB, RESNET, STD, Network, cloud, resident_bytes, run
+from service_parts import FACES, GROUP, HERE, MEAN, MIB, RESNETS, STD, Network, cloud, resident_bytes, run
 from service_table import COMMITTED, text
 
 # None: what `facemix serve` does by itself. A request of the load holds one group.
@@ -45,7 +45,7 @@ SERVERS: dict[str, tuple[str, ...]] = {
 PACKAGES = ("facemix", "torch", "numpy", "grpcio", "protobuf", "kserve")
 SOAK_CLIENTS, SOAK_IMAGES = 8, 64
 SAMPLE_SECONDS = 1.0
-BATCH = 32
+BATCH, WHOLES = 32, ("contiguous", "channels_last", "folded")
 # Largest error of a score, as a part of the largest score. The network of random weights is exact but for rounding.
 TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2, "int8": 2e-1}
 
@@ -137,32 +137,42 @@ def memory(seconds: tuple[float, ...], sizes: tuple[int, ...]) -> dict[str, floa
 
 
 def split(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Seconds of every round of each contestant, and for those that are split, where they went."""
-    model, bundle = RESNET.export(folder)
-    images, scores = truth(RESNET, BATCH)
-    np.save(folder / "images.npy", images)
-    np.save(folder / "scores.npy", scores)
-    data = [folder / "images.npy", folder / "scores.npy", options.threads]
+    """By activation: figures of every round of each contestant, and for those that are split, where the time went."""
+    return {activation: compare(RESNETS[activation], options, folder) for activation in options.activations}
+
+
+def compare(network: Network, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Lists of the figures of all rounds, by contestant."""
+    model, bundle = network.export(folder)
+    images, scores = truth(network, BATCH)
+    files = [folder / f"{network.name}-{kind}.npy" for kind in ("images", "scores")]
+    for file, array in zip(files, (images, scores), strict=True):
+        np.save(file, array)
+    data = [*files, options.threads]
     rounds: dict[str, list[dict[str, float]]] = {}
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(cloud(model, "--threads", str(options.threads)))
         contestants = {
-            f"whole/{layout}": stack.enter_context(asked("whole", layout, *data))
-            for layout in ("contiguous", "channels_last")
+            f"in one piece, {kind}": stack.enter_context(asked("whole", network.activation, kind, *data))
+            for kind in WHOLES
         } | {
-            f"split/{dtype}": stack.enter_context(asked("split", server.address, bundle, dtype, *data))
+            f"split, {dtype}": stack.enter_context(asked("split", server.address, bundle, dtype, *data))
             for dtype in options.dtypes
         }
         for turn in range(-1, options.split_rounds):  # the first one warms up
-            say(f"split, round {turn + 1} of {options.split_rounds}")
+            say(f"split, {network.name}, round {turn + 1} of {options.split_rounds}")
             for name, ask in contestants.items():
                 row = ask()
-                allowed = TOLERANCE[name.split("/")[1] if name.startswith("split") else "float32"]
-                if not row["error"] < allowed:
+                checked = network.activation == "prelu" or not name.startswith("split")
+                allowed = TOLERANCE.get(name.rpartition(" ")[2], TOLERANCE["float32"])
+                if checked and not row["error"] < allowed:
                     raise RuntimeError(f"scores of {name} must be within {allowed:g}, got {row['error']:g}")
                 if turn >= 0:
                     rounds.setdefault(name, []).append(row)
-    return {name: {figure: [row[figure] for row in rows] for figure in rows[0]} for name, rows in rounds.items()}
+    return {
+        name: {figure: [row[figure] for row in rows] for figure in rows[0] if figure != "error"}
+        for name, rows in rounds.items()
+    }
 
 
 @contextlib.contextmanager
@@ -199,6 +209,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=0.5, help="of the soak (default: %(default)s)")
     parser.add_argument("--split-rounds", type=int, default=15, help="(default: %(default)s)")
     parser.add_argument("--dtypes", nargs="+", choices=TOLERANCE, default=["float32", "float16"], help="of the wire")
+    parser.add_argument("--activations", nargs="+", choices=RESNETS, default=list(RESNETS), help="(default: all)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each contestant of the split")
     parser.add_argument("--json", type=Path, default=COMMITTED, help="result file (default: %(default)s)")
     options = parser.parse_args()

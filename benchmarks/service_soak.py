@@ -32,7 +32,7 @@ async def client(
     draw = np.random.default_rng(seed)
     tolerance = 1e-3 * np.abs(truth["scores"]).max()
     while time.monotonic() < end:
-        async with AsyncClient(model, address) as cloud:
+        async with AsyncClient(model, address, decoys=255 - truth["images"]) as cloud:
             for _ in range(REQUESTS_A_CONNECTION):
                 if time.monotonic() >= end:
                     break
@@ -51,7 +51,7 @@ async def soak(address: str, bundle: str, truth: str, clients: int, seconds: flo
     """All clients, until the time has passed."""
     with np.load(truth) as file:
         arrays = dict(file)
-    model = EdgeModel.load(bundle, decoys=255 - arrays["images"], threads=1)
+    model = EdgeModel.load(bundle, threads=1)
     counts: collections.Counter[str] = collections.Counter(wrong=0)
     end = time.monotonic() + seconds
     await asyncio.gather(*(client(model, address, arrays, seed, end, counts) for seed in range(clients)))

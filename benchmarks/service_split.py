@@ -1,12 +1,12 @@
 """One contestant of the split part of benchmarks/service.py, in a process of its own.
 
-    python benchmarks/service_split.py whole LAYOUT IMAGES SCORES THREADS
+    python benchmarks/service_split.py whole ACTIVATION KIND IMAGES SCORES THREADS
     python benchmarks/service_split.py split ADDRESS BUNDLE DTYPE IMAGES SCORES THREADS
 
-`whole` is the network in one piece in PyTorch, "contiguous" or "channels_last"; `split` the edge half without
-PyTorch, asking a cloud process. IMAGES is an .npy file of uint8 [N, H, W, C], SCORES one of what they should score. For
-each line on standard input it classifies all of IMAGES and prints a line of JSON: how long that took and where the time
-went.
+`whole` is the network in one piece in PyTorch: "contiguous", "channels_last", or "folded", which is channels_last with
+the batch norms folded, as the cloud runs its part. `split` is the edge half without PyTorch, asking a cloud process.
+IMAGES is an .npy file of uint8 [N, H, W, C], SCORES one of what they should score. For each line on standard input it
+classifies all of IMAGES and prints a line of JSON: how long that took and where the time went.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ from numpy.typing import NDArray
 Classify = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], dict[str, float]]]
 
 
-def whole(layout: str, threads: int) -> Classify:
+def whole(activation: str, kind: str, threads: int) -> Classify:
     import torch
-    from service_parts import MEAN, RESNET, STD
+    from facemix.cloud.folding import folded
+    from service_parts import MEAN, RESNETS, STD
 
     torch.set_num_threads(threads)
-    formats = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-    network = RESNET.build().to(memory_format=formats[layout])
+    layout = torch.contiguous_format if kind == "contiguous" else torch.channels_last
+    network = RESNETS[activation].build().requires_grad_(False)
+    network = (folded(network) if kind == "folded" else network).to(memory_format=layout)
 
     def classify(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], dict[str, float]]:
         with torch.inference_mode():
-            x = torch.from_numpy(images).permute(0, 3, 1, 2).float().contiguous(memory_format=formats[layout])
+            x = torch.from_numpy(images).permute(0, 3, 1, 2).float().contiguous(memory_format=layout)
             return network(x.mul_(1 / (255 * STD)).sub_(MEAN / STD)).numpy(), {}
 
     return classify

@@ -43,26 +43,29 @@ def soak_table(result: dict[str, Any]) -> str:
     return f"{_markdown(header, lines)}\n\n{said}"
 
 
-def split_table(result: dict[str, dict[str, list[float]]]) -> str:
-    """A row for each contestant: times per image, and how many times as long as the best in one piece it takes."""
-    wholes = {name: row["seconds"] for name, row in result.items() if name.startswith("whole")}
-    best = min(wholes, key=lambda name: quartiles(wholes[name]).median)
-    header = ["32 images", "ms an image", "edge", "cloud", "network", "KiB up", "messages", "times in one piece"]
+def split_table(result: dict[str, dict[str, dict[str, list[float]]]]) -> str:
+    """A row for each activation and contestant: times per image, and how many times as long as the fastest in one piece
+    it takes.
+    """
+    header = ["ResNet-18", "32 images", "ms an image", "edge", "cloud", "network", "KiB up", "messages", "takes"]
     lines = []
-    for name, row in result.items():
-        ratio = quartiles([ours / whole for ours, whole in zip(row["seconds"], wholes[best], strict=True)])
-        parts = [f"{figure}_seconds" for figure in ("edge", "cloud", "network")]
-        split = "edge_seconds" in row
-        lines.append(
-            [
-                f"{'split' if split else 'in one piece'}, {name.partition('/')[2]}",
-                _ms(row["seconds"]),
-                *(_ms(row[part]) if split else "-" for part in parts),
-                _digits(row["bytes_up"][0] / IMAGES / 1024) if split else "-",
-                _digits(row["messages"][0]) if split else "-",
-                f"{ratio.median:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})",
-            ]
-        )
+    for activation, contestants in result.items():
+        wholes = {name: row["seconds"] for name, row in contestants.items() if "cloud_seconds" not in row}
+        best = min(wholes, key=lambda name: quartiles(wholes[name]).median)
+        for name, row in contestants.items():
+            ratio = quartiles([ours / whole for ours, whole in zip(row["seconds"], wholes[best], strict=True)])
+            split = [f"{part}_seconds" for part in ("edge", "cloud", "network")] if name not in wholes else []
+            lines.append(
+                [
+                    {"relu": "ReLU", "prelu": "PReLU"}[activation],
+                    name,
+                    _ms(row["seconds"]),
+                    *([_ms(row[part]) for part in split] or ["-"] * 3),
+                    _digits(row["bytes_up"][0] / IMAGES / 1024) if split else "-",
+                    _digits(row["messages"][0]) if split else "-",
+                    "1x" if name == best else f"{ratio.median:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})",
+                ]
+            )
     return _markdown(header, lines)
 
 
