@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facemix.data import MEAN, STD, Faces, normalise
-from facemix.edge import Answer, CloudClient, Edge
-from facemix.edge.transport import Reply
+from facemix.data import MEAN, STD, Faces
+from facemix.edge import Answer, Client
 from facemix.export import export_cloud, export_edge
-from facemix.partition import partition
+from facemix_ops.edge import EdgeModel, MixedRequest
 
 from .cloud_process import cloud_process
 from .models import BUILDER, Trained
@@ -51,21 +49,24 @@ class Passage:
     received: NDArray[np.floating]
 
 
-class _Recorder(CloudClient):
-    """A client that remembers what it sent last, to show it."""
+class _Recorder:
+    """An edge half that remembers what it mixed last, to show it."""
 
-    sent: NDArray[np.floating]
+    def __init__(self, half: EdgeModel) -> None:
+        self._half, self.bundle = half, half.bundle
+        self.mixed: NDArray[np.floating] = np.empty(0)
 
-    def infer(self, features: NDArray[np.floating]) -> Reply:
-        self.sent = features.copy()
-        return super().infer(features)
+    def mix(self, images: NDArray[np.uint8], *, wire_dtype: str) -> MixedRequest:
+        request = self._half.mix(images, wire_dtype=wire_dtype)
+        self.mixed = request.payload
+        return request
 
 
 def through_cloud(
     trained: Trained, name: str, settings: DemoSettings, test: Faces, decoys: Tensor, folder: Path
 ) -> Passage:
     """Serve the middle of `trained` from a process of its own and send `test` through it, `settings.rounds`
-    times. Beside the cloud's file lies the edge's, for a device without PyTorch (`facemix_ops.edge`).
+    times, from the edge's bundle that lies beside the cloud's file.
 
     Args:
         trained: the network.
@@ -75,11 +76,11 @@ def through_cloud(
         folder: where to put the files.
     """
     served = f"{name}-cloud"
-    path = folder / f"{served}.safetensors"
+    path, bundle = folder / f"{served}.safetensors", folder / f"{name}-edge.safetensors"
     channels, height, width = test.images.shape[1:]
     export_cloud(path, trained.model, BUILDER, trained.options, (channels, height, width), name=served)
     export_edge(
-        folder / f"{name}-edge.safetensors",
+        bundle,
         trained.model,
         (channels, height, width),
         name=served,
@@ -88,37 +89,38 @@ def through_cloud(
         std=[STD] * channels,
         max_coeff=settings.max_coeff,
     )
-    with cloud_process(path) as address, contextlib.closing(_Recorder(address, served)) as client:
-        edge = Edge(
-            partition(trained.model),
-            client,
-            group_size=settings.group_size,
-            decoys=normalise(decoys),
-            max_coeff=settings.max_coeff,
-        )
+    half, pixels = _Recorder(EdgeModel.load(bundle)), _pixels(test.images)
+    with (
+        cloud_process(path) as address,
+        Client(half, address, decoys=_pixels(decoys), request_groups=settings.request_groups) as client,
+    ):
         # Warm up: the first request pays for allocations.
-        edge.classify(normalise(test.images[: settings.group_size]))
+        client.classify(pixels[: settings.group_size])
         answers: list[Answer] = []
         accuracies = []
         for _ in range(settings.rounds):
             rows = torch.randperm(len(test))
             hits = 0
             for chunk in rows.split(settings.request_groups * settings.group_size):
-                answers.append(edge.classify(normalise(test.images[chunk])))
-                hits += int((answers[-1].scores.argmax(1) == test.identity[chunk]).sum())
+                answers.append(client.classify(pixels[chunk.numpy()]))
+                hits += int((answers[-1].labels == test.identity[chunk].numpy()).sum())
             accuracies.append(hits / len(test))
-        received = client.sent
     images = settings.rounds * len(test)
     return Passage(
         accuracies=accuracies,
-        bytes_up=sum(answer.bytes_up for answer in answers) / images,
-        bytes_down=sum(answer.bytes_down for answer in answers) / images,
-        edge_ms=1e3 * sum(answer.edge_seconds for answer in answers) / images,
-        cloud_ms=1e3 * sum(answer.cloud_seconds for answer in answers) / images,
-        network_ms=1e3 * sum(answer.network_seconds for answer in answers) / images,
-        requests=len(answers),
+        bytes_up=sum(answer.cost.bytes_up for answer in answers) / images,
+        bytes_down=sum(answer.cost.bytes_down for answer in answers) / images,
+        edge_ms=1e3 * sum(answer.cost.edge_seconds for answer in answers) / images,
+        cloud_ms=1e3 * sum(answer.cost.cloud_seconds for answer in answers) / images,
+        network_ms=1e3 * sum(answer.cost.network_seconds for answer in answers) / images,
+        requests=sum(answer.cost.requests for answer in answers),
         faces=test.images[chunk],
         identity=test.identity[chunk],
-        predicted=answers[-1].scores.argmax(1),
-        received=received,
+        predicted=torch.from_numpy(answers[-1].labels),
+        received=half.mixed,
     )
+
+
+def _pixels(images: Tensor) -> NDArray[np.uint8]:
+    """Images [N, C, H, W], values 0 to 1, as a camera gives them: uint8 [N, H, W, C]."""
+    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()

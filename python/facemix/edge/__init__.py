@@ -1,15 +1,42 @@
-"""The edge: mixes with a fresh private key, asks the cloud, un-mixes. It imports nothing of the cloud."""
+"""The edge: mixes with a fresh private key, asks the cloud, un-mixes. It imports nothing of the cloud, and needs no
+PyTorch: NumPy, gRPC and the edge's half of a network, such as `facemix_ops.edge.EdgeModel`.
 
-from .edge import Answer, Edge
-from .errors import CloudError, CloudRefused, CloudReplyError, CloudUnreachable
-from .transport import CloudClient
+::
+
+    with Client(EdgeModel.load("edge.safetensors"), "host:port") as client:
+        answer = client.classify(images)             # uint8 [N, H, W, C] -> scores, labels, names, cost
+        for prediction in client.stream(camera):     # uint8 [H, W, C] each
+            ...
+"""
+
+from .answer import Answer, Cost, Prediction
+from .async_client import AsyncClient
+from .client import Client
+from .errors import (
+    CloudDenied,
+    CloudError,
+    CloudMismatch,
+    CloudOverloaded,
+    CloudRefused,
+    CloudReplyError,
+    CloudTimeout,
+    CloudUnreachable,
+)
+from .security import Security
 
 __all__ = [
     "Answer",
-    "CloudClient",
+    "AsyncClient",
+    "Client",
+    "CloudDenied",
     "CloudError",
+    "CloudMismatch",
+    "CloudOverloaded",
     "CloudRefused",
     "CloudReplyError",
+    "CloudTimeout",
     "CloudUnreachable",
-    "Edge",
+    "Cost",
+    "Prediction",
+    "Security",
 ]

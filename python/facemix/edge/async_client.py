@@ -1,0 +1,192 @@
+"""The client for programs with an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facemix.wire import DATATYPE_OF
+
+from .answer import Answer, Meter, Prediction
+from .connection import Connection
+from .errors import CloudTimeout
+from .grouping import Decoys, check_images, compose
+from .request import Sender, all_of
+from .security import Address, Security
+from .stream import predictions
+
+__all__ = ["AsyncClient"]
+
+
+class AsyncClient:
+    """Classifies images with the help of a cloud that sees mixtures only (paper, figure 3).
+
+    Every request has a fresh key from the operating system, which is zeroed however the request ends. A request that
+    fails on the way is mixed again under a new key; no mixture is sent twice. The same image twice is sent once.
+
+    Use it as a context manager, or `close` it, in one event loop. Any number of calls may run at once; they share the
+    connection and the limits below. A child process must make its own: gRPC does not survive a fork.
+
+    Args:
+        half: the edge's half of the network, such as `facemix_ops.edge.EdgeModel`.
+        server: "host:port", or "[IPv6]:port".
+        decoys: public images uint8 [D, H, W, C] of the same kind as those to classify, to fill a batch that does not
+            divide into groups; at least one less than a group has. Default: the bundle's; where it has none, such a
+            batch is refused.
+        wire_dtype: what to send: "float32", "float16", "bfloat16" or "int8"; default: the bundle's, or what the server
+            takes where it does not take that.
+        security: see there; default: TLS, and plain text to this machine itself.
+        timeout: seconds that a call may take, all attempts included.
+        attempts: how often a request may be tried.
+        message_bytes: size of a message; a row that is larger is a message of its own.
+        max_messages: how many messages may be under way at once. Requests are mixed ahead of that until there are as
+            many again.
+        request_groups: groups in a request at most.
+
+    Raises:
+        TypeError, ValueError: naming argument, rule and what came.
+    """
+
+    def __init__(
+        self,
+        half: Any,
+        server: str,
+        *,
+        decoys: NDArray[np.uint8] | None = None,
+        wire_dtype: str | None = None,
+        security: Security | None = None,
+        timeout: float = 30.0,
+        attempts: int = 5,
+        message_bytes: int = 1_500_000,
+        max_messages: int = 32,
+        request_groups: int = 8,
+    ) -> None:
+        for name, value in (
+            ("attempts", attempts),
+            ("message_bytes", message_bytes),
+            ("max_messages", max_messages),
+            ("request_groups", request_groups),
+        ):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"Client: {name} must be an integer of at least 1, got {value!r}")
+        if not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
+            raise ValueError(f"Client: timeout must be a positive number of seconds, got {timeout!r}")
+        if wire_dtype is not None and wire_dtype not in DATATYPE_OF:
+            raise ValueError(f"Client: wire_dtype must be one of {', '.join(DATATYPE_OF)}, got {wire_dtype!r}")
+        self._half, self._address, self._wire_dtype = half, Address.parse(server), wire_dtype
+        self._security = Security() if security is None else security
+        self._security.credentials(self._address)  # refuses now what it would refuse later
+        self._decoys = Decoys(
+            getattr(half.bundle, "decoys", None) if decoys is None else decoys, half.bundle.image_shape
+        )
+        self._timeout, self._request_groups = timeout, request_groups
+        self._sender = Sender(half, attempts, message_bytes, max_messages)
+        self._connection: Connection | None = None
+        self._calls: set[asyncio.Task[Answer]] = set()
+        self._closed, self._process = False, os.getpid()
+
+    async def classify(self, images: NDArray[np.uint8]) -> Answer:
+        """Classify `images`, uint8 [N, H, W, C], N >= 1.
+
+        Raises:
+            TypeError, ValueError: if `images` is not such an array, or does not fill whole groups and there are not
+                enough decoys; RuntimeError after `close`.
+            CloudError: see there; CloudTimeout when the deadline passes.
+        """
+        self.check_open()
+        check_images("images", images, self._half.bundle.image_shape)
+        call = asyncio.create_task(self._classify(images))
+        self._calls.add(call)
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await call
+        except TimeoutError:
+            raise CloudTimeout(f"Client: no answer from {self._address} within {self._timeout:g} s") from None
+        except asyncio.CancelledError:
+            if self._closed and call.cancelled() and not _cancelling():
+                self.check_open()
+            raise
+        finally:
+            call.cancel()
+            self._calls.discard(call)
+
+    def stream(
+        self, images: Iterable[NDArray[np.uint8]] | AsyncIterable[NDArray[np.uint8]], *, max_wait: float = 0.1
+    ) -> AsyncGenerator[Prediction, None]:
+        """Classify images as they come, and yield their predictions in their order.
+
+        Images wait for a whole group, but no longer than `max_wait` seconds where there are decoys to fill it. At most
+        twice as many images as two requests hold are read and not yet yielded. A plain iterable is read in a thread
+        of its own.
+
+        Args:
+            images: iterable, plain or asynchronous, of uint8 [H, W, C].
+
+        Raises:
+            As `classify`, and what `images` raises.
+        """
+        self.check_open()
+        bundle = self._half.bundle
+        wait = max_wait if len(self._decoys) >= bundle.group_size - 1 else None
+        return predictions(self.classify, images, bundle, self._request_groups, wait)
+
+    def check_open(self) -> None:
+        """Raise RuntimeError after `close`, and in a child process."""
+        if self._closed:
+            raise RuntimeError("Client: must be open, got a closed one")
+        if os.getpid() != self._process:
+            raise RuntimeError("Client: must be used in the process that made it, got a fork of that")
+
+    async def close(self) -> None:
+        """End calls under way and close the connection. Calls after that raise RuntimeError."""
+        self._closed = True
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+        await self._sender.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        self.check_open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _classify(self, images: NDArray[np.uint8]) -> Answer:
+        deadline, meter = time.monotonic() + self._timeout, Meter()
+        if self._connection is None:
+            self._connection = Connection(self._address, self._security, self._half.bundle, self._wire_dtype)
+        connection, group_size = self._connection, self._half.bundle.group_size
+        batches, stand_ins = await asyncio.to_thread(compose, images, self._decoys, group_size, self._request_groups)
+        results = await all_of(
+            self._sender.send(connection, partial(batch.gather, images, self._decoys), len(batch), deadline, meter)
+            for batch in batches
+        )
+        count, rows = len(images), [row for batch in batches for row in batch.rows]
+        # From where the requests' results lie to the caller's images.
+        places = np.empty(count, np.int64)
+        places[rows] = np.arange(len(rows))
+        places = places[stand_ins]
+        scores = np.concatenate([r.scores[: len(b.rows)] for r, b in zip(results, batches, strict=True)])[places]
+        labels = np.concatenate([r.labels[: len(b.rows)] for r, b in zip(results, batches, strict=True)])[places]
+        classes = self._half.bundle.classes
+        names = None if classes is None else [classes[label] for label in labels]
+        return Answer(scores, labels, names, meter.cost(count, len(batches)))
+
+
+def _cancelling() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()

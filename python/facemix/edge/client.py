@@ -1,0 +1,125 @@
+"""The client for programs without an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterable, Coroutine, Generator, Iterable
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .answer import Answer, Prediction
+from .async_client import AsyncClient
+from .security import Security
+
+__all__ = ["Client"]
+
+T = TypeVar("T")
+END: Any = object()
+CLEAN_UP_SECONDS = 2.0
+
+
+class Client:
+    """`AsyncClient` for programs without an event loop: it has one in a thread. The arguments are the same.
+
+    Any number of threads may use a client at once. Use it as a context manager, or `close` it.
+    """
+
+    def __init__(
+        self,
+        half: Any,
+        server: str,
+        *,
+        decoys: NDArray[np.uint8] | None = None,
+        wire_dtype: str | None = None,
+        security: Security | None = None,
+        timeout: float = 30.0,
+        attempts: int = 5,
+        message_bytes: int = 1_500_000,
+        max_messages: int = 32,
+        request_groups: int = 8,
+    ) -> None:
+        self._client = AsyncClient(
+            half,
+            server,
+            decoys=decoys,
+            wire_dtype=wire_dtype,
+            security=security,
+            timeout=timeout,
+            attempts=attempts,
+            message_bytes=message_bytes,
+            max_messages=max_messages,
+            request_groups=request_groups,
+        )
+        self._loop = asyncio.new_event_loop()
+        # A daemon, so that a client that nobody closed does not keep the program from ending.
+        self._thread = threading.Thread(target=self._loop.run_forever, name="facemix-client", daemon=True)
+        self._thread.start()
+
+    def classify(self, images: NDArray[np.uint8]) -> Answer:
+        """See `AsyncClient.classify`."""
+        return self._run(self._client.classify(images))
+
+    def stream(
+        self, images: Iterable[NDArray[np.uint8]] | AsyncIterable[NDArray[np.uint8]], *, max_wait: float = 0.1
+    ) -> Generator[Prediction, None, None]:
+        """See `AsyncClient.stream`."""
+        self._client.check_open()
+        return self._stream(images, max_wait)
+
+    def close(self) -> None:
+        """End calls under way and close the connection. Calls after that raise RuntimeError."""
+        if not self._thread.is_alive():
+            return
+        self._run(self._client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def __enter__(self) -> Client:
+        self._client.check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _stream(self, images: Any, max_wait: float) -> Generator[Prediction, None, None]:
+        async def start() -> Any:
+            return self._client.stream(images, max_wait=max_wait)
+
+        predictions = self._run(start())
+        try:
+            while (prediction := self._run(anext(predictions, END))) is not END:
+                yield prediction
+        finally:
+            self._run(predictions.aclose())
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Return what `coroutine` returns in the thread. Whatever interrupts us here cancels it, and waits until it has
+        cleaned up.
+        """
+        try:
+            self._client.check_open()
+        except RuntimeError:
+            coroutine.close()
+            raise
+        ended = threading.Event()
+
+        async def run() -> T:
+            try:
+                return await coroutine
+            finally:
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(run(), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            if future.cancel():
+                ended.wait(CLEAN_UP_SECONDS)
+            raise

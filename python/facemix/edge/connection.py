@@ -1,0 +1,163 @@
+"""The way to a server of the Open Inference Protocol: bytes there, bytes back. It knows nothing of keys."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
+
+import grpc
+
+from facemix.wire import DATATYPE_OF
+from facemix.wire import open_inference_pb2 as pb
+from facemix.wire.names import DATATYPES_PROPERTY, FEATURES, NETWORK, OUTPUTS
+
+from .errors import CloudMismatch, CloudReplyError
+from .failures import as_cloud_error
+from .security import Address, Security
+
+__all__ = ["Connection", "Model"]
+
+CHANNELS = 1
+SERVICE = "/inference.GRPCInferenceService/"
+
+OPTIONS = (
+    # A reply is small, and its size is checked where its shape is.
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # gRPC would send the same mixture again, on its own or because a name server says so.
+    ("grpc.enable_retries", 0),
+    ("grpc.service_config_disable_resolution", 1),
+    # We wait before we try again; gRPC shall not wait longer.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the server says of the model.
+
+    Attributes:
+        wire_dtype: what to send.
+        output_shape: of a row of its answers.
+    """
+
+    wire_dtype: str
+    output_shape: tuple[int, ...]
+
+    @property
+    def datatype(self) -> str:
+        """The wire dtype's name in the protocol."""
+        return DATATYPE_OF[self.wire_dtype]
+
+
+class Connection:
+    """Channels to one server, and what it says of one model. Made in a running event loop, and used in no other.
+
+    Args:
+        address, security: see there.
+        bundle: of the half that will use the connection.
+        wire_dtype: what to send; None: the bundle's, or what the server takes where it does not take that.
+    """
+
+    def __init__(self, address: Address, security: Security, bundle: Any, wire_dtype: str | None) -> None:
+        self._address, self._bundle, self._wire_dtype = address, bundle, wire_dtype
+        self._metadata = security.metadata
+        credentials = security.credentials(address)
+        # A proxy is not on this machine, whatever the environment says.
+        options = [*OPTIONS, ("grpc.enable_http_proxy", 0)] if address.loopback else list(OPTIONS)
+        self._channels = [
+            # Channels whose options differ do not share a connection.
+            _channel(address.target, credentials, [*options, ("facemix.channel", number)])
+            for number in range(CHANNELS)
+        ]
+        self._infer = cycle([channel.unary_unary(f"{SERVICE}ModelInfer") for channel in self._channels])
+        self._describe = self._channels[0].unary_unary(
+            f"{SERVICE}ModelMetadata",
+            request_serializer=pb.ModelMetadataRequest.SerializeToString,
+            response_deserializer=pb.ModelMetadataResponse.FromString,
+        )
+        self._model: Model | None = None
+        self._asking = asyncio.Lock()
+
+    async def infer(self, message: bytes, timeout: float) -> bytes:
+        """Send a serialised ModelInferRequest, and return the serialised response.
+
+        Raises:
+            CloudError: see `as_cloud_error`.
+        """
+        try:
+            return await next(self._infer)(message, timeout=timeout, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            # Another server, or another version, may answer next.
+            self._model = None
+            raise as_cloud_error(error, str(self._address)) from error
+
+    async def model(self, timeout: float) -> Model:
+        """What the server says of the model; it is asked once, and again after something failed.
+
+        Raises:
+            CloudError: see `as_cloud_error`; CloudMismatch, CloudReplyError if it is not the model of the bundle.
+        """
+        async with self._asking:
+            if self._model is None:
+                request = pb.ModelMetadataRequest(name=self._bundle.name, version=str(self._bundle.version))
+                try:
+                    reply = await self._describe(request, timeout=timeout, metadata=self._metadata)
+                except grpc.aio.AioRpcError as error:
+                    raise as_cloud_error(error, str(self._address)) from error
+                self._model = self._checked(reply)
+            return self._model
+
+    async def close(self) -> None:
+        """Close the channels; calls under way are cancelled."""
+        for channel in self._channels:
+            await channel.close()
+
+    def _checked(self, reply: pb.ModelMetadataResponse) -> Model:
+        bundle, server = self._bundle, f"{self._bundle.name} at {self._address}"
+        features, outputs = _named(reply.inputs, FEATURES, server), _named(reply.outputs, OUTPUTS, server)
+        versions, network = list(reply.versions), reply.properties.get(NETWORK, bundle.network)
+        shape, wanted = tuple(features.shape)[1:], tuple(bundle.features_shape)
+        if versions and str(bundle.version) not in versions:
+            raise CloudMismatch(f"Client: {server} must have version {bundle.version}, got {_short(versions)}")
+        if network != bundle.network:
+            raise CloudMismatch(f"Client: {server} must be of network {bundle.network}, got {_short([network])}")
+        if shape != wanted:
+            raise CloudMismatch(f"Client: {server} must take features of shape {list(wanted)}, got {list(shape)[:16]}")
+        if any(size < 1 for size in tuple(outputs.shape)[1:]) or len(outputs.shape) < 2:
+            raise CloudReplyError(f"Client: {server} must say what it answers, got shape {list(outputs.shape)[:16]}")
+        # A server that is not ours takes the one datatype that it names.
+        offered = reply.properties.get(DATATYPES_PROPERTY, features.datatype).split(",")
+        return Model(self._wire_dtype_for(offered, server), tuple(outputs.shape)[1:])
+
+    def _wire_dtype_for(self, offered: list[str], server: str) -> str:
+        preferred = self._bundle.wire_dtype if self._wire_dtype is None else self._wire_dtype
+        choices = [preferred] if self._wire_dtype is not None else [preferred, *DATATYPE_OF]
+        for wire_dtype in choices:
+            if DATATYPE_OF[wire_dtype] in offered:
+                return wire_dtype
+        wanted = " or ".join(DATATYPE_OF[choice] for choice in dict.fromkeys(choices))
+        raise CloudMismatch(f"Client: {server} must take {wanted}, got {_short(offered)}: choose another wire_dtype")
+
+
+def _channel(
+    target: str, credentials: grpc.ChannelCredentials | None, options: list[tuple[str, Any]]
+) -> grpc.aio.Channel:
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options)
+    return grpc.aio.secure_channel(target, credentials, options)
+
+
+def _named(tensors: Any, name: str, server: str) -> Any:
+    for tensor in tensors:
+        if tensor.name == name:
+            return tensor
+    raise CloudReplyError(f"Client: {server} must have {name}, got {_short([tensor.name for tensor in tensors])}")
+
+
+def _short(words: list[str]) -> str:
+    """What a server said, without letting it write pages into our errors."""
+    return ", ".join(repr(word[:80]) for word in words[:8]) or "none"

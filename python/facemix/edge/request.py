@@ -1,0 +1,154 @@
+"""One request: mix, send, wait, un-mix; and all of it anew, under a new key, where something failed on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .answer import Meter
+from .budget import Budget
+from .connection import Connection, Model
+from .errors import CloudMismatch, CloudOverloaded
+from .failures import TRANSIENT
+from .messages import Reply, cut, pack, row_bytes, unpack
+
+__all__ = ["Sender", "all_of"]
+
+T = TypeVar("T")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds before the second attempt, and before any
+
+
+class Sender:
+    """Sends mixed requests, each under a key that lives as long as one attempt.
+
+    Args:
+        half: the edge's half of the network.
+        attempts: how often to try a request.
+        message_bytes: largest message, but for its header and unless a single row is larger.
+        max_messages: how many may be under way at once.
+    """
+
+    def __init__(self, half: Any, attempts: int, message_bytes: int, max_messages: int) -> None:
+        self._half, self._attempts, self._message_bytes = half, attempts, message_bytes
+        self._slots, self._budget = asyncio.Semaphore(max_messages), Budget(2 * max_messages)
+        # One mixes the next request while the other packs messages of the last. The kernels have threads of their own.
+        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="facemix-edge")
+
+    async def send(
+        self, connection: Connection, images: Callable[[], NDArray[np.uint8]], rows: int, deadline: float, meter: Meter
+    ) -> Any:
+        """Return the half's Result for the images [rows, H, W, C] that `images` returns: whole groups.
+
+        Args:
+            deadline: by `time.monotonic`.
+
+        Raises:
+            CloudError: of the last attempt. There is no further one where that makes no sense, or the pause before it
+                would not end before the deadline.
+        """
+        for attempt in range(1, self._attempts + 1):
+            try:
+                return await self._attempt(connection, images, rows, deadline, meter)
+            except TRANSIENT as error:
+                # Full jitter: clients that failed together do not come back together.
+                longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1))
+                pause = longest * secrets.randbelow(1000) / 1000
+                if isinstance(error, CloudOverloaded) and error.retry_after is not None:
+                    pause += error.retry_after
+                if attempt == self._attempts or time.monotonic() + pause >= deadline:
+                    raise
+            await asyncio.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def close(self) -> None:
+        """Wait for what the threads are doing."""
+        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
+
+    async def _attempt(
+        self, connection: Connection, images: Callable[[], NDArray[np.uint8]], rows: int, deadline: float, meter: Meter
+    ) -> Any:
+        model = await connection.model(deadline - time.monotonic())
+        parts = cut(rows, row_bytes(self._half.bundle.features_shape, model.datatype), self._message_bytes)
+        async with self._budget.inside(len(parts)):
+            meter.attempts += 1
+            request, seconds = await self._run(
+                lambda: self._half.mix(images(), wire_dtype=model.wire_dtype), lambda unused: unused.close()
+            )
+            try:
+                meter.edge_seconds += seconds
+                outputs = await self._exchange(connection, model, request, parts, deadline, meter)
+                result, seconds = await self._run(lambda: request.classify(outputs))
+                meter.edge_seconds += seconds
+                meter.rows += rows
+                return result
+            finally:
+                request.close()
+
+    async def _exchange(
+        self, connection: Connection, model: Model, request: Any, parts: list[slice], deadline: float, meter: Meter
+    ) -> NDArray[np.float32]:
+        """Return the cloud's outputs [B, ...] for the payload of `request`, cut into `parts`."""
+        bundle, payload = self._half.bundle, request.payload
+        scales = request.scales if model.datatype == "INT8" else None
+
+        async def exchange(part: slice) -> Reply:
+            async with self._slots:
+                scale = None if scales is None else scales[part]
+                message, _ = await self._run(lambda: pack(bundle, payload[part], scale, model.datatype))
+                meter.messages += 1
+                meter.bytes_up += len(message)
+                data = await connection.infer(message, deadline - time.monotonic())
+            meter.bytes_down += len(data)
+            return unpack(data, bundle, part.stop - part.start, model.output_shape)
+
+        start = time.monotonic()
+        try:
+            replies: list[Reply] = await all_of(exchange(part) for part in parts)
+        finally:
+            meter.waits.append((start, time.monotonic()))
+        if len({reply.network for reply in replies}) > 1:
+            raise CloudMismatch("Client: all messages of a request must be answered by one network, got several")
+        meter.batches.update(reply.compute_ns for reply in replies if reply.compute_ns is not None)
+        return np.concatenate([reply.outputs for reply in replies])
+
+    async def _run(self, work: Callable[[], T], undo: Callable[[T], object] | None = None) -> tuple[T, float]:
+        """Return what `work` returns in a thread, and how long it took. Nobody can stop a thread: if the caller goes,
+        `undo` gets the result when there is one.
+        """
+
+        def timed() -> tuple[T, float]:
+            start = time.perf_counter()
+            return work(), time.perf_counter() - start
+
+        future = self._pool.submit(timed)
+        try:
+            return await asyncio.wrap_future(future)
+        except BaseException:
+            if undo is not None:
+                future.add_done_callback(lambda done: _undo(done, undo))
+            raise
+
+
+def _undo(done: Future[tuple[T, float]], undo: Callable[[T], object]) -> None:
+    if not done.cancelled() and done.exception() is None:
+        undo(done.result()[0])
+
+
+async def all_of(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run all at once, and return their results in order. The first that fails cancels the others, and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    except BaseExceptionGroup as errors:
+        first = errors.exceptions[0]
+    else:
+        return [task.result() for task in tasks]
+    raise first
