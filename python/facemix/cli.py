@@ -7,10 +7,13 @@ import sys
 from collections.abc import Sequence
 
 import facemix
-from facemix.commands import demo, serve
+from facemix.commands import demo, export, serve
 from facemix.errors import FacemixError
 
 __all__ = ["main"]
+
+#: Where a package that is missing comes from, if not from the extra `pipeline`.
+EXTRA_OF = {"onnx": "export", "onnxruntime": "export", "kserve": "kserve"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,13 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"facemix {facemix.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (demo, serve):
+    for command in (demo, export, serve):
         command.add(commands)
     arguments = parser.parse_args(argv)
     try:
         arguments.run(arguments)
     except ModuleNotFoundError as error:
-        print(f"facemix: error: {error}: run `pip install 'facemix[pipeline]'`", file=sys.stderr)
+        extra = EXTRA_OF.get(error.name or "", "pipeline")
+        print(f"facemix: error: {error}: run `pip install 'facemix[{extra}]'`", file=sys.stderr)
         return 1
     except (ValueError, OSError, FacemixError) as error:
         print(f"facemix: error: {error}", file=sys.stderr)

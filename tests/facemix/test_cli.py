@@ -16,7 +16,7 @@ def test_module_runs_and_prints_the_version() -> None:
     assert result.stdout.strip() == f"facemix {facemix.__version__}"
 
 
-@pytest.mark.parametrize("arguments", [[], ["demo"], ["serve"]])
+@pytest.mark.parametrize("arguments", [[], ["demo"], ["export"], ["serve"]])
 def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*arguments, "--help"])
@@ -37,11 +37,14 @@ def test_bad_group_size_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "facemix: error: demo: group size must be between 2 and 64, got 65\n"
 
 
-def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("name", "extra"), [("grpc", "pipeline"), ("onnx", "export"), ("kserve", "kserve")])
+def test_a_missing_package_is_one_line(
+    name: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def run(arguments: object) -> None:
-        raise ModuleNotFoundError("No module named 'grpc'")
+        raise ModuleNotFoundError(f"No module named '{name}'", name=name)
 
     monkeypatch.setattr("facemix.commands.demo.run", run)
     assert main(["demo"]) == 1
     error = capsys.readouterr().err
-    assert error == "facemix: error: No module named 'grpc': run `pip install 'facemix[pipeline]'`\n"
+    assert error == f"facemix: error: No module named '{name}': run `pip install 'facemix[{extra}]'`\n"
