@@ -1,101 +1,120 @@
-"""The transfer model against the paper's Table 1, and against sums by hand."""
+"""Counting the parts of a partition, and the paper's tables."""
 
 from __future__ import annotations
 
-import math
+import json
 
 import pytest
-from facemix.cost import (
-    MESSAGE_OVERHEAD,
-    MIBIT,
-    PAPER_4G,
-    Exchange,
-    Link,
-    request_seconds,
-    setup_seconds,
-    transfer_seconds,
-)
-
-FLOAT = 4
-LINK = Link(up=8e6, down=16e6, latency=0.1)  # a byte takes 1 us up, half of that down
+import torch
+from facemix.cli import main
+from facemix.cost import partition_cost
+from facemix.cost.paper import Cell, paper_tables
+from facemix.models import build
+from torch import nn
 
 
-def vgg16_layers() -> list[tuple[int, int]]:
-    """Elements into and out of each linear layer of VGG-16 at 224 x 224."""
-    layers, channels, size = [], 3, 224
-    for block in ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)):
-        for width in block:
-            layers.append((channels * size * size, width * size * size))
-            channels = width
-        size //= 2
-    return [*layers, (channels * size * size, 4096), (4096, 4096), (4096, 1000)]
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 4, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(4)
+        self.conv2 = nn.Conv2d(4, 6, 3, stride=2, bias=False)
+        self.fc = nn.Linear(6, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.conv2(torch.relu(self.bn1(self.conv1(x)))).mean((2, 3)))
 
 
-LAYERS = vgg16_layers()
-SCORES = 1000
-# What goes up and comes down, in elements, and round trips.
-TABLE_1 = {
-    "baseline": ((LAYERS[0][0], SCORES, 1), 0.6, 0.4),
-    "Osia et al.": ((LAYERS[10][1], SCORES, 1), 0.4, 0.3),
-    "Tramer et al.": ((sum(up for up, _ in LAYERS), sum(down for _, down in LAYERS), len(LAYERS)), 86.5, 33.1),
-    "ours, conv1-1": ((LAYERS[0][1], 4096, 1), 12.3, 6.6),
-    "ours, conv1-2": ((LAYERS[2][0], 4096, 1), None, 1.7),  # 3.0 MB in the paper; its map alone has 3.06
-}
+def test_counts_by_hand() -> None:
+    model = Small()
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    cost = partition_cost(model, (3, 7, 9), pre="conv1", post="fc", group_size=4)
+    first, cloud, last = cost.edge_first, cost.cloud, cost.edge_last
+    assert (first.parameters, first.multiply_adds, first.output_shape) == (4 * 27 + 4, 63 * 4 * 27, (4, 7, 9))
+    assert (cloud.parameters, cloud.multiply_adds, cloud.output_shape) == (6 * 36, 3 * 4 * 6 * 36, (6,))
+    assert (last.parameters, last.multiply_adds, last.output_shape) == (35, 30, (5,))
+    assert cost.mix_multiply_adds == 4 * (4 * 63 + 6)
+    assert cost.edge_parameters == first.parameters + last.parameters
+    assert cost.edge_share == (6804 + 30 + 1032) / (6804 + 2592 + 30)
+    assert first.output_bytes == 4 * 252
+    for name, tensor in model.state_dict().items():  # the model is left as it was
+        assert torch.equal(tensor, weights[name])
 
 
-@pytest.mark.parametrize("row", TABLE_1)
-def test_table_1_of_the_paper(row: str) -> None:
-    (up, down, round_trips), size, seconds = TABLE_1[row]
-    if size is not None:
-        assert round(FLOAT * (up + down) / 2**20, 1) == size
-    assert round(transfer_seconds(PAPER_4G, FLOAT * up, FLOAT * down, round_trips), 1) == seconds
+@pytest.mark.parametrize("pre", [1, 2, 5])
+def test_the_cut_moves_work_and_loses_none(pre: int) -> None:
+    model = build("resnet18", {"width": 0.125, "num_classes": 6})
+    costs = [partition_cost(model, (3, 64, 48), pre=p) for p in (1, pre)]
+    assert costs[0].whole_multiply_adds == costs[1].whole_multiply_adds
+    parameters = [cost.edge_parameters + cost.cloud.parameters for cost in costs]
+    norms = sum(
+        p.numel() for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters(recurse=False)
+    )
+    assert parameters == [sum(p.numel() for p in model.parameters()) - norms] * 2
 
 
-def test_slalom_exchanges_each_linear_layer() -> None:
-    assert len(LAYERS) == 16
+def test_refusals() -> None:
+    model = build("resnet18", {"width": 0.125})
+    with pytest.raises(ValueError, match="pre must be between 1 and 9, got 10"):
+        partition_cost(model, (3, 32, 32), pre=10)
+    with pytest.raises(ValueError, match="the model must take images of this shape"):
+        partition_cost(model, (1, 32, 32))
+    with pytest.raises(ValueError, match=r"group_size at least 1, got .* and 0"):
+        partition_cost(model, (3, 32, 32), group_size=0)
 
 
-def test_rates_are_bits_in_a_second() -> None:
-    assert PAPER_4G.up == 15 * MIBIT
-    assert transfer_seconds(LINK, 1_000_000, 0, 0) == pytest.approx(1.0)
-    assert transfer_seconds(LINK, 0, 1_000_000, 0) == pytest.approx(0.5)
-    assert transfer_seconds(LINK, 0, 0, 3) == pytest.approx(0.6)
+def test_the_papers_tables_to_the_printed_digit() -> None:
+    """What differs is known, and says why: two figures of other people's work, and one that the paper rounds down."""
+    differing = {
+        (row.method, name)
+        for rows in paper_tables().values()
+        for row in rows
+        for name, cell in row.cells.items()
+        if not cell.equal
+    }
+    assert differing == {
+        ("Tramer et al.", "Computation (on edge)"),
+        ("Face Anonymizer", "Edge Params"),
+        ("Face Anonymizer", "Edge FLOPs"),
+        ("Ours, after conv1-2", "Transmission size"),
+    }
+    for rows in paper_tables().values():
+        for row in rows:
+            assert bool(row.why) == any((row.method, name) in differing for name in row.cells)
+    (ours,) = (row for row in paper_tables()["Table 1"] if row.method == "Ours, after conv1-2")
+    assert ours.cells["Transmission size"] == Cell("3.1 MB", "3.0 MB")
 
 
-def test_a_request_of_one_message_adds_up() -> None:
-    exchange = Exchange(messages=1, bytes_up=40000, bytes_down=20, edge_seconds=0.25, cloud_seconds=0.5)
-    frames = MESSAGE_OVERHEAD
-    expected = 0.25 + (40000 + frames) * 1e-6 + 0.2 + 0.5 + (20 + frames) * 0.5e-6
-    assert request_seconds(LINK, exchange) == pytest.approx(expected)
+def test_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cost", "--paper"]) == 0
+    text = capsys.readouterr().out
+    assert "86.5 MB (86.5 MB)" in text
+    assert "Face Anonymizer: the network of that work is not described" in text
+    assert main(["cost", "--paper", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"Table 1", "Tables 2 and 3"}
+
+    small = ["cost", "--option", "width=0.125", "--option", "num_classes=6", "--image", "1", "32", "32"]
+    small += ["--option", "in_channels=1", "--group-size", "4"]
+    assert main(small) == 0
+    assert "the edge computes" in capsys.readouterr().out
+    sizes = {}
+    for dtype in ("float32", "float16", "int8"):
+        assert main([*small, "--wire-dtype", dtype, "--json"]) == 0
+        figures = json.loads(capsys.readouterr().out)
+        sizes[dtype] = figures["bytes_up"], figures["bytes_down"]
+    assert sizes == {"float32": (2048, 256), "float16": (1024, 128), "int8": (512 + 32, 256)}
+    assert all(part["seconds"] > 0 for part in figures["parts"].values())
 
 
 @pytest.mark.parametrize(
-    ("bytes_up", "cloud_seconds", "bytes_down"),
-    [(9_000_000, 2, 8_000_000), (1_000_000, 9, 8_000_000), (1_000_000, 2, 40_000_000)],
+    ("arguments", "text"),
+    [
+        (["--model", "x"], "name must be one of"),
+        (["--option", "width"], "--option must be NAME=VALUE, got 'width'"),
+        (["--option", "depth=3"], "options must suit resnet18"),
+        (["--link", "0", "30", "25"], "Link: up must be positive"),
+    ],
 )
-def test_messages_follow_each_other(bytes_up: int, cloud_seconds: float, bytes_down: int) -> None:
-    """Whichever stage is slowest: the same as message by message."""
-    count = 5
-    exchange = Exchange(count, bytes_up, bytes_down, edge_seconds=0.25, cloud_seconds=cloud_seconds)
-    up, cloud, down = 0.25, 0.0, 0.0  # when each stage has done with a message
-    for _ in range(count):
-        up += (bytes_up / count + MESSAGE_OVERHEAD) * 1e-6
-        cloud = max(cloud, up + LINK.latency) + cloud_seconds / count
-        down = max(down, cloud) + (bytes_down / count + MESSAGE_OVERHEAD) * 0.5e-6
-    assert request_seconds(LINK, exchange) == pytest.approx(down + LINK.latency)
-
-
-def test_round_trips_of_a_connection() -> None:
-    assert setup_seconds(LINK) == pytest.approx(2 * 0.2)
-    assert setup_seconds(LINK, tls=True) == pytest.approx(3 * 0.2)
-
-
-@pytest.mark.parametrize("bad", [{"up": 0}, {"down": -1}, {"up": math.nan}, {"latency": -0.1}, {"latency": math.nan}])
-def test_a_link_must_be_possible(bad: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=f"Link: {next(iter(bad))} must"):
-        Link(**{"up": 1.0, "down": 1.0, "latency": 0.0} | bad)
-
-
-def test_an_exchange_has_messages() -> None:
-    with pytest.raises(ValueError, match="messages must be at least 1, got 0"):
-        Exchange(messages=0, bytes_up=0, bytes_down=0)
+def test_command_refuses(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cost", *arguments]) == 1
+    assert text in capsys.readouterr().err
