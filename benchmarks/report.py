@@ -10,8 +10,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import crypten_table
 import edge_table
 import gpu_table
+import link_table
 from results import Result
 
 COMMITTED = Path(__file__).parent / "results" / "cpu.json"
@@ -39,8 +41,10 @@ def text_table(entries: list[dict[str, Any]]) -> str:
 
 
 def readme_sections(data: dict[str, Any]) -> dict[str, str]:
-    """What stands between each pair of markers in the README; the edge half's has a result file of its own."""
+    """What stands between each pair of markers in the README. All but the kernels have result files of their own."""
     sections = {"benchmarks": readme_section(data), "edge benchmark": edge_table.readme_section(edge_table.committed())}
+    for name, module in (("link benchmark", link_table), ("crypten benchmark", crypten_table)):
+        sections[name] = module.readme_section(json.loads(module.COMMITTED.read_text()))
     if gpu_table.COMMITTED.exists():  # nothing has run on a GPU before that
         sections["gpu benchmark"] = gpu_table.readme_section(json.loads(gpu_table.COMMITTED.read_text()))
     return sections

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import facemix
-from facemix.commands import demo, export, serve
+from facemix.commands import cost, demo, export, serve
 from facemix.errors import FacemixError
 
 __all__ = ["main"]
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"facemix {facemix.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (demo, export, serve):
+    for command in (cost, demo, export, serve):
         command.add(commands)
     arguments = parser.parse_args(argv)
     try:

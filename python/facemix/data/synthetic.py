@@ -64,7 +64,7 @@ def synthetic_faces(
     )
     hair_line, eye_gap, eye_height = of_person(-0.6, -0.25), of_person(0.18, 0.36), of_person(-0.2, 0.05)
     mouth_height, mouth_width = of_person(0.35, 0.55), of_person(0.12, 0.35)
-    attributes = {name: torch.randint(0, 2, (total,), generator=random).to(torch.uint8) for name in ATTRIBUTES}
+    attributes = {name: torch.randint(0, 2, (total,), generator=random).to(torch.int8) for name in ATTRIBUTES}
     glasses, smiling = (attributes[name].view(total, 1, 1).float() for name in ATTRIBUTES)
 
     def soft(distance: Tensor) -> Tensor:

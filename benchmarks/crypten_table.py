@@ -1,0 +1,61 @@
+"""The result of benchmarks/crypten_race.py as Markdown: for its own output, and for the README."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+COMMITTED = Path(__file__).parent / "results" / "crypten.json"
+HEADER = ("ResNet-18 at 224x224", "s an image", "MB an image", "peak memory, MB", "what who computes learns")
+MIXED = "mixtures of 8, from which published attacks recover images"
+NOTHING = {
+    "public": "nothing, if both keep to the protocol and the dealer of randomness is honest",
+    "shared": "the same, and one of them does not know the weights",
+}
+
+
+def table(data: dict[str, Any]) -> str:
+    """A row for each way to compute; medians."""
+    whole, split = data["whole"], data["split"]
+    images = split["images"]
+    rows = [
+        list(HEADER),
+        ["---"] * len(HEADER),
+        ["PyTorch in one process", f"{median(whole['seconds']) / whole['images']:.3g}", "-", "-", "the image"],
+        [
+            f"split, one group of {images}",
+            f"{median(split['seconds']) / images:.3g}",
+            f"{(split['cost']['bytes_up'] + split['cost']['bytes_down']) / images / 1e6:.3g}",
+            f"{split['peak_bytes'] / 1e6:.0f} edge, {split['cloud_peak_bytes'] / 1e6:.0f} cloud",
+            MIXED,
+        ],
+    ]
+    for entry in data["crypten"]:
+        rows.append(
+            [
+                f"CrypTen, two parties, weights {entry['weights']}",
+                f"{median(entry['seconds']):.3g}",
+                f"{entry['bytes'] / 1e6:.0f}",
+                " and ".join(f"{peak / 1e6:.0f}" for peak in entry["peak_bytes"]),
+                NOTHING[entry["weights"]],
+            ]
+        )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def readme_section(data: dict[str, Any]) -> str:
+    """The table, what it compares, and where it comes from."""
+    machine, versions, split = data["machine"], data["versions"], data["split"]
+    off = max(entry["deviation"] for entry in data["crypten"])
+    largest = data["crypten"][0]["largest_score"]
+    source = (
+        f"**These do not protect alike**: the last column is the point of the table. A split request never holds less "
+        f"than a group: one image alone takes {median(split['seconds']):.3g} s and the bytes of {split['images']}. "
+        f"CrypTen ran with the provider of randomness that costs nothing, one thread a party, batch norms folded, "
+        f"{data['crypten'][0]['rounds']} rounds of communication; its scores are within {off:.2g} of PyTorch's, of "
+        f"which the largest is {largest:.2g}. A mixed network must be trained for it to be right at all. All on "
+        f"loopback. {machine['cpu']}, {machine['cores']} cores, {machine['capability']}; PyTorch {versions['torch']}, "
+        f"CrypTen {versions['crypten']}; commit {data['commit'][:7]}, {data['date']}."
+    )
+    return f"{table(data)}\n\n{source}\n"

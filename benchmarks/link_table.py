@@ -1,0 +1,49 @@
+"""The result of benchmarks/link.py as Markdown: for its own output, and for the README."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+COMMITTED = Path(__file__).parent / "results" / "link.json"
+HEADER = ("workload", "on the wire", "KiB up", "messages", "loopback, s", "over 4G, s", "predicted, s", "off by")
+
+
+def table(entries: list[dict[str, Any]]) -> str:
+    """A row for each workload and datatype: medians over the rounds."""
+    rows = [list(HEADER), ["---"] * len(HEADER)]
+    for entry in entries:
+        cost, seconds = entry["cost"], {name: median(values) for name, values in entry["seconds"].items()}
+        rows.append(
+            [
+                f"{entry['workload']}, {cost['images']} images",
+                entry["wire"],
+                f"{cost['bytes_up'] / 1024:.0f}",
+                f"{cost['messages']}",
+                *(f"{seconds[name]:.3g}" for name in ("loopback", "measured", "predicted")),
+                f"{off_by(entry):+.1%}",
+            ]
+        )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def off_by(entry: dict[str, Any]) -> float:
+    """How much longer a request took than predicted, as a fraction: the median of the rounds."""
+    seconds = entry["seconds"]
+    return median(m / p - 1 for m, p in zip(seconds["measured"], seconds["predicted"], strict=True))
+
+
+def readme_section(data: dict[str, Any]) -> str:
+    """The table, how good the link is, and where the figures come from."""
+    off = [median(entry["measured"]) / entry["predicted"] - 1 for entry in data["transfers"]]
+    plain, tls = ((median(entry["measured"]), entry["predicted"]) for entry in data["setup"])
+    machine, versions = data["machine"], data["versions"]
+    source = (
+        f"Medians of {data['rounds']} rounds, on an open connection. Bare TCP transfers through the same proxy were "
+        f"{min(off):+.1%} to {max(off):+.1%} off; to set up a gRPC connection took {plain[0]:.3f} s (predicted "
+        f"{plain[1]:.3f}), with TLS {tls[0]:.3f} s ({tls[1]:.3f}). {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['capability']}; PyTorch {versions['torch']}, grpcio {versions['grpcio']}; commit "
+        f"{data['commit'][:7]}, {data['date']}."
+    )
+    return f"{table(data['requests'])}\n\n{source}\n"

@@ -1,0 +1,147 @@
+"""Parameters, multiply-adds and bytes of the three parts of a network, counted without computing anything; and the
+seconds that they take on this machine.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from facemix.partition import Parts, partition
+
+__all__ = ["PartCost", "PartitionCost", "part_seconds", "partition_cost"]
+
+FLOAT_BYTES = 4
+ROUNDS = 5
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@dataclass(frozen=True)
+class PartCost:
+    """What one part of a network costs for one image.
+
+    Attributes:
+        parameters: of all layers but batch norms, which are folded into the convolution before them; so the paper
+            counts.
+        multiply_adds: of convolutions and matrix products, as the paper counts "FLOPs"; all else is left out.
+        output_shape: of what leaves it, for one image.
+    """
+
+    parameters: int
+    multiply_adds: int
+    output_shape: tuple[int, ...]
+
+    @property
+    def output_bytes(self) -> int:
+        """In float32."""
+        return FLOAT_BYTES * torch.Size(self.output_shape).numel()
+
+
+@dataclass(frozen=True)
+class PartitionCost:
+    """The three parts, for one image.
+
+    Attributes:
+        image_shape: (channels, height, width).
+        edge_first, cloud, edge_last: see `PartCost`.
+        group_size: images in a group.
+    """
+
+    image_shape: tuple[int, int, int]
+    edge_first: PartCost
+    cloud: PartCost
+    edge_last: PartCost
+    group_size: int
+
+    @property
+    def edge_parameters(self) -> int:
+        """Of both of the edge's parts."""
+        return self.edge_first.parameters + self.edge_last.parameters
+
+    @property
+    def mix_multiply_adds(self) -> int:
+        """Of the mix and the un-mix: each value that is sent or received is a sum over its group."""
+        sent, received = (torch.Size(part.output_shape).numel() for part in (self.edge_first, self.cloud))
+        return self.group_size * (sent + received)
+
+    @property
+    def edge_multiply_adds(self) -> int:
+        """Of both of the edge's parts and the mixing, as the paper counts."""
+        return self.edge_first.multiply_adds + self.mix_multiply_adds + self.edge_last.multiply_adds
+
+    @property
+    def whole_multiply_adds(self) -> int:
+        """Of the network in one piece."""
+        return self.edge_first.multiply_adds + self.cloud.multiply_adds + self.edge_last.multiply_adds
+
+    @property
+    def edge_share(self) -> float:
+        """What the edge computes, as a share of the network in one piece."""
+        return self.edge_multiply_adds / max(self.whole_multiply_adds, 1)
+
+
+def partition_cost(
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    *,
+    pre: int | str = 1,
+    post: int | str = 1,
+    group_size: int = 8,
+) -> PartitionCost:
+    """Count what each side of `model` costs for one image.
+
+    Args:
+        model: a plain network; it is copied without its weights, and nothing is computed.
+        image_shape: (channels, height, width).
+        pre, post: the cut, see `partition`.
+        group_size: images in a group; 1 for none.
+
+    Raises:
+        ValueError: if `partition` refuses the cut, or the model the image.
+    """
+    if len(image_shape) != 3 or min(image_shape) < 1 or group_size < 1:
+        raise ValueError(
+            f"partition_cost: image_shape must be (channels, height, width) and group_size at least 1, "
+            f"got {image_shape} and {group_size}"
+        )
+    parts = partition(copy.deepcopy(model).to("meta").eval(), pre, post)
+    x = torch.zeros(1, *image_shape, device="meta")
+    first, x = _count(parts.edge_first, x)
+    cloud, x = _count(parts.cloud, x)
+    last, _ = _count(parts.edge_last, x)
+    return PartitionCost(image_shape, first, cloud, last, group_size)
+
+
+def _count(part: nn.Module, x: Tensor) -> tuple[PartCost, Tensor]:
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            y = part(x)
+    except RuntimeError as error:  # PyTorch's own word for shapes that do not suit
+        raise ValueError(f"partition_cost: the model must take images of this shape, got {error}") from error
+    layers = (module for module in part.modules() if not isinstance(module, NORMS))
+    parameters = sum(parameter.numel() for layer in layers for parameter in layer.parameters(recurse=False))
+    return PartCost(parameters, counter.get_total_flops() // 2, tuple(y.shape[1:])), y
+
+
+def part_seconds(parts: Parts, image_shape: tuple[int, int, int], batch: int) -> tuple[float, float, float]:
+    """Seconds for one image that each of `parts` takes here, in batches: the median of a few rounds, one after the
+    other; PyTorch in eager mode, without the mix.
+    """
+    times: list[list[float]] = [[], [], []]
+    with torch.inference_mode():
+        for number in range(ROUNDS + 1):
+            x = torch.zeros(batch, *image_shape)
+            for part, seconds in zip(parts, times, strict=True):
+                start = time.perf_counter()
+                x = part.eval()(x)
+                if number:  # the first round pays for memory
+                    seconds.append((time.perf_counter() - start) / batch)
+    first, cloud, last = (statistics.median(seconds) for seconds in times)
+    return first, cloud, last

@@ -1,0 +1,94 @@
+"""Photographs decoded once: a memory-mapped file of bytes, as fast to read as the disk, or as memory from then on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from facemix.storage import atomic_path
+
+from .photos import DataError
+
+__all__ = ["decoded"]
+
+MODES = {1: "L", 3: "RGB"}
+AHEAD = 64  # photographs that are decoded before the one that is written
+
+
+def decoded(
+    paths: Sequence[Path], size: tuple[int, int], channels: int, folder: Path, *, workers: int | None = None
+) -> NDArray[np.uint8]:
+    """Return the photographs of `paths`, resized, as a read-only memory map uint8 [N, channels, H, W].
+
+    They are decoded the first time and kept in `folder`; the file's name holds a digest of the paths, their sizes and
+    times, so that a changed photograph is decoded again. An interruption leaves nothing behind.
+
+    Args:
+        paths: at least one image file.
+        size: (height, width); antialiased bilinear, the sides are not kept in proportion.
+        channels: 1 (grey) or 3 (red, green, blue).
+        folder: where to keep the file.
+        workers: threads that decode; default: one for each core.
+
+    Raises:
+        ValueError: for an argument that will not do.
+        DataError: naming a photograph that cannot be decoded.
+        OSError: if the disk is full, say.
+    """
+    if channels not in MODES:
+        raise ValueError(f"decoded: channels must be 1 or 3, got {channels}")
+    if not paths or min(size) < 1:
+        raise ValueError(f"decoded: there must be photographs and pixels, got {len(paths)} of size {size}")
+    path = folder / f"photos-{_digest(paths, size, channels)}.npy"
+    if not path.exists():
+        with atomic_path(path) as temporary:
+            array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(paths), channels, *size))
+            _decode(paths, size, channels, array, workers or os.cpu_count() or 1)
+            array.flush()
+            del array
+    return np.load(path, mmap_mode="r")
+
+
+def _decode(
+    paths: Sequence[Path], size: tuple[int, int], channels: int, array: NDArray[np.uint8], workers: int
+) -> None:
+    def one(path: Path) -> NDArray[np.uint8]:
+        try:
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert(MODES[channels]).resize(size[::-1], Image.Resampling.BILINEAR))
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
+            raise DataError(f"decoded: {path} must be an image, got {type(error).__name__}: {error}") from error
+        return pixels.reshape(*size, channels).transpose(2, 0, 1)
+
+    # Pillow decodes without Python's lock. A window of them is under way, so that memory stays small.
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(paths), desc="decoding", unit="photo", disable=None) as bar,
+    ):
+        rest = iter(paths)
+        waiting = [pool.submit(one, path) for path in islice(rest, AHEAD)]
+        try:
+            for row in range(len(paths)):
+                array[row] = waiting.pop(0).result()
+                waiting += [pool.submit(one, path) for path in islice(rest, 1)]
+                bar.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _digest(paths: Sequence[Path], size: tuple[int, int], channels: int) -> str:
+    total = hashlib.sha256(f"{size} {channels}".encode())
+    for path in paths:
+        status = path.stat()
+        total.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    return total.hexdigest()[:24]

@@ -1,0 +1,47 @@
+"""The edge half in a file, of whichever kind it is."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from facemix_ops.edge import BundleError, EdgeModel, safetensors
+from facemix_ops.edge.bundle import CONFIG_KEY
+
+if TYPE_CHECKING:
+    from .torch_half import TorchHalf
+
+__all__ = ["load_half"]
+
+TORCH_FAMILY = "facemix-edge-torch-"
+
+
+def load_half(path: str | os.PathLike[str], *, threads: int | None = None) -> EdgeModel | TorchHalf:
+    """The half that `facemix.export.export_edge` or `facemix.export_torch.export_edge_torch` wrote. PyTorch is loaded
+    for the latter only.
+
+    Args:
+        path: a .safetensors file.
+        threads: for the kernels of an EdgeModel; a TorchHalf takes PyTorch's.
+
+    Raises:
+        OSError: if there is no such file, or it cannot be read.
+        BundleError: a ValueError; if it is no such file, was damaged or altered, or is newer than this version.
+        ModuleNotFoundError: if it needs PyTorch and there is none.
+    """
+    if not _kind(path).startswith(TORCH_FAMILY):
+        return EdgeModel.load(path, threads=threads)
+    from .torch_half import TorchHalf
+
+    return TorchHalf.load(path)
+
+
+def _kind(path: str | os.PathLike[str]) -> str:
+    """What the config says that it is; an empty text where nothing says so, which the loader will find too."""
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        config = safetensors.parse(data).metadata.get(CONFIG_KEY, "{}")
+        return str(safetensors.parse_json(config, "the config").get("kind"))
+    except BundleError:
+        return ""

@@ -1,0 +1,242 @@
+"""The edge half on PyTorch, for networks whose ends `facemix_ops.edge` cannot run: a first part deeper than one
+convolution, a last part that is more than one linear layer. `facemix.export_torch.export_edge_torch` writes its file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx
+
+import facemix_ops as fo
+from facemix.models import build
+from facemix.partition import partition
+from facemix_ops.edge import BundleError, Result
+from facemix_ops.edge.key import Key
+from facemix_ops.edge.preprocess import check_images
+from facemix_ops.edge.wire import widened
+from facemix_ops.rules import bad_type, bad_value
+
+from .halves import first_half, last_half
+from .torch_bundle import WIRE_DTYPES, TorchBundle, read
+
+__all__ = ["TorchHalf", "TorchRequest"]
+
+INT8_LIMIT = 127
+
+
+class TorchHalf:
+    """What `facemix_ops.edge.EdgeModel` is for one convolution and one linear layer: images to what the cloud gets,
+    the cloud's reply to scores. On the CPU. Any number of threads may use one at once.
+
+    Args:
+        bundle: names, shapes and settings.
+        weights: of both parts, by their names in the whole network.
+
+    Attributes:
+        bundle: the same.
+        first, last: the parts, without any mixing.
+
+    Raises:
+        BundleError: if weights and bundle do not belong together.
+    """
+
+    def __init__(self, bundle: TorchBundle, weights: Mapping[str, Tensor]) -> None:
+        self.bundle = bundle
+        self.first, self.last = _parts(bundle, weights)
+        self._first, self._last = first_half(self.first, bundle.group_size), last_half(self.last)
+        std = torch.tensor(bundle.std, dtype=torch.float64)
+        self._factor = (1 / (255 * std)).float().view(-1, 1, 1)
+        self._offset = (-torch.tensor(bundle.mean, dtype=torch.float64) / std).float().view(-1, 1, 1)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> TorchHalf:
+        """The half in a file.
+
+        Raises:
+            OSError: if there is no such file, or it cannot be read.
+            BundleError: a ValueError; if it is no such half, was damaged or altered, or is newer than this version.
+        """
+        with open(path, "rb") as file:
+            data = file.read()
+        try:
+            return cls.parse(data)
+        except BundleError as error:
+            raise BundleError(f"{os.fspath(path)}: {error}") from None
+
+    @classmethod
+    def parse(cls, data: bytes) -> TorchHalf:
+        """The half in the bytes of a file.
+
+        Raises:
+            BundleError: see `load`.
+        """
+        return cls(*read(data))
+
+    def mix(self, images: NDArray[np.uint8], *, wire_dtype: str | None = None) -> TorchRequest:
+        """Pre-process, run the first part, mix with a fresh key and shuffle: all that happens before the upload.
+
+        Which images share a group is drawn anew for each request.
+
+        Args:
+            images: uint8 [N, H, W, C], N whole groups, any strides.
+            wire_dtype: "float32", "float16", "bfloat16", or "int8" where the file has scales; default: the bundle's.
+
+        Returns:
+            The request, to be used as a context manager: its key is zeroed when the block ends.
+
+        Raises:
+            TypeError, ValueError: naming argument, rule and what came.
+        """
+        op, bundle = "TorchHalf.mix", self.bundle
+        check_images(op, "images", images, bundle.image_shape)
+        wire_dtype = bundle.wire_dtype if wire_dtype is None else wire_dtype
+        if wire_dtype not in WIRE_DTYPES:
+            bad_value(op, "wire_dtype", f"be one of {', '.join(WIRE_DTYPES)}", repr(wire_dtype))
+        if wire_dtype == "int8" and bundle.scales is None:
+            bad_value(op, "wire_dtype", "be a float for a file that was written without calibration", repr(wire_dtype))
+        if len(images) % bundle.group_size:
+            bad_value(op, "images", f"divide into groups of {bundle.group_size}", f"{len(images)}")
+        key = Key(len(images) // bundle.group_size, bundle.group_size, bundle.max_coeff)
+        try:
+            with torch.inference_mode():
+                mixed = self._first(self.inputs(images, key.rows), _shared(key))
+                payload, scales = _on_the_wire(mixed, wire_dtype, bundle.scales)
+        except BaseException:
+            key.close()
+            raise
+        return TorchRequest(self, key, payload, scales, wire_dtype)
+
+    def inputs(self, images: NDArray[np.uint8], rows: NDArray[np.int64] | None = None) -> Tensor:
+        """The first part's input, float32 [N, C, H, W], of uint8 [N, H, W, C]; image n in row rows[n], or in row n."""
+        height, width, channels = self.bundle.image_shape
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+        x = torch.empty(len(images), channels, height, width)
+        x[slice(None) if rows is None else torch.from_numpy(rows)] = pixels.float()
+        return x.mul_(self._factor).add_(self._offset)
+
+    def unmixed(self, outputs: NDArray[np.float32], key: Key) -> NDArray[np.float32]:
+        """Scores [B, classes] of the cloud's reply [B, ...], image n in row n."""
+        with torch.inference_mode():
+            return self._last(torch.from_numpy(outputs), _shared(key))[torch.from_numpy(key.rows)].numpy()
+
+
+class TorchRequest:
+    """Made by `TorchHalf.mix`; what `facemix_ops.edge.MixedRequest` is for `EdgeModel`. A key is for one request and
+    one reply: `classify` zeroes it, and so does the end of the ``with`` block, however it is left.
+
+    Attributes:
+        payload: [B, C, H, W], what the cloud may see; contiguous. uint16 holds the bits of bfloat16.
+        scales: float32 [B, C] for int8: value = integer * scale; else None.
+        wire_dtype: "float32", "float16", "bfloat16" or "int8".
+    """
+
+    def __init__(
+        self,
+        half: TorchHalf,
+        key: Key,
+        payload: NDArray[Any],
+        scales: NDArray[np.float32] | None,
+        wire_dtype: str,
+    ) -> None:
+        self.payload, self.scales, self.wire_dtype = payload, scales, wire_dtype
+        self._half, self._key = half, key
+
+    @property
+    def closed(self) -> bool:
+        """Whether the key was zeroed."""
+        return self._key.closed
+
+    def classify(self, reply: NDArray[Any]) -> Result:
+        """Un-shuffle and un-mix the cloud's reply, and apply the last part; zeroes the key.
+
+        Args:
+            reply: [B, ...], as many rows as were sent; float32, float16, or uint16 for bfloat16; any strides.
+
+        Raises:
+            TypeError, ValueError: naming argument, rule and what came; the request stays open for a better reply.
+        """
+        op, bundle = "TorchRequest.classify", self._half.bundle
+        if self.closed:
+            bad_value(op, "the request", "be open", "a closed one: its key was zeroed")
+        if not isinstance(reply, np.ndarray):
+            bad_type(op, "reply", "be a NumPy array", type(reply).__name__)
+        shape = (len(self._key.rows), *bundle.outputs_shape)
+        if reply.shape != shape:
+            bad_value(op, "reply", f"have shape {list(shape)}", f"{list(reply.shape)}")
+        outputs = widened(op, "reply", reply)
+        if not np.isfinite(outputs).all():
+            bad_value(op, "reply", "be finite", f"{np.count_nonzero(~np.isfinite(outputs))} values that are not")
+        with self:
+            scores = self._half.unmixed(outputs, self._key)
+        labels = scores.argmax(1)
+        names = None if bundle.classes is None else [bundle.classes[label] for label in labels]
+        return Result(scores, labels, names)
+
+    def close(self) -> None:
+        """Zero the key. What was sent stays."""
+        self._key.close()
+
+    def __enter__(self) -> TorchRequest:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        rows = f"{self.payload.dtype} {list(self.payload.shape)}"
+        return f"TorchRequest(payload={rows}, wire_dtype={self.wire_dtype!r}{', closed' * self.closed})"
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("TorchRequest: it holds a key, which is private: it cannot be pickled or copied")
+
+
+def _shared(key: Key) -> fo.MixKey:
+    """The key for PyTorch, in the same memory: what zeroes one zeroes both."""
+    return fo.MixKey._wrap(torch.from_numpy(key.coeffs), torch.from_numpy(key.order))
+
+
+def _on_the_wire(
+    mixed: Tensor, wire_dtype: str, scales: NDArray[np.float32] | None
+) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+    """What is sent for float32 [B, C, H, W], and for int8 the scales that go with it."""
+    if wire_dtype == "int8":
+        assert scales is not None  # see TorchHalf.mix
+        steps = (mixed / torch.from_numpy(scales).view(-1, 1, 1)).round_().clamp_(-INT8_LIMIT, INT8_LIMIT)
+        return steps.to(torch.int8).contiguous().numpy(), np.tile(scales, (len(mixed), 1))
+    if wire_dtype == "bfloat16":
+        return mixed.to(torch.bfloat16).contiguous().view(torch.int16).numpy().view(np.uint16), None
+    return mixed.to(torch.float16 if wire_dtype == "float16" else torch.float32).contiguous().numpy(), None
+
+
+def _parts(bundle: TorchBundle, weights: Mapping[str, Tensor]) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """The first and the last part. The whole network has shapes but no weights; the cloud's layers vanish with it."""
+    channels_first = bundle.image_shape[2], *bundle.image_shape[:2]
+    try:
+        with torch.device("meta"):
+            whole = build(bundle.builder, bundle.options)
+        first, _, last = partition(whole, bundle.pre, bundle.post)
+        names = [set(part.state_dict()) for part in (first, last)]
+        if different := sorted((names[0] | names[1]) ^ weights.keys()):
+            raise ValueError(f"{', '.join(different[:5])} missing or too many")
+        for part, own in zip((first, last), names, strict=True):
+            part.load_state_dict({name: weights[name] for name in own}, assign=True)
+            part.eval().requires_grad_(False)
+        with torch.inference_mode():
+            features = tuple(first(torch.zeros(1, *channels_first)).shape[1:])
+            scores = last(torch.zeros(1, *bundle.outputs_shape)).shape
+    except (ValueError, RuntimeError, TypeError) as error:  # of `build`, `partition`, `load_state_dict`, the layers
+        raise BundleError(f"the weights must suit the network of the config, got {error}") from None
+    if features != bundle.features_shape:
+        raise BundleError(f"features_shape must be {list(features)}, got {list(bundle.features_shape)}")
+    if len(scores) != 2 or (bundle.classes is not None and len(bundle.classes) != scores[1]):
+        raise BundleError(f"classes must be a name for each score, or null, got scores of shape {list(scores[1:])}")
+    return first, last

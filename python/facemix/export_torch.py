@@ -1,0 +1,118 @@
+"""Write the edge's file where `facemix.export.export_edge` cannot: for an edge with PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from .edge.torch_bundle import written
+from .edge.torch_half import INT8_LIMIT, TorchHalf
+from .partition import partition
+from .storage import atomic_path, fingerprint
+
+__all__ = ["export_edge_torch"]
+
+CALIBRATION_KEYS = 8
+LEAST_SCALE = 1e-6  # of a channel that is always zero
+
+
+def export_edge_torch(
+    path: Path,
+    model: nn.Module,
+    builder: str,
+    options: Mapping[str, Any],
+    image_shape: tuple[int, int, int],
+    *,
+    name: str,
+    version: int = 1,
+    group_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    max_coeff: float | None = None,
+    wire_dtype: str = "float32",
+    classes: Sequence[str] | None = None,
+    calibration: NDArray[np.uint8] | None = None,
+    decoys: NDArray[np.uint8] | None = None,
+    pre: int | str = 2,
+    post: int | str = 1,
+) -> None:
+    """Write the edge part of `model` to `path`, for `facemix.edge.torch_half.TorchHalf`: any first and last part, run
+    by PyTorch. Where they are one convolution and one linear layer use `export_edge`: its file needs NumPy only.
+    `facemix.edge.load_half` reads both.
+
+    Args:
+        path: a .safetensors file.
+        model: plain (not converted) and trained.
+        builder, options: what `models.build` makes such a model of.
+        image_shape: (channels, height, width) of an image.
+        name, version: what the cloud calls the model.
+        group_size: images in a group, 2 to 64; what the network was trained with.
+        mean, std: of each channel, of pixels from 0 to 1: the network takes (pixel / 255 - mean) / std.
+        max_coeff: bound on the largest coefficient of a key, see `facemix_ops.MixKey.sample`.
+        wire_dtype: what the edge sends where it is not told: "float32", "float16", "bfloat16" or "int8".
+        classes: a name for each score.
+        calibration: images like those to come, uint8 [N, H, W, C], at least a group of them: int8 on the wire covers
+            what mixtures of them reach. None leaves int8 out.
+        decoys: public images uint8 [D, H, W, C], kept in the file to fill groups with.
+        pre, post: the cut, see `partition`.
+
+    Raises:
+        ValueError: if an argument will not do.
+    """
+    channels, height, width = image_shape
+    parts = partition(model, pre, post)
+    with torch.inference_mode():
+        features = parts.edge_first.eval()(torch.zeros(1, *image_shape))
+        outputs = parts.cloud.eval()(features)
+    config = {
+        "name": name,
+        "version": version,
+        "network": fingerprint(parts),
+        "builder": builder,
+        "options": dict(options),
+        "pre": pre,
+        "post": post,
+        "image_shape": [height, width, channels],
+        "mean": list(mean),
+        "std": list(std),
+        "features_shape": list(features.shape[1:]),
+        "outputs_shape": list(outputs.shape[1:]),
+        "group_size": group_size,
+        "max_coeff": max_coeff,
+        "wire_dtype": wire_dtype,
+        "classes": None if classes is None else list(classes),
+    }
+    weights = {
+        key: tensor.float() if tensor.is_floating_point() else tensor
+        for part in (parts.edge_first, parts.edge_last)
+        for key, tensor in part.state_dict().items()
+    }
+    try:
+        scales = None
+        if calibration is not None:
+            uncalibrated = written({**config, "wire_dtype": "float32"}, weights, None, None)
+            scales = _scales(TorchHalf.parse(uncalibrated), calibration)
+        data = written(config, weights, scales, decoys)
+        TorchHalf.parse(data)
+    except ValueError as error:
+        raise ValueError(f"export_edge_torch: {error}") from None
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _scales(half: TorchHalf, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Of each channel [C]: what mixtures of `images` reach under a few keys becomes the largest integer."""
+    whole = len(images) - len(images) % half.bundle.group_size
+    if not whole:
+        raise ValueError(f"calibration must be at least a group of {half.bundle.group_size} images, got {len(images)}")
+    largest = np.full(half.bundle.features_shape[0], LEAST_SCALE, np.float32)
+    for _ in range(CALIBRATION_KEYS):
+        with half.mix(images[:whole], wire_dtype="float32") as request:
+            np.maximum(largest, np.abs(request.payload).max((0, 2, 3)), out=largest)
+    return largest / np.float32(INT8_LIMIT)

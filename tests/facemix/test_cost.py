@@ -1,0 +1,120 @@
+"""Counting the parts of a partition, and the paper's tables."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from facemix.cli import main
+from facemix.cost import partition_cost
+from facemix.cost.paper import Cell, paper_tables
+from facemix.models import build
+from torch import nn
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 4, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(4)
+        self.conv2 = nn.Conv2d(4, 6, 3, stride=2, bias=False)
+        self.fc = nn.Linear(6, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.conv2(torch.relu(self.bn1(self.conv1(x)))).mean((2, 3)))
+
+
+def test_counts_by_hand() -> None:
+    model = Small()
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    cost = partition_cost(model, (3, 7, 9), pre="conv1", post="fc", group_size=4)
+    first, cloud, last = cost.edge_first, cost.cloud, cost.edge_last
+    assert (first.parameters, first.multiply_adds, first.output_shape) == (4 * 27 + 4, 63 * 4 * 27, (4, 7, 9))
+    assert (cloud.parameters, cloud.multiply_adds, cloud.output_shape) == (6 * 36, 3 * 4 * 6 * 36, (6,))
+    assert (last.parameters, last.multiply_adds, last.output_shape) == (35, 30, (5,))
+    assert cost.mix_multiply_adds == 4 * (4 * 63 + 6)
+    assert cost.edge_parameters == first.parameters + last.parameters
+    assert cost.edge_share == (6804 + 30 + 1032) / (6804 + 2592 + 30)
+    assert first.output_bytes == 4 * 252
+    for name, tensor in model.state_dict().items():  # the model is left as it was
+        assert torch.equal(tensor, weights[name])
+
+
+@pytest.mark.parametrize("pre", [1, 2, 5])
+def test_the_cut_moves_work_and_loses_none(pre: int) -> None:
+    model = build("resnet18", {"width": 0.125, "num_classes": 6})
+    costs = [partition_cost(model, (3, 64, 48), pre=p) for p in (1, pre)]
+    assert costs[0].whole_multiply_adds == costs[1].whole_multiply_adds
+    parameters = [cost.edge_parameters + cost.cloud.parameters for cost in costs]
+    norms = sum(
+        p.numel() for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters(recurse=False)
+    )
+    assert parameters == [sum(p.numel() for p in model.parameters()) - norms] * 2
+
+
+def test_refusals() -> None:
+    model = build("resnet18", {"width": 0.125})
+    with pytest.raises(ValueError, match="pre must be between 1 and 9, got 10"):
+        partition_cost(model, (3, 32, 32), pre=10)
+    with pytest.raises(ValueError, match="the model must take images of this shape"):
+        partition_cost(model, (1, 32, 32))
+    with pytest.raises(ValueError, match=r"group_size at least 1, got .* and 0"):
+        partition_cost(model, (3, 32, 32), group_size=0)
+
+
+def test_the_papers_tables_to_the_printed_digit() -> None:
+    """What differs is known, and says why: two figures of other people's work, and one that the paper rounds down."""
+    differing = {
+        (row.method, name)
+        for rows in paper_tables().values()
+        for row in rows
+        for name, cell in row.cells.items()
+        if not cell.equal
+    }
+    assert differing == {
+        ("Tramer et al.", "Computation (on edge)"),
+        ("Face Anonymizer", "Edge Params"),
+        ("Face Anonymizer", "Edge FLOPs"),
+        ("Ours, after conv1-2", "Transmission size"),
+    }
+    for rows in paper_tables().values():
+        for row in rows:
+            assert bool(row.why) == any((row.method, name) in differing for name in row.cells)
+    (ours,) = (row for row in paper_tables()["Table 1"] if row.method == "Ours, after conv1-2")
+    assert ours.cells["Transmission size"] == Cell("3.1 MB", "3.0 MB")
+
+
+def test_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cost", "--paper"]) == 0
+    text = capsys.readouterr().out
+    assert "86.5 MB (86.5 MB)" in text
+    assert "Face Anonymizer: the network of that work is not described" in text
+    assert main(["cost", "--paper", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"Table 1", "Tables 2 and 3"}
+
+    small = ["cost", "--option", "width=0.125", "--option", "num_classes=6", "--image", "1", "32", "32"]
+    small += ["--option", "in_channels=1", "--group-size", "4"]
+    assert main(small) == 0
+    assert "the edge computes" in capsys.readouterr().out
+    sizes = {}
+    for dtype in ("float32", "float16", "int8"):
+        assert main([*small, "--wire-dtype", dtype, "--json"]) == 0
+        figures = json.loads(capsys.readouterr().out)
+        sizes[dtype] = figures["bytes_up"], figures["bytes_down"]
+    assert sizes == {"float32": (2048, 256), "float16": (1024, 128), "int8": (512 + 32, 256)}
+    assert all(part["seconds"] > 0 for part in figures["parts"].values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--model", "x"], "name must be one of"),
+        (["--option", "width"], "--option must be NAME=VALUE, got 'width'"),
+        (["--option", "depth=3"], "options must suit resnet18"),
+        (["--link", "0", "30", "25"], "Link: up must be positive"),
+    ],
+)
+def test_command_refuses(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cost", *arguments]) == 1
+    assert text in capsys.readouterr().err

@@ -1,0 +1,176 @@
+"""Large data sets, read from tiny ones in the official format; and what a file can have wrong with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from face_sets import ATTRIBUTES, celeba, lfwa, picture
+from facemix.data import UNKNOWN, DataError, decoded, load_celeba, load_folder, load_lfwa
+from PIL import Image
+
+PEOPLE, PARTITION = [2880, 2937, 2880, 8692, 5805, 2937], [0, 0, 0, 1, 2, 0]
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_celeba(tmp_path: Path, apart: bool) -> None:
+    celeba(tmp_path, PEOPLE, PARTITION, apart)
+    parts = load_celeba(tmp_path)
+    assert {name: len(part) for name, part in parts.items()} == {"train": 4, "valid": 1, "test": 1}
+    train = parts["train"]
+    assert [path.name for path in train.paths] == ["000001.jpg", "000002.jpg", "000003.jpg", "000006.jpg"]
+    assert train.identity is not None
+    assert train.identity.tolist() == [0, 1, 0, 1]
+    assert list(train.attributes) == ATTRIBUTES
+    text = next(tmp_path.rglob("list_attr_celeba.txt")).read_text().splitlines()
+    rows = [[int(value == "1") for value in text[line].split()[1:]] for line in (2, 3, 4, 7)]
+    assert torch.stack(list(train.attributes.values()), 1).tolist() == rows
+
+
+def lines(name: str, change: Callable[[list[str]], object]) -> Callable[[Path], None]:
+    def edit(root: Path) -> None:
+        text = (root / name).read_text().splitlines()
+        change(text)
+        (root / name).write_text("\n".join(text) + "\n")
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (lambda root: (root / "list_eval_partition.txt").unlink(), "there must be .*list_eval_partition.txt or"),
+        (lambda root: (root / "img_align_celeba").rename(root / "x"), "there must be .*img_align_celeba or"),
+        (lambda root: (root / "img_align_celeba" / "000002.jpg").unlink(), r"got none at .*000002.jpg of 6"),
+        (lambda root: (root / "img_align_celeba" / "000004.jpg").write_bytes(b""), r"got none at .*000004.jpg of 6"),
+        (lines("list_attr_celeba.txt", lambda t: t.pop()), "must have 6 photographs, as it says, got 5"),
+        (lines("list_attr_celeba.txt", lambda t: t.pop(0)), "must begin with a count"),
+        (
+            lines("list_attr_celeba.txt", lambda t: t.__setitem__(3, t[3][:-2])),
+            "line 4 of .* must have 4 columns, got 3",
+        ),
+        (lines("list_attr_celeba.txt", lambda t: t.__setitem__(3, "000002.jpg 1 1 0")), "must be 1 or -1"),
+        (lines("identity_CelebA.txt", lambda t: t.pop(2)), "got none for 000003.jpg and 0 more"),
+        (lines("identity_CelebA.txt", lambda t: t.append("x")), "line 7 of .*identity_CelebA.txt must have 2 columns"),
+        (lines("list_eval_partition.txt", lambda t: t.__setitem__(0, "000001.jpg 3")), "must say 0, 1 or 2"),
+    ],
+)
+def test_celeba_damaged(tmp_path: Path, damage: Callable[[Path], object], text: str) -> None:
+    celeba(tmp_path, PEOPLE, PARTITION)
+    damage(tmp_path)
+    with pytest.raises(DataError, match=text) as caught:
+        load_celeba(tmp_path)
+    assert "download img_align_celeba.zip" in str(caught.value) or "0, 1 or 2" in str(caught.value)
+
+
+PHOTOS = {"Ann_Bee": 2, "Cid_Dot": 1, "Eve_Fox": 2}
+
+
+@pytest.mark.parametrize("row", [False, True])
+def test_lfwa(tmp_path: Path, row: bool) -> None:
+    lfwa(tmp_path, PHOTOS, [1, 4, 2], [5, 3], row)
+    parts = load_lfwa(tmp_path)
+    assert [path.name for path in parts["train"].paths] == ["Ann_Bee_0001.jpg", "Eve_Fox_0001.jpg", "Ann_Bee_0002.jpg"]
+    assert parts["train"].identity is not None
+    assert parts["train"].identity.tolist() == [0, 2, 0]
+    with h5py.File(tmp_path / "lfw_att_40.mat") as file:
+        label = np.array(file["label"]).T
+    table = torch.stack(list(parts["test"].attributes.values()), 1).numpy()
+    np.testing.assert_array_equal(table, label[[4, 2]])
+    assert list(parts["test"].attributes) == ATTRIBUTES
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (lambda root: (root / "lfw_att_40.mat").unlink(), "there must be .*lfw_att_40.mat or"),
+        (lambda root: (root / "lfw_att_40.mat").write_bytes(b"MATLAB 5.0" * 99), "must be a MATLAB 7.3 file, got"),
+        (lambda root: (root / "lfw_att_40.mat").write_bytes((root / "lfw_att_40.mat").read_bytes()[:2000]), "7.3 file"),
+        (lambda root: (root / "lfw" / "Eve_Fox" / "Eve_Fox_0002.jpg").unlink(), "got none at .*Eve_Fox_0002.jpg of 2"),
+        (lambda root: lfwa(root, PHOTOS, [1, 1], [2]), "indices_img_train .* must be different numbers from 1 to 5"),
+        (lambda root: lfwa(root, PHOTOS, [1], [6]), "indices_img_test .* must be different numbers from 1 to 5"),
+        (
+            lambda root: h5py.File(root / "indices_train_test.mat", "w").close(),
+            "must have indices_img_train, .* got no",
+        ),
+    ],
+)
+def test_lfwa_damaged(tmp_path: Path, damage: Callable[[Path], object], text: str) -> None:
+    lfwa(tmp_path, PHOTOS, [1, 4, 2], [5, 3])
+    damage(tmp_path)
+    with pytest.raises(DataError, match=text) as caught:
+        load_lfwa(tmp_path)
+    assert "download lfw_att_40.mat" in str(caught.value)
+
+
+def folder_of(root: Path, text: str) -> tuple[Path, Path]:
+    for seed, name in enumerate(("a.png", "sub/b.png", "c.png")):
+        picture(root / "photos" / name, seed, (20, 10))
+    (root / "labels.csv").write_text(text)
+    return root / "photos", root / "labels.csv"
+
+
+def test_a_folder_with_a_csv(tmp_path: Path) -> None:
+    photos = load_folder(*folder_of(tmp_path, "image,identity,glasses\na.png,Ann,1\nsub/b.png,Bee,0\nc.png,Ann,\n"))
+    assert photos.identity is not None
+    assert (photos.identity.tolist(), photos.attributes["glasses"].tolist()) == ([0, 1, 0], [1, 0, UNKNOWN])
+    assert photos.people == 2
+    without = load_folder(*folder_of(tmp_path, "\ufeffimage,glasses\nsub/b.png, 1\n"))
+    assert (without.identity, without.people, len(without)) == (None, 0, 1)
+    assert load_folder(*folder_of(tmp_path, "image\na.png\n")).attributes == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the header of .* must have 'image'"),
+        ("image\n", "must list at least one photograph"),
+        ("photo\na.png\n", "the header of .* must have 'image'"),
+        ("image,x,x\na.png,1,0\n", "no name twice"),
+        ("image,x\na.png,1\nc.png\n", "row 2 of .* must have 2 fields"),
+        ("image,x\na.png,1,1\n", "row 1 of .* must have 2 fields"),
+        ("image,x\na.png,yes\n", "x in row 1 of .* must be 0, 1 or nothing, got 'yes'"),
+        ("image\nz.png\n", r"got none at .*z.png of 1"),
+        ('image\n"a.png\n', "must be CSV, got"),
+    ],
+)
+def test_a_folder_with_a_bad_csv(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load_folder(*folder_of(tmp_path, text))
+
+
+def test_decoded_once(tmp_path: Path) -> None:
+    photos = load_folder(*folder_of(tmp_path, "image\na.png\nsub/b.png\nc.png\n"))
+    array = decoded(photos.paths, (10, 6), 3, tmp_path / "cache")
+    assert (array.shape, array.dtype) == ((3, 3, 10, 6), np.uint8)
+    for path, row in zip(photos.paths, array, strict=True):
+        with Image.open(path) as image:
+            expected = np.asarray(image.resize((6, 10), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        np.testing.assert_array_equal(row, expected)
+    (kept,) = (tmp_path / "cache").iterdir()
+    time = kept.stat().st_mtime_ns
+    assert decoded(photos.paths, (10, 6), 3, tmp_path / "cache").shape == (3, 3, 10, 6)
+    assert kept.stat().st_mtime_ns == time
+    assert decoded(photos.paths, (10, 6), 1, tmp_path / "cache").shape == (3, 1, 10, 6)
+    picture(photos.paths[1], 99, (20, 10))  # a photograph that changes is decoded again
+    assert not np.array_equal(decoded(photos.paths, (10, 6), 3, tmp_path / "cache")[1], array[1])
+
+
+def test_decoded_names_what_is_no_image_and_leaves_nothing(tmp_path: Path) -> None:
+    folder, _ = folder_of(tmp_path, "image\na.png\n")
+    (folder / "c.png").write_bytes((folder / "c.png").read_bytes()[:60])
+    with pytest.raises(DataError, match=r"decoded: .*c\.png must be an image, got"):
+        decoded([folder / "a.png", folder / "c.png"], (10, 6), 3, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+    for paths, size, channels, text in (
+        ([], (10, 6), 3, "there must be photographs and pixels, got 0"),
+        ([folder / "a.png"], (0, 6), 3, "there must be photographs and pixels, got 1"),
+        ([folder / "a.png"], (10, 6), 2, "channels must be 1 or 3, got 2"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(text)):
+            decoded(paths, size, channels, tmp_path / "cache")
