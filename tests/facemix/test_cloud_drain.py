@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 from cloud_process import Cloud
-from cloud_server import Doubler, answer, code_of, message, repository, rows, run, serving, stub_of, until
+from cloud_server import Doubler, answer, code_of, message, repository, rows, run, serving, stub_of, until, waiting
 from facemix.wire import open_inference_pb2 as pb
 from facemix.wire.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -38,7 +38,7 @@ def test_what_has_begun_ends_and_nothing_new_begins(tmp_path: Path) -> None:
             computed = asyncio.ensure_future(stub.ModelInfer(message(rows(1))))
             await until(model.started)
             queued = asyncio.ensure_future(stub.ModelInfer(message(rows(2))))
-            await asyncio.sleep(0.1)
+            await waiting(server, 1)
 
             draining = asyncio.create_task(server.drain())
             assert (await watcher.read()).status == NOT_SERVING

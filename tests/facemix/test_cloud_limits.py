@@ -7,7 +7,21 @@ from pathlib import Path
 
 import grpc
 import pytest
-from cloud_server import INFER, Doubler, answer, code_of, message, repository, rows, run, serving, stub_of, until
+from cloud_server import (
+    INFER,
+    Doubler,
+    answer,
+    calls,
+    code_of,
+    message,
+    repository,
+    rows,
+    run,
+    serving,
+    stub_of,
+    until,
+    waiting,
+)
 from facemix.cloud import inference
 from facemix.wire.names import RETRY_AFTER
 
@@ -20,7 +34,7 @@ def test_beyond_the_queue_calls_are_refused_with_a_hint(tmp_path: Path) -> None:
     async def scenario() -> None:
         model = Doubler()
         large = message(rows(40_000))  # 640 kB: two are more than 1 MiB
-        async with serving(repository([model], tmp_path), queue_mib=1) as (_, channel):
+        async with serving(repository([model], tmp_path), queue_mib=1) as (server, channel):
             stub = stub_of(channel)
             await stub.ModelInfer(large)  # measures how fast it is
             model.gate.clear()
@@ -32,7 +46,7 @@ def test_beyond_the_queue_calls_are_refused_with_a_hint(tmp_path: Path) -> None:
             assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
             assert 10 <= hint_of(caught.value) <= 30_000
             small = asyncio.ensure_future(stub.ModelInfer(message(rows(3))))  # fits beside it
-            await asyncio.sleep(0.1)
+            await waiting(server, 1)
             model.gate.set()
             assert len(answer(await held)) == 40_000
             assert len(answer(await small)) == 3
@@ -64,11 +78,12 @@ def test_a_message_that_does_not_come_is_given_up(tmp_path: Path, monkeypatch: p
 
 def test_messages_are_received_so_many_at_a_time(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with serving(repository([Doubler()], tmp_path), max_receiving=1, max_delay_ms=0) as (_, channel):
+        async with serving(repository([Doubler()], tmp_path), max_receiving=1, max_delay_ms=0) as (server, channel):
             hangs = channel.stream_unary(INFER)(metadata=[("a", "b")])
-            await asyncio.sleep(0.2)
+            await calls(server, 1)
             waits = asyncio.ensure_future(stub_of(channel).ModelInfer(message(rows(2))))
-            await asyncio.sleep(0.3)
+            await calls(server, 2)
+            await asyncio.sleep(0.2)
             assert not waits.done()
             hangs.cancel()  # who has gone makes room
             assert len(answer(await waits)) == 2

@@ -11,7 +11,7 @@ from typing import cast
 import grpc
 import pytest
 import torch
-from cloud_server import Doubler, answer, code_of, message, repository, rows, run, serving, stub_of, until
+from cloud_server import Doubler, answer, code_of, message, repository, rows, run, serving, stub_of, until, waiting
 from facemix.cloud.model import CloudModel
 from facemix.cloud.refusal import Refusal
 from facemix.cloud.repository import Repository
@@ -148,17 +148,17 @@ def test_requests_finish_on_the_model_they_began_with(tmp_path: Path) -> None:
         file.write_text("old")
         models = Repository([file], lambda path: cast(CloudModel, served["model"]))
         old.gate.clear()
-        async with serving(models) as (_, channel):
+        async with serving(models) as (server, channel):
             stub = stub_of(channel)
             calls = [asyncio.ensure_future(stub.ModelInfer(message(rows(1))))]
             await until(old.started)
-            calls.append(asyncio.ensure_future(stub.ModelInfer(message(rows(2)))))  # waits in the queue
-            await asyncio.sleep(0.1)
+            calls.append(asyncio.ensure_future(stub.ModelInfer(message(rows(2)))))
+            await waiting(server, 1)
             served["model"] = new
             file.write_text("new, and longer")
             assert await asyncio.to_thread(look_twice, models) == [False, True]
             calls.append(asyncio.ensure_future(stub.ModelInfer(message(rows(3)))))
-            await asyncio.sleep(0.1)
+            await waiting(server, 2)
             old.gate.set()
             networks = [(await call).parameters[NETWORK].string_param[0] for call in calls]
         assert networks == ["a", "a", "b"]

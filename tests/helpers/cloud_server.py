@@ -69,6 +69,18 @@ async def until(event: threading.Event) -> None:
     assert await asyncio.to_thread(event.wait, 30)
 
 
+async def calls(server: Server, count: int) -> None:
+    """Until so many calls are under way."""
+    while server.inference._calls != count:
+        await asyncio.sleep(0.01)
+
+
+async def waiting(server: Server, count: int) -> None:
+    """Until so many requests wait for a batch."""
+    while len(server._batcher._waiting) != count:
+        await asyncio.sleep(0.01)
+
+
 async def code_of(call: Any) -> grpc.StatusCode:
     """How a call ends."""
     try:

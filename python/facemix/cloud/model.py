@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from facemix.models import build
 from facemix.partition import partition
@@ -17,6 +18,7 @@ from .folding import folded
 __all__ = ["CloudModel"]
 
 CONFIG_KEYS = ("name", "version", "network", "builder", "options", "pre", "post", "input_shape")
+WARM_ROWS = (2, 1, 4, 8, 16, 32, 64)
 
 
 class CloudModel:
@@ -46,30 +48,39 @@ class CloudModel:
                 f"CloudModel: the config in {path} must have {', '.join(CONFIG_KEYS)}, got no {', '.join(missing)}"
             )
         # On the meta device the whole network has shapes but no weights; the edge's layers vanish with it.
-        try:
-            with torch.device("meta"):
-                whole = build(config["builder"], config["options"])
-            module = partition(whole, config["pre"], config["post"]).cloud
-        except (TypeError, KeyError) as error:
-            raise ValueError(
-                f"CloudModel: the config in {path} must name a model of this package, got {error}"
-            ) from error
+        with torch.device("meta"):
+            whole = build(config["builder"], config["options"])
+        module = partition(whole, config["pre"], config["post"]).cloud
         try:
             module.load_state_dict(tensors, assign=True)
         except RuntimeError as error:  # PyTorch lists the names that are missing or too many
             raise ValueError(f"CloudModel: the weights in {path} must suit its config, got {error}") from error
-        self.module = folded(module.eval().requires_grad_(False)).to(device)
-        self._forward = torch.compile(self.module, dynamic=True) if compile else self.module
         self._device = torch.device(device)
+        self.module = folded(module.eval().requires_grad_(False)).to(self._device)
+        for weight in self.module.parameters():
+            weight.data = _channels_last(weight.data)
+        self._forward = torch.compile(self.module, dynamic=True) if compile else self.module
         self.name: str = config["name"]
         self.version: int = config["version"]
         self.network: str = config["network"]
         self.input_shape: tuple[int, ...] = tuple(config["input_shape"])
-        # One row is a case of its own to the compiler, and the second number of rows makes it allow for any.
-        for rows in (2, 3, 1) if compile else (1,):
-            self.output_shape: tuple[int, ...] = self.run(np.zeros((rows, *self.input_shape), np.float32)).shape[1:]
+        if type(self.version) is not int or self.version < 1:
+            raise ValueError(f"CloudModel: the config in {path} must have a version from 1 on, got {self.version!r}")
+        try:
+            # The compiler makes a graph for each of a few ranges of rows, when it first meets one.
+            for rows in WARM_ROWS if compile else (1,):
+                self.output_shape: tuple[int, ...] = self.run(np.zeros((rows, *self.input_shape), np.float32)).shape[1:]
+        except (TypeError, RuntimeError) as error:
+            raise ValueError(
+                f"CloudModel: the config in {path} must have the input_shape that its layers take, got {error}"
+            ) from error
 
     def run(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the outputs [B, ...] of mixed features [B, ...], which must be writeable memory."""
         with torch.inference_mode():
-            return self._forward(torch.from_numpy(features).to(self._device)).cpu().numpy()
+            return self._forward(_channels_last(torch.from_numpy(features).to(self._device))).cpu().numpy()
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    """`tensor` in the layout in which CPUs and tensor cores compute convolutions anyway."""
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor

@@ -1,0 +1,64 @@
+"""A model as the cloud runs it: compiled or not, any number of rows."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from facemix.cloud.model import CloudModel
+from facemix.export import export_cloud
+from facemix.models import build
+from facemix.partition import partition
+from facemix.storage import load_tensors, save_tensors
+
+OPTIONS = {"num_classes": 6, "in_channels": 1, "width": 0.0625}
+
+
+def test_compiled_it_computes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graphs are those of `torch.compile`; run as they are, for inductor takes a minute of C++ for them."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager", fullgraph=True))
+    network = build("vgg16", OPTIONS).eval()
+    export_cloud(tmp_path / "vgg.safetensors", network, "vgg16", OPTIONS, (1, 32, 32), name="vgg")
+    model = CloudModel(tmp_path / "vgg.safetensors", compile=True)
+    middle = partition(network).cloud
+    for rows in (1, 2, 7, 33):
+        features = torch.randn(rows, *model.input_shape)
+        with torch.no_grad():
+            expected = middle(features.clone()).numpy()
+        np.testing.assert_allclose(model.run(features.numpy()), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_outputs_are_whole_whatever_the_layout(network: torch.nn.Module, tmp_path: Path) -> None:
+    """A cut that leaves more than vectors: the model computes channels last, the wire takes rows in order."""
+    options = {"num_classes": 6, "in_channels": 1, "width": 0.125, "activation": "prelu"}
+    path = tmp_path / "cloud.safetensors"
+    export_cloud(path, network, "resnet18", options, (1, 32, 32), name="middle", pre="relu", post="layer4")
+    model = CloudModel(path)
+    features = torch.randn(3, *model.input_shape)
+    with torch.no_grad():
+        expected = partition(network, "relu", "layer4").cloud(features).numpy()
+    outputs = model.run(features.numpy())
+    assert outputs.shape[1:] == model.output_shape
+    assert len(model.output_shape) == 3
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"builder": "no such"}, "got 'no such'"),
+        ({"options": {"no": "such"}}, "options must suit resnet18, got"),
+        ({"input_shape": [1, 2, 3]}, "must have the input_shape that its layers take, got"),
+        ({"input_shape": "x"}, "must have the input_shape that its layers take, got"),
+        ({"version": 0}, "must have a version from 1 on, got 0"),
+        ({"version": "1"}, "must have a version from 1 on, got '1'"),
+    ],
+)
+def test_configs_that_will_not_do(cloud_file: Path, tmp_path: Path, change: dict[str, object], rule: str) -> None:
+    tensors, config = load_tensors(cloud_file)
+    save_tensors(tmp_path / "bad.safetensors", tensors, {**config, **change})
+    with pytest.raises(ValueError, match=rule):
+        CloudModel(tmp_path / "bad.safetensors")
