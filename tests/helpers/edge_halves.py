@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,8 @@ MIDDLE = np.random.default_rng(7).standard_normal((int(np.prod(FEATURES)), OUTPU
 
 
 class WatchedHalf:
-    """`EdgeModel` for the bundle of `bundles`, with all keys, copies of them, and all images that it mixed.
-
-    int8 is what a half may do with it: every row and channel has a scale.
+    """`EdgeModel` for the bundle of `bundles`, with all keys, copies of them, and all images that it mixed. Payloads it
+    knows only while somebody else keeps them. int8 is what a half may do with it: every row and channel has a scale.
     """
 
     def __init__(self, **changes: Any) -> None:
@@ -34,6 +34,7 @@ class WatchedHalf:
         self.keys: list[Any] = []
         self.copies: list[tuple[bytes, bytes]] = []
         self.batches: list[NDArray[np.uint8]] = []
+        self.payloads: list[weakref.ref[NDArray[Any]]] = []
 
     def mix(self, pictures: NDArray[np.uint8], *, wire_dtype: str) -> MixedRequest | QuantisedRequest:
         assert len(pictures) % GROUP == 0
@@ -42,6 +43,7 @@ class WatchedHalf:
         self.keys.append(key)
         self.copies.append((key.coeffs.tobytes(), key.order.tobytes()))
         self.batches.append(pictures)
+        self.payloads.append(weakref.ref(request.payload))
         return QuantisedRequest(request) if wire_dtype == "int8" else request
 
     @property

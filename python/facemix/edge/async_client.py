@@ -110,10 +110,15 @@ class AsyncClient:
             async with asyncio.timeout(self._timeout):
                 return await self._started(self._classify(images))
         except TimeoutError:
-            raise CloudTimeout(f"Client: no answer from {self._address} within {self._timeout:g} s") from None
+            pass  # what is raised below must not lead to this one, see `all_of`
+        except CloudTimeout:
+            await self._retire_connection()
+            raise
         except asyncio.CancelledError:
             self._raise_if_closed()
             raise
+        await self._retire_connection()  # it may have died without a word
+        raise CloudTimeout(f"Client: no answer from {self._address} within {self._timeout:g} s")
 
     def stream(
         self, images: Iterable[NDArray[np.uint8]] | AsyncIterable[NDArray[np.uint8]], *, max_wait: float = 0.1
@@ -148,9 +153,7 @@ class AsyncClient:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+        await self._retire_connection()
         await self._sender.close()
 
     async def __aenter__(self) -> AsyncClient:
@@ -184,18 +187,24 @@ class AsyncClient:
                 self._raise_if_closed()
                 raise
 
+    async def _retire_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.retire()
+
     async def _classify(self, images: NDArray[np.uint8]) -> Answer:
         deadline, meter = time.monotonic() + self._timeout, Meter()
         if self._connection is None:
             self._connection = Connection(self._address, self._security, self._half.bundle, self._wire_dtype)
-        connection, group_size = self._connection, self._half.bundle.group_size
-        (batches, stand_ins), _ = await self._sender.run(
-            lambda: compose(images, self._decoys, group_size, self._request_groups)
-        )
-        results = await all_of(
-            self._sender.send(connection, partial(batch.gather, images, self._decoys), len(batch), deadline, meter)
-            for batch in batches
-        )
+        async with self._connection.used() as connection:
+            group_size = self._half.bundle.group_size
+            (batches, stand_ins), _ = await self._sender.run(
+                lambda: compose(images, self._decoys, group_size, self._request_groups)
+            )
+            results = await all_of(
+                self._sender.send(connection, partial(batch.gather, images, self._decoys), len(batch), deadline, meter)
+                for batch in batches
+            )
         count, rows = len(images), [row for batch in batches for row in batch.rows]
         # From where the requests' results lie to the caller's images.
         places = np.empty(count, np.int64)

@@ -127,3 +127,5 @@ class Client:
             if future.cancel():
                 ended.wait(CLEAN_UP_SECONDS)
             raise
+        finally:
+            del future  # see `all_of`

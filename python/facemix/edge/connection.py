@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Any
 
 import grpc
@@ -20,7 +21,6 @@ from .security import Address, Security
 
 __all__ = ["Connection", "Model"]
 
-CHANNELS = 2  # one connection is one thread of gRPC's; measured on loopback, more than two bring nothing
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 SERVICE = "/inference.GRPCInferenceService/"
 
@@ -30,9 +30,6 @@ OPTIONS = (
     # gRPC would send the same mixture again, on its own or because a name server says so.
     ("grpc.enable_retries", 0),
     ("grpc.service_config_disable_resolution", 1),
-    # A connection that died without a word is noticed. More often, and servers take it for an attack.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
     # We wait before we try again; gRPC shall not wait longer.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -58,7 +55,9 @@ class Model:
 
 
 class Connection:
-    """Channels to one server, and what it says of one model. Made in a running event loop, and used in no other.
+    """A channel to one server, and what it says of one model. Made in a running event loop, and used in no other.
+
+    One channel: two and four were no faster on loopback.
 
     Args:
         address, security: see there.
@@ -71,19 +70,23 @@ class Connection:
         self._metadata = security.metadata
         credentials = security.credentials(address)
         # A proxy is not on this machine, whatever the environment says.
-        options = [*OPTIONS, ("grpc.enable_http_proxy", 0)] if address.loopback else list(OPTIONS)
-        self._channels = [
-            # Channels whose options differ do not share a connection.
-            _channel(address.target, credentials, [*options, ("facemix.channel", number)])
-            for number in range(CHANNELS)
-        ]
-        self._infer = cycle([channel.unary_unary(f"{SERVICE}ModelInfer") for channel in self._channels])
-        self._describe = self._channels[0].unary_unary(
+        options: list[tuple[str, Any]] = (
+            [*OPTIONS, ("grpc.enable_http_proxy", 0)] if address.loopback else list(OPTIONS)
+        )
+        # Channels of different clients would share a connection, and its limits.
+        options.append(("grpc.use_local_subchannel_pool", 1))
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(address.target, options)
+        else:
+            self._channel = grpc.aio.secure_channel(address.target, credentials, options)
+        self._infer = self._channel.unary_unary(f"{SERVICE}ModelInfer")
+        self._describe = self._channel.unary_unary(
             f"{SERVICE}ModelMetadata",
             request_serializer=pb.ModelMetadataRequest.SerializeToString,
         )
         self._model: Model | None = None
         self._asking = asyncio.Lock()
+        self._users, self._retired = 0, False
 
     async def infer(self, message: bytes, timeout: float) -> bytes:
         """Send a serialised ModelInferRequest, and return the serialised response.
@@ -92,7 +95,7 @@ class Connection:
             CloudError: see `as_cloud_error`.
         """
         try:
-            return await next(self._infer)(message, timeout=timeout, metadata=self._metadata)
+            return await self._infer(message, timeout=timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                 self._model = None  # another server, or another version, may answer next
@@ -114,10 +117,22 @@ class Connection:
                 self._model = self._checked(reply)
             return self._model
 
-    async def close(self) -> None:
-        """Close the channels; calls under way are cancelled."""
-        for channel in self._channels:
-            await channel.close()
+    @asynccontextmanager
+    async def used(self) -> AsyncIterator[Connection]:
+        """Keeps the channel open within the block."""
+        self._users += 1
+        try:
+            yield self
+        finally:
+            self._users -= 1
+            if self._retired:
+                await self.retire()
+
+    async def retire(self) -> None:
+        """Close the channel when nobody uses it any more."""
+        self._retired = True
+        if not self._users:
+            await self._channel.close()
 
     def _checked(self, data: bytes) -> Model:
         bundle, server = self._bundle, f"{self._bundle.name} at {self._address}"
@@ -146,14 +161,6 @@ class Connection:
                 return wire_dtype
         wanted = " or ".join(DATATYPE_OF[choice] for choice in dict.fromkeys(choices))
         raise CloudMismatch(f"Client: {server} must take {wanted}, got {_short(offered)}: choose another wire_dtype")
-
-
-def _channel(
-    target: str, credentials: grpc.ChannelCredentials | None, options: list[tuple[str, Any]]
-) -> grpc.aio.Channel:
-    if credentials is None:
-        return grpc.aio.insecure_channel(target, options)
-    return grpc.aio.secure_channel(target, credentials, options)
 
 
 def _named(tensors: Any, name: str, server: str) -> Any:

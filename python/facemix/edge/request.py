@@ -134,6 +134,8 @@ class Sender:
             if undo is not None:
                 future.add_done_callback(lambda done: _undo(done, undo))
             raise
+        finally:
+            del future  # see `all_of`
 
 
 def pause_after(error: CloudError, attempt: int) -> float:
@@ -151,12 +153,16 @@ def _undo(done: Future[tuple[T, float]], undo: Callable[[T], object]) -> None:
 
 
 async def all_of(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run all at once, and return their results in order. The first that fails cancels the others, and is raised."""
+    """Run all at once, one or more, and return their results in order. The first that fails ends the others, and is
+    raised when they are gone.
+    """
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine) for coroutine in coroutines]
-    except BaseExceptionGroup as errors:
-        first = errors.exceptions[0]
-    else:
-        return [task.result() for task in tasks]
-    raise first
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        # An error leads to the frames that it passed, and these must not lead back to it: until the garbage collector
+        # comes along, such a ring would hold payloads and connections.
+        del tasks, task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
 from typing import Any
@@ -24,6 +25,7 @@ from facemix.edge import (
 from facemix.edge.request import FIRST_PAUSE, LONGEST_PAUSE, pause_after
 from facemix.wire.names import RETRY_AFTER
 from fake_cloud import Context, FakeCloud, Running, failing
+from refusing_http2 import RefusingServer
 
 PICTURES = images(32)
 Code = grpc.StatusCode
@@ -127,6 +129,17 @@ def test_one_message_that_fails_ends_the_others(half: WatchedHalf, server: Runni
         answer = client.classify(PICTURES)
     check(answer, PICTURES)
     assert (answer.cost.attempts, answer.cost.messages, server.cloud.ended) == (2, 8, 3)
+
+
+def test_grpc_sends_nothing_again_by_itself(half: WatchedHalf, cloud: FakeCloud) -> None:
+    """Not even calls that the server says it has not looked at; others have seen them on the way."""
+    with (
+        contextlib.closing(RefusingServer(cloud.metadata)) as server,
+        Client(half, server.address, attempts=3) as client,
+        pytest.raises(CloudUnreachable),
+    ):
+        client.classify(PICTURES)
+    assert len(half.keys) == len(set(server.refused)) == len(server.refused) == 3
 
 
 def test_a_server_that_stops_and_comes_back(half: WatchedHalf, server: Running) -> None:
