@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 PACKAGES = ("facemix", "torch", "onnxruntime", "onnx", "numpy", "pytest-benchmark")
 
 
-def describe(commit: dict[str, Any], cpu: dict[str, Any]) -> dict[str, Any]:
+def describe(commit: dict[str, Any], cpu: dict[str, Any], packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     """Date, commit, machine and versions, for a result file. ``commit`` and ``cpu`` are pytest-benchmark's."""
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -29,5 +30,5 @@ def describe(commit: dict[str, Any], cpu: dict[str, Any]) -> dict[str, Any]:
             "large pages": LARGE_PAGES.read_text().strip() if LARGE_PAGES.exists() else "unknown",
         },
         "versions": {"python": platform.python_version(), "compiler": C.compiler}
-        | {package: version(package) for package in PACKAGES},
+        | {package: version(package) for package in packages},
     }

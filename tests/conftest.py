@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
+
+# Hypothesis: the same examples in every run, few enough for CI, and no test fails for being slow.
+settings.register_profile("bounded", max_examples=120, derandomize=True, deadline=None, database=None)
+settings.register_profile("long", max_examples=20_000, deadline=None, database=None)
+settings.load_profile("bounded")
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +30,16 @@ def _isolated_threads() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """A test that is a coroutine runs in an event loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.function):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    asyncio.run(pyfuncitem.function(**arguments))
+    return True
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from .atomic import atomic_path
@@ -27,7 +27,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str,
     """Write named tensors and a JSON config to a safetensors file, atomically."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata={CONFIG_KEY: json.dumps(config, sort_keys=True)})
+        # Not `save_file`: where the disk is full it raises an error of its own, which is no OSError.
+        temporary.write_bytes(save(plain, {CONFIG_KEY: json.dumps(config, sort_keys=True)}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

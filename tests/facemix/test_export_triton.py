@@ -17,22 +17,13 @@ import torch
 from facemix import export_triton as module
 from facemix.cli import main
 from facemix.cloud.model import CloudModel
-from facemix.edge import Client
 from facemix.errors import FacemixError
 from facemix.export import export_cloud
 from facemix.export_onnx import OPSET, TOLERANCE, onnx_model
 from facemix.export_triton import export_triton
 from facemix.models import build
 from google.protobuf import text_format
-from torch import nn
-from triton_like import triton_like
 from tritonclient.grpc import model_config_pb2
-
-from facemix_ops.edge import EdgeModel
-
-from .test_edge import Watched, exported, in_one_piece
-
-PICTURES = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 1), np.uint8)
 
 TRITON_TYPES = {
     onnx.TensorProto.FLOAT: "TYPE_FP32",
@@ -217,21 +208,6 @@ def test_a_full_disk_leaves_what_was_there(
     assert files(repo) == {"middle/config.pbtxt", "middle/1/model.onnx"}
     assert (version / "model.onnx").read_bytes() == before
     assert config_of(repo / "middle").max_batch_size == 8
-
-
-@pytest.mark.parametrize("wire_dtype", ["float32", "float16"])
-def test_the_edge_does_not_change(wire_dtype: str, model: CloudModel, network: nn.Module, tmp_path: Path) -> None:
-    export_triton(model, tmp_path / "repo", wire_dtype=wire_dtype)
-    half = Watched(EdgeModel.load(exported(network, tmp_path)))
-    with triton_like(tmp_path / "repo/middle") as address, Client(half, address, request_groups=2) as client:
-        scores = client.classify(PICTURES).scores
-    expected = in_one_piece(network, half)
-    torch.testing.assert_close(
-        torch.from_numpy(scores),
-        torch.stack([expected[p.tobytes()] for p in PICTURES]),
-        rtol=0,
-        atol={"float32": 1e-3, "float16": 2e-2}[wire_dtype],
-    )
 
 
 def test_names_that_are_no_folder(model: CloudModel, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from .batching import Batcher, Computed, Rows
 from .logs import Seldom
 from .metrics import Metrics
 from .model import CloudModel
+from .receiving import Receiving
 from .refusal import Refusal
 from .repository import Repository
 
@@ -34,6 +35,7 @@ SERVICE = "inference.GRPCInferenceService"
 MAX_ID = 256
 SMALL_BYTES = 64 * 1024  # packed and unpacked on the spot: a hop to another thread would cost more
 RECEIVE_SECONDS = 60.0  # a message takes longer only if its sender holds it back
+HURRIED_SECONDS = 5.0  # where other calls wait to be received
 
 
 class Inference:
@@ -55,7 +57,7 @@ class Inference:
         self, repository: Repository, batcher: Batcher, rates: RateLimit, metrics: Metrics, max_receiving: int
     ) -> None:
         self._repository, self._batcher, self._rates, self._metrics = repository, batcher, rates, metrics
-        self._receiving = asyncio.Semaphore(max_receiving)
+        self._receiving = Receiving(max_receiving, RECEIVE_SECONDS, HURRIED_SECONDS)
         self._helpers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="facemix-messages")
         self._refused = Seldom(log)
         self._calls = 0
@@ -117,11 +119,13 @@ class Inference:
 
     async def _receive(self, context: grpc.aio.ServicerContext) -> bytes:
         try:
-            async with self._receiving, asyncio.timeout(RECEIVE_SECONDS):
+            async with self._receiving.slot():
                 data = await context.read()
         except TimeoutError:
             raise Refusal(
-                grpc.StatusCode.DEADLINE_EXCEEDED, "slow", f"the message must come within {RECEIVE_SECONDS:g} s"
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                "slow",
+                f"the message must come within {RECEIVE_SECONDS:g} s, or {HURRIED_SECONDS:g} s where others wait",
             ) from None
         if data is grpc.aio.EOF:
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "message", "a call must bring a message within the limit")

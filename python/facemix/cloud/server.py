@@ -15,6 +15,7 @@ from facemix.wire.open_inference_pb2_grpc import add_GRPCInferenceServiceService
 from .access import RateLimit, TokenInterceptor, Tokens
 from .batching import Batcher
 from .inference import SERVICE, Inference
+from .malformed import MalformedInterceptor
 from .metrics import Metrics
 from .reflection import add_reflection
 from .repository import Repository
@@ -73,7 +74,10 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._tokens = None if settings.tokens is None else Tokens(settings.tokens)
         self._server = grpc.aio.server(
-            interceptors=[] if self._tokens is None else [TokenInterceptor(self._tokens, self._metrics)],
+            interceptors=[
+                *([] if self._tokens is None else [TokenInterceptor(self._tokens, self._metrics)]),
+                MalformedInterceptor(),
+            ],
             options=_options(settings),
             maximum_concurrent_rpcs=MAX_CALLS,
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from facemix.wire import DATATYPE_OF
 from facemix.wire import open_inference_pb2 as pb
@@ -82,7 +83,6 @@ class Connection:
         self._describe = self._channel.unary_unary(
             f"{SERVICE}ModelMetadata",
             request_serializer=pb.ModelMetadataRequest.SerializeToString,
-            response_deserializer=pb.ModelMetadataResponse.FromString,
         )
         self._model: Model | None = None
         self._asking = asyncio.Lock()
@@ -134,8 +134,12 @@ class Connection:
         if not self._users:
             await self._channel.close()
 
-    def _checked(self, reply: pb.ModelMetadataResponse) -> Model:
+    def _checked(self, data: bytes) -> Model:
         bundle, server = self._bundle, f"{self._bundle.name} at {self._address}"
+        try:
+            reply = pb.ModelMetadataResponse.FromString(data)
+        except DecodeError as error:
+            raise CloudReplyError(f"Client: {server} must describe the model, got something else") from error
         features, outputs = _named(reply.inputs, FEATURES, server), _named(reply.outputs, OUTPUTS, server)
         versions, network = list(reply.versions), reply.properties.get(NETWORK, bundle.network)
         shape, wanted = tuple(features.shape)[1:], tuple(bundle.features_shape)
