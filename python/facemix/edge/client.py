@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Generator, Iterable
 from types import TracebackType
@@ -99,7 +100,8 @@ class Client:
             while (prediction := self._run(anext(predictions, END))) is not END:
                 yield prediction
         finally:
-            if not self._loop.is_closed():
+            # When the program ends, the thread does so first, and there is nobody left to wait for.
+            if not (self._loop.is_closed() or sys.is_finalizing()):
                 self._run(predictions.aclose())
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
