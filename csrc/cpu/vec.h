@@ -66,6 +66,8 @@ inline void stream(void* p, V v) {
 #endif
 #if defined(__SSE2__)
     if constexpr (sizeof(V) == 16) return _mm_stream_si128(static_cast<__m128i*>(p), reinterpret_cast<__m128i>(v));
+    if constexpr (sizeof(V) == 8) return _mm_stream_si64(static_cast<long long*>(p), reinterpret_cast<long long>(v));
+    if constexpr (sizeof(V) == 4) return _mm_stream_si32(static_cast<int*>(p), reinterpret_cast<int>(v));
 #endif
     memcpy(p, &v, sizeof v);
 }
@@ -90,6 +92,17 @@ inline Vec<float> max(Vec<float> a, Vec<float> b) {
 #endif
 }
 inline Vec<double> max(Vec<double> a, Vec<double> b) { return a > b ? a : b; }
+inline Vec<float> min(Vec<float> a, Vec<float> b) {
+#if defined(__AVX512F__)
+    return Vec<float>(_mm512_min_ps(__m512(a), __m512(b)));
+#elif defined(__AVX2__)
+    return Vec<float>(_mm256_min_ps(__m256(a), __m256(b)));
+#elif defined(__SSE2__)
+    return Vec<float>(_mm_min_ps(__m128(a), __m128(b)));
+#else
+    return a < b ? a : b;
+#endif
+}
 
 // interleave<0>: a0 b0 a1 b1 ... of the lower halves; interleave<1>: of the upper halves.
 #if defined(__AVX512F__)
