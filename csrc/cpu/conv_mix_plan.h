@@ -30,13 +30,13 @@ struct Plan {
         windows = !a.pool.identity() || a.codes;
         pixel_lanes = !a.channels_last && !windows;
         strip_width = pixel_lanes ? ceil_div(a.OW, W) * W : a.OW;
-        const bool large = G * S * a.OC * a.PH * a.PW * bytes_of(a.y_dtype) >= kStreamBytes;
-        // Lines of the cache are written whole, or they would go to memory in pieces: `whole` elements of a tile are.
+        // int8 is not: in pieces of 16 bytes that costs more than it saves (benchmarks/NOTES.md).
+        const bool large = a.y_dtype != Dtype::i8 && G * S * a.OC * a.PH * a.PW * bytes_of(a.y_dtype) >= kStreamBytes;
+        // Lines of the cache are written whole, or they would go to memory in pieces.
         const int64_t line = max64(W, 64 / bytes_of(a.y_dtype));
-        const int64_t whole = (a.channels_last ? kChannelVectors : kPixelVectors) * W / line * line;
-        const bool aligned =
-            whole && reinterpret_cast<uintptr_t>(a.y) % 64 == 0 && (a.channels_last ? a.OC : a.PW) % line == 0;
-        pixel_vectors = whole && !a.channels_last ? whole / W : kPixelVectors;
+        const bool aligned = reinterpret_cast<uintptr_t>(a.y) % 64 == 0 && (a.channels_last ? a.OC : a.PW) % line == 0;
+        const int64_t whole = kPixelVectors * W / line * line / W;
+        pixel_vectors = whole ? whole : kPixelVectors;
         streaming = large && aligned;
         const int64_t tile = S * a.C * a.KH * kPixelVectors * W * a.stride[1] * int64_t(sizeof(typename P::Elem));
         in_lines = pixel_lanes && large && a.OC * a.PH * a.PW % W == 0 && (!aligned || tile > kTileBytes);

@@ -45,9 +45,10 @@ struct ConvMixRows {
         });
     }
 
-    // Mixes n elements to element `at` and those behind it, past the caches where lines of the cache are whole.
+    // Mixes n elements to element `at` and those behind it, past the caches where lines of the cache are whole. Not
+    // int8.
     void write_run(int64_t at, int64_t n) const {
-        with_wire_dtype<T>(a.y_dtype, [&](auto tag) {
+        with_dtype_of<T>(a.y_dtype, [&](auto tag) {
             using O = typename decltype(tag)::type;
             constexpr int64_t kLine = max64(W, 64 / int64_t(sizeof(O)));
             O* y = static_cast<O*>(a.y) + at;

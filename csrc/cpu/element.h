@@ -112,7 +112,18 @@ inline auto narrow_vector(Vec<T> v) {
     } else if constexpr (kSame<E, int8_t>) {  // as narrow<int8_t>
         typedef int8_t Bytes __attribute__((vector_size(kLanes<T>)));
         const Vec<T> most = Vec<T>{} + kWhole, near = min(max(v, -most), most) + kNearest;
-        return __builtin_convertvector((v == v) & reinterpret_cast<Vec<int32_t>>(near), Bytes);
+        const auto bits = (v == v) & reinterpret_cast<Vec<int32_t>>(near);
+        // Of its own, GCC takes the last bytes one by one.
+#if defined(__AVX512F__)
+        return reinterpret_cast<Bytes>(_mm512_cvtepi32_epi8(__m512i(bits)));
+#elif defined(__AVX2__)
+        const __m256i halves =
+            _mm256_shuffle_epi8(__m256i(bits), _mm256_setr_epi32(0x0c080400, -1, -1, -1, -1, 0x0c080400, -1, -1));
+        return reinterpret_cast<Bytes>(
+            _mm_cvtsi128_si64(_mm_or_si128(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1))));
+#else
+        return __builtin_convertvector(bits, Bytes);
+#endif
     } else {
         typedef E Out __attribute__((vector_size(kLanes<T> * sizeof(E))));
         return __builtin_convertvector(v, Out);

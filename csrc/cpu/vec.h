@@ -66,8 +66,6 @@ inline void stream(void* p, V v) {
 #endif
 #if defined(__SSE2__)
     if constexpr (sizeof(V) == 16) return _mm_stream_si128(static_cast<__m128i*>(p), reinterpret_cast<__m128i>(v));
-    if constexpr (sizeof(V) == 8) return _mm_stream_si64(static_cast<long long*>(p), reinterpret_cast<long long>(v));
-    if constexpr (sizeof(V) == 4) return _mm_stream_si32(static_cast<int*>(p), reinterpret_cast<int>(v));
 #endif
     memcpy(p, &v, sizeof v);
 }

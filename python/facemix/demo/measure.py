@@ -78,6 +78,7 @@ def through_cloud(
     path = folder / f"{served}.safetensors"
     channels, height, width = test.images.shape[1:]
     export_cloud(path, trained.model, BUILDER, trained.options, (channels, height, width), name=served)
+    pixels = (255 * decoys).round().byte().permute(0, 2, 3, 1)
     export_edge(
         folder / f"{name}-edge.safetensors",
         trained.model,
@@ -87,6 +88,8 @@ def through_cloud(
         mean=[MEAN] * channels,
         std=[STD] * channels,
         max_coeff=settings.max_coeff,
+        calibration=pixels,
+        decoys=pixels,
     )
     with cloud_process(path) as address, contextlib.closing(_Recorder(address, served)) as client:
         edge = Edge(
