@@ -79,6 +79,7 @@ def through_cloud(
     path, bundle = folder / f"{served}.safetensors", folder / f"{name}-edge.safetensors"
     channels, height, width = test.images.shape[1:]
     export_cloud(path, trained.model, BUILDER, trained.options, (channels, height, width), name=served)
+    pixels = (255 * decoys).round().byte().permute(0, 2, 3, 1)
     export_edge(
         bundle,
         trained.model,
@@ -88,6 +89,8 @@ def through_cloud(
         mean=[MEAN] * channels,
         std=[STD] * channels,
         max_coeff=settings.max_coeff,
+        calibration=pixels,
+        decoys=pixels,
     )
     half, pixels = _Recorder(EdgeModel.load(bundle)), _pixels(test.images)
     with (
