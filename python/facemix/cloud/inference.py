@@ -69,6 +69,10 @@ class Inference:
         """Wait until no call is under way."""
         await self._idle.wait()
 
+    def close(self) -> None:
+        """Let the threads end."""
+        self._helpers.shutdown(wait=False)
+
     def handler(self) -> grpc.GenericRpcHandler:
         """What to add to a server, before the generated handlers, which have a ModelInfer too."""
         method = grpc.stream_unary_rpc_method_handler(self._call)
