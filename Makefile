@@ -9,7 +9,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-cpp check-cuda lint format bench bench-report install clean
+.PHONY: help demo test test-cpp check-cuda lint format bench bench-report bench-service install clean
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
 
@@ -61,6 +61,10 @@ bench: $(VENV)/.torch  ## race the kernels against PyTorch and ONNX Runtime on t
 bench-report: $(VENV)/.torch  ## the README's tables and the roofline chart, from benchmarks/results/cpu.json
 	$(PIP) install '.[bench]'
 	$(BIN)/python benchmarks/report.py --readme README.md --chart benchmarks/results/roofline.png $(ARGS)
+
+bench-service: $(VENV)/.torch  ## the service on loopback: under load, for ten minutes, and against a network in one piece
+	$(PIP) install '.[bench,kserve]'
+	$(BIN)/python benchmarks/service.py --minutes 10 $(ARGS)
 
 clean:  ## remove everything that was built
 	rm -rf build dist *.egg-info $(VENV) facemix_ops/_C*.so
