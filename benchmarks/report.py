@@ -12,6 +12,7 @@ from typing import Any
 
 import edge_table
 import gpu_table
+import wire_table
 from results import Result
 
 COMMITTED = Path(__file__).parent / "results" / "cpu.json"
@@ -39,8 +40,12 @@ def text_table(entries: list[dict[str, Any]]) -> str:
 
 
 def readme_sections(data: dict[str, Any]) -> dict[str, str]:
-    """What stands between each pair of markers in the README; the edge half's has a result file of its own."""
-    sections = {"benchmarks": readme_section(data), "edge benchmark": edge_table.readme_section(edge_table.committed())}
+    """What stands between each pair of markers in the README; some have result files of their own."""
+    sections = {
+        "benchmarks": readme_section(data),
+        "edge benchmark": edge_table.readme_section(edge_table.committed()),
+        "wire benchmark": wire_table.readme_section(wire_table.committed()),
+    }
     if gpu_table.COMMITTED.exists():  # nothing has run on a GPU before that
         sections["gpu benchmark"] = gpu_table.readme_section(json.loads(gpu_table.COMMITTED.read_text()))
     return sections
