@@ -15,9 +15,18 @@ import edge_table
 import gpu_table
 import link_table
 import service_table
+import wire_table
 from results import Result
 
 COMMITTED = Path(__file__).parent / "results" / "cpu.json"
+TABLES = {
+    "edge benchmark": edge_table,
+    "wire benchmark": wire_table,
+    "service benchmark": service_table,
+    "link benchmark": link_table,
+    "crypten benchmark": crypten_table,
+    "gpu benchmark": gpu_table,
+}
 
 
 def text_table(entries: list[dict[str, Any]]) -> str:
@@ -42,14 +51,13 @@ def text_table(entries: list[dict[str, Any]]) -> str:
 
 
 def readme_sections(data: dict[str, Any]) -> dict[str, str]:
-    """What stands between each pair of markers in the README. All but the kernels have result files of their own."""
-    sections = {"benchmarks": readme_section(data), "edge benchmark": edge_table.readme_section(edge_table.committed())}
-    for name, module in (("link benchmark", link_table), ("crypten benchmark", crypten_table)):
-        sections[name] = module.readme_section(json.loads(module.COMMITTED.read_text()))
-    if service_table.COMMITTED.exists():
-        sections["service benchmark"] = service_table.readme_section(service_table.committed())
-    if gpu_table.COMMITTED.exists():  # nothing has run on a GPU before that
-        sections["gpu benchmark"] = gpu_table.readme_section(json.loads(gpu_table.COMMITTED.read_text()))
+    """What stands between each pair of markers in the README. All but the kernels have result files of their own, those
+    for which nothing has run yet excepted.
+    """
+    sections = {"benchmarks": readme_section(data)}
+    for name, module in TABLES.items():
+        if module.COMMITTED.exists():
+            sections[name] = module.readme_section(json.loads(module.COMMITTED.read_text()))
     return sections
 
 

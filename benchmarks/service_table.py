@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +96,6 @@ def text(data: dict[str, Any]) -> str:
 def readme_section(data: dict[str, Any]) -> str:
     """What stands between the markers in the README."""
     return f"{text(data)}\n"
-
-
-def committed() -> dict[str, Any]:
-    """The committed result."""
-    return json.loads(COMMITTED.read_text())
 
 
 def _source(part: str, where: dict[str, Any]) -> str:

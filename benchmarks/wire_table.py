@@ -33,11 +33,12 @@ def table(data: dict[str, Any]) -> str:
 def readme_section(data: dict[str, Any]) -> str:
     """The table, and where it comes from."""
     where = data["environment"]
+    threads = f"{where['threads']} thread{'s' * (where['threads'] > 1)}"
     source = (
         f"The demo's network trained with the mixing in the loop, {data['images']} test faces, groups of "
         f"{data['group_size']}, {data['rounds']} rounds; in each request all dtypes under the same fresh key. "
         f"The error is the largest difference from float32's scores of an image, over the largest of those. "
-        f"{where['cpu']}, {where['cores']} cores, {where['capability']}, {where['threads']} threads; PyTorch "
+        f"{where['cpu']}, {where['cores']} cores, {where['capability']}, {threads}; PyTorch "
         f"{where['versions']['torch']}; commit {where['commit'][:7]}, {where['date']}."
     )
     return f"{table(data)}\n\n{source}\n"
