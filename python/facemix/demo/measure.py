@@ -79,7 +79,7 @@ def through_cloud(
     path, bundle = folder / f"{served}.safetensors", folder / f"{name}-edge.safetensors"
     channels, height, width = test.images.shape[1:]
     export_cloud(path, trained.model, BUILDER, trained.options, (channels, height, width), name=served)
-    pixels = (255 * decoys).round().byte().permute(0, 2, 3, 1)
+    public = _pixels(decoys)
     export_edge(
         bundle,
         trained.model,
@@ -89,13 +89,13 @@ def through_cloud(
         mean=[MEAN] * channels,
         std=[STD] * channels,
         max_coeff=settings.max_coeff,
-        calibration=pixels,
-        decoys=pixels,
+        calibration=public,
+        decoys=public,
     )
     half, pixels = _Recorder(EdgeModel.load(bundle)), _pixels(test.images)
     with (
         cloud_process(path) as address,
-        Client(half, address, decoys=_pixels(decoys), request_groups=settings.request_groups) as client,
+        Client(half, address, request_groups=settings.request_groups) as client,
     ):
         # Warm up: the first request pays for allocations.
         client.classify(pixels[: settings.group_size])
