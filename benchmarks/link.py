@@ -82,6 +82,7 @@ def served(workload: Workload) -> Iterator[tuple[EdgeModel, np.ndarray, str]]:
             mean=[0.5] * channels,
             std=[0.25] * channels,
             max_coeff=0.6,
+            calibration=images,
         )
         with cloud_process(cloud) as address:
             yield EdgeModel.load(edge), images, address

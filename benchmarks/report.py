@@ -14,6 +14,7 @@ import crypten_table
 import edge_table
 import gpu_table
 import link_table
+import service_table
 from results import Result
 
 COMMITTED = Path(__file__).parent / "results" / "cpu.json"
@@ -45,6 +46,8 @@ def readme_sections(data: dict[str, Any]) -> dict[str, str]:
     sections = {"benchmarks": readme_section(data), "edge benchmark": edge_table.readme_section(edge_table.committed())}
     for name, module in (("link benchmark", link_table), ("crypten benchmark", crypten_table)):
         sections[name] = module.readme_section(json.loads(module.COMMITTED.read_text()))
+    if service_table.COMMITTED.exists():
+        sections["service benchmark"] = service_table.readme_section(service_table.committed())
     if gpu_table.COMMITTED.exists():  # nothing has run on a GPU before that
         sections["gpu benchmark"] = gpu_table.readme_section(json.loads(gpu_table.COMMITTED.read_text()))
     return sections

@@ -30,8 +30,18 @@ def stub(cloud: str) -> Iterator[GRPCInferenceServiceStub]:
 
 
 def request(batch: int = 3, datatype: str = "FP32") -> tuple[pb.ModelInferRequest, torch.Tensor]:
+    """A message, and the features that it holds once unpacked."""
     features = torch.randn(batch, *SHAPE)
     message = pb.ModelInferRequest(model_name="middle", id="7")
+    if datatype == "INT8":
+        scales = features.abs().amax((2, 3)) / 127  # for each row and channel
+        integers = (features / scales[..., None, None]).round()
+        put_features(message, integers.numpy().astype(np.int8), datatype, scales.numpy())
+        return message, integers * scales[..., None, None]
+    if datatype == "BF16":
+        half = features.bfloat16()
+        put_features(message, half.view(torch.uint16).numpy(), datatype)
+        return message, half.float()
     put_features(message, features.numpy().astype(DATATYPES[datatype]), datatype)
     return message, features
 
@@ -49,7 +59,7 @@ def test_health_and_metadata(stub: GRPCInferenceServiceStub) -> None:
     assert [(t.name, t.datatype, list(t.shape)) for t in metadata.outputs] == [(OUTPUTS, "FP32", [-1, 64])]
 
 
-@pytest.mark.parametrize(("datatype", "tolerance"), [("FP32", 1e-5), ("FP16", 1e-2)])
+@pytest.mark.parametrize(("datatype", "tolerance"), [("FP32", 1e-5), ("FP16", 1e-2), ("BF16", 1e-2), ("INT8", 1e-5)])
 def test_infer_equals_the_middle(
     stub: GRPCInferenceServiceStub, network: torch.nn.Module, datatype: str, tolerance: float
 ) -> None:
@@ -59,7 +69,8 @@ def test_infer_equals_the_middle(
     with torch.no_grad():
         expected = partition(network).cloud(features).numpy()
     np.testing.assert_allclose(outputs, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
-    assert (response.id, response.model_name, response.outputs[0].datatype) == ("7", "middle", datatype)
+    answered = "FP32" if datatype == "INT8" else datatype
+    assert (response.id, response.model_name, response.outputs[0].datatype) == ("7", "middle", answered)
     assert response.parameters[COMPUTE_NS].int64_param > 0
 
 
@@ -167,10 +178,8 @@ def test_limits_the_message_says_one_line_and_stops_when_told(cloud_file: Path, 
     ("arguments", "text"),
     [
         (["--model", "no-such-file"], "serve: --model must be a file or a folder, got no-such-file"),
-        (
-            ["--model", "no-such-file", "--port", "70000"],
-            "serve: --port must be between 0 and 65535, got 70000",
-        ),
+        (["--model", "x", "--port", "70000"], "serve: --port must be between 0 and 65535, got 70000"),
+        (["--model", "x", "--host", "0.0.0.0"], "serve: --host must be an address of loopback where there is no"),
     ],
 )
 def test_bad_arguments(arguments: list[str], text: str) -> None:

@@ -22,7 +22,7 @@ from cloud_server import (
     until,
     waiting,
 )
-from facemix.cloud import inference
+from facemix.cloud import inference, server
 from facemix.wire.names import RETRY_AFTER
 
 
@@ -34,7 +34,7 @@ def test_beyond_the_queue_calls_are_refused_with_a_hint(tmp_path: Path) -> None:
     async def scenario() -> None:
         model = Doubler()
         large = message(rows(40_000))  # 640 kB: two are more than 1 MiB
-        async with serving(repository([model], tmp_path), queue_mib=1) as (server, channel):
+        async with serving(repository([model], tmp_path), queue_mib=1) as (cloud, channel):
             stub = stub_of(channel)
             await stub.ModelInfer(large)  # measures how fast it is
             model.gate.clear()
@@ -46,7 +46,7 @@ def test_beyond_the_queue_calls_are_refused_with_a_hint(tmp_path: Path) -> None:
             assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
             assert 10 <= hint_of(caught.value) <= 30_000
             small = asyncio.ensure_future(stub.ModelInfer(message(rows(3))))  # fits beside it
-            await waiting(server, 1)
+            await waiting(cloud, 1)
             model.gate.set()
             assert len(answer(await held)) == 40_000
             assert len(answer(await small)) == 3
@@ -76,13 +76,29 @@ def test_a_message_that_does_not_come_is_given_up(tmp_path: Path, monkeypatch: p
     run(scenario())
 
 
+def test_calls_beyond_the_last_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_CALLS", 2)
+
+    async def scenario() -> None:
+        async with serving(repository([Doubler()], tmp_path)) as (cloud, channel):
+            hang = [channel.stream_unary(INFER)(metadata=[("a", "b")]) for _ in range(2)]
+            await calls(cloud, 2)
+            assert await code_of(stub_of(channel).ModelInfer(message(rows(2)))) == grpc.StatusCode.RESOURCE_EXHAUSTED
+            for call in hang:
+                call.cancel()
+            await calls(cloud, 0)
+            assert len(answer(await stub_of(channel).ModelInfer(message(rows(2))))) == 2
+
+    run(scenario())
+
+
 def test_messages_are_received_so_many_at_a_time(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with serving(repository([Doubler()], tmp_path), max_receiving=1, max_delay_ms=0) as (server, channel):
+        async with serving(repository([Doubler()], tmp_path), max_receiving=1, max_delay_ms=0) as (cloud, channel):
             hangs = channel.stream_unary(INFER)(metadata=[("a", "b")])
-            await calls(server, 1)
+            await calls(cloud, 1)
             waits = asyncio.ensure_future(stub_of(channel).ModelInfer(message(rows(2))))
-            await calls(server, 2)
+            await calls(cloud, 2)
             await asyncio.sleep(0.2)
             assert not waits.done()
             hangs.cancel()  # who has gone makes room

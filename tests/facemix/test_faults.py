@@ -320,7 +320,7 @@ async def test_another_network_under_the_same_version(
         serve(folder, "mine/middle-1-cloud.safetensors")
         async with watch.client(proxy.address, timeout=TIMEOUT) as client:
             await until_answered(watch, client)
-    assert {type(error) for error in errors} == {CloudMismatch}
+    assert {type(error) for error in errors} == {CloudMismatch}, errors
     await assert_well(cloud, watch)
 
 

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 SERVICE = "inference.GRPCInferenceService"
 MAX_ID = 256
-SMALL_BYTES = 64 * 1024  # packed and unpacked on the spot: a hop to another thread would cost more
+SMALL_BYTES = 256 * 1024  # packed and unpacked on the spot: a hop to another thread would cost more
 RECEIVE_SECONDS = 60.0  # a message takes longer only if its sender holds it back
 HURRIED_SECONDS = 5.0  # where other calls wait to be received
 
@@ -68,6 +68,10 @@ class Inference:
     async def drained(self) -> None:
         """Wait until no call is under way."""
         await self._idle.wait()
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._helpers.shutdown(wait=False)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What to add to a server, before the generated handlers, which have a ModelInfer too."""

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from facemix.models import build
 from facemix.partition import partition
@@ -57,8 +56,6 @@ class CloudModel:
             raise ValueError(f"CloudModel: the weights in {path} must suit its config, got {error}") from error
         self._device = torch.device(device)
         self.module = folded(module.eval().requires_grad_(False)).to(self._device)
-        for weight in self.module.parameters():
-            weight.data = _channels_last(weight.data)
         self._forward = torch.compile(self.module, dynamic=True) if compile else self.module
         self.name: str = config["name"]
         self.version: int = config["version"]
@@ -78,9 +75,4 @@ class CloudModel:
     def run(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the outputs [B, ...] of mixed features [B, ...], which must be writeable memory."""
         with torch.inference_mode():
-            return self._forward(_channels_last(torch.from_numpy(features).to(self._device))).cpu().numpy()
-
-
-def _channels_last(tensor: Tensor) -> Tensor:
-    """`tensor` in the layout in which CPUs and tensor cores compute convolutions anyway."""
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+            return self._forward(torch.from_numpy(features).to(self._device)).cpu().numpy()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -121,15 +120,16 @@ class Server:
 
     async def watch(self) -> None:
         """Look at the files every few seconds, for ever."""
-        loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="facemix-loading") as loader:
-            while True:
-                await asyncio.sleep(self._settings.reload_seconds)
+        while True:
+            await asyncio.sleep(self._settings.reload_seconds)
+            try:
                 if self._tokens is not None:
                     self._tokens.refresh()
-                if await loop.run_in_executor(loader, self._repository.refresh):
+                if await asyncio.to_thread(self._repository.refresh):
                     await self._announce()
                     log.info("reloaded", extra={"models": self._names()})
+            except Exception as error:  # a disk may fail in any way, and come back
+                log.error("reload failed", extra={"error": type(error).__name__})
 
     async def drain(self) -> None:
         """Take no more requests, and wait for those under way, `drain_seconds` at most."""
@@ -146,6 +146,7 @@ class Server:
         """Close all connections."""
         await self._server.stop(LAST_SECONDS)
         self._batcher.stop()
+        self.inference.close()
         log.info("stopped")
 
     async def _announce(self) -> None:
