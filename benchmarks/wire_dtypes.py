@@ -38,7 +38,7 @@ from tqdm import tqdm
 from wire_table import COMMITTED, table
 
 import facemix_ops as fo
-from facemix_ops.edge import Bundle
+from facemix_ops.edge import Bundle, EdgeModel
 from facemix_ops.edge.wire import LARGEST
 from facemix_ops.native import C
 
@@ -165,7 +165,7 @@ def measure(rounds: int, calls: int, cache: Path) -> dict[str, Any]:
             mean=[MEAN] * channels, std=[STD] * channels, max_coeff=settings.max_coeff, calibration=pixels,
         )  # fmt: skip
         bundle = Bundle.load(path)
-    values = mixtures(bundle, pixels.numpy())
+    values = mixtures(EdgeModel(bundle), pixels.numpy())
     who = contestants(bundle, {name: end(bundle, values) for name, end in RANGES.items()})
     cloud, request = partition(trained.model).cloud.eval(), settings.request_groups * settings.group_size
     x = normalise(test.images)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
-from facemix_ops.edge import Bundle, EdgeModel
+from facemix_ops.edge import EdgeModel
 from facemix_ops.edge.wire import LARGEST
+
+if TYPE_CHECKING:
+    from .edge.torch_half import TorchHalf
 
 __all__ = ["mixtures", "scales"]
 
@@ -34,17 +39,19 @@ def scales(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(np.take_along_axis(tried, errors.argmin(1)[:, None], 1)[:, 0])
 
 
-def mixtures(bundle: Bundle, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What the edge would send for ``images`` uint8 [N, H, W, C], N at least a group: values of each channel [C, n]."""
+def mixtures(half: EdgeModel | TorchHalf, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What ``half`` would send for ``images`` uint8 [N, H, W, C], N at least a group: values of each channel [C, n]."""
     draw = np.random.default_rng(0)  # of groups and pixels; keys come from the operating system as always
-    channels, height, width = bundle.features_shape
+    channels, height, width = half.bundle.features_shape
     pixels = min(height * width, max(1, VALUES // (KEYS * len(images))))
-    model, step = EdgeModel(bundle, decoys=images), 8 * bundle.group_size
+    size = half.bundle.group_size
+    step = 8 * size
     parts = []
     for _ in range(KEYS):
-        order = draw.permutation(len(images))
-        for first in range(0, len(images), step):
-            with model.mix(images[order[first : first + step]], wire_dtype="float32") as request:
+        # The last group is filled with images of the first.
+        order = np.resize(draw.permutation(len(images)), -(-len(images) // size) * size)
+        for first in range(0, len(order), step):
+            with half.mix(images[order[first : first + step]], wire_dtype="float32") as request:
                 rows = request.payload.reshape(len(request.payload), channels, -1)
             parts.append(rows[:, :, draw.choice(height * width, pixels, replace=False)])
     return np.concatenate(parts).transpose(1, 0, 2).reshape(channels, -1)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 import facemix_ops as fo
-from facemix_ops.edge import Bundle, BundleError
+from facemix_ops.edge import Bundle, BundleError, EdgeModel
 from facemix_ops.edge.bundle import CONFIG_KEY, DECOYS, KIND, SCALES
 from facemix_ops.edge.preprocess import check_images
 from facemix_ops.edge.safetensors import DIGEST_KEY, NO_DIGEST, seal
@@ -165,7 +165,7 @@ def export_edge(
         if calibration is not None:
             images = _images("calibration", calibration, config["image_shape"], group_size)
             floats = Bundle.parse(_sealed({**config, "wire_dtype": "float32"}, plain))
-            plain[SCALES] = torch.from_numpy(scales(mixtures(floats, images)))
+            plain[SCALES] = torch.from_numpy(scales(mixtures(EdgeModel(floats), images)))
         data = _sealed(config, plain)
         Bundle.parse(data)
     except BundleError as error:

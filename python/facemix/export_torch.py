@@ -11,15 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from .calibration import mixtures, scales
 from .edge.torch_bundle import written
-from .edge.torch_half import INT8_LIMIT, TorchHalf
+from .edge.torch_half import TorchHalf
 from .partition import partition
 from .storage import atomic_path, fingerprint
 
 __all__ = ["export_edge_torch"]
-
-CALIBRATION_KEYS = 8
-LEAST_SCALE = 1e-6  # of a channel that is always zero
 
 
 def export_edge_torch(
@@ -57,8 +55,8 @@ def export_edge_torch(
         max_coeff: bound on the largest coefficient of a key, see `facemix_ops.MixKey.sample`.
         wire_dtype: what the edge sends where it is not told: "float32", "float16", "bfloat16" or "int8".
         classes: a name for each score.
-        calibration: images like those to come, uint8 [N, H, W, C], at least a group of them: int8 on the wire covers
-            what mixtures of them reach. None leaves int8 out.
+        calibration: images like those to classify, uint8 [N, H, W, C], at least a group of them: the scales of int8 are
+            found in their mixtures, see `facemix.calibration`. Without them, int8 cannot be sent. They are not kept.
         decoys: public images uint8 [D, H, W, C], kept in the file to fill groups with.
         pre, post: the cut, see `partition`.
 
@@ -94,25 +92,15 @@ def export_edge_torch(
         for key, tensor in part.state_dict().items()
     }
     try:
-        scales = None
+        found = None
         if calibration is not None:
             uncalibrated = written({**config, "wire_dtype": "float32"}, weights, None, None)
-            scales = _scales(TorchHalf.parse(uncalibrated), calibration)
-        data = written(config, weights, scales, decoys)
+            if len(calibration) < group_size:
+                raise ValueError(f"calibration must be at least {group_size} images, got {len(calibration)}")
+            found = scales(mixtures(TorchHalf.parse(uncalibrated), calibration))
+        data = written(config, weights, found, decoys)
         TorchHalf.parse(data)
     except ValueError as error:
         raise ValueError(f"export_edge_torch: {error}") from None
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
-
-
-def _scales(half: TorchHalf, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Of each channel [C]: what mixtures of `images` reach under a few keys becomes the largest integer."""
-    whole = len(images) - len(images) % half.bundle.group_size
-    if not whole:
-        raise ValueError(f"calibration must be at least a group of {half.bundle.group_size} images, got {len(images)}")
-    largest = np.full(half.bundle.features_shape[0], LEAST_SCALE, np.float32)
-    for _ in range(CALIBRATION_KEYS):
-        with half.mix(images[:whole], wire_dtype="float32") as request:
-            np.maximum(largest, np.abs(request.payload).max((0, 2, 3)), out=largest)
-    return largest / np.float32(INT8_LIMIT)

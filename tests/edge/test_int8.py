@@ -173,7 +173,7 @@ def test_least_mean_square_error() -> None:
 def test_mixtures_are_what_is_sent() -> None:
     """Every channel's own values, the same number of each, fresh groups and keys every time."""
     bundle = with_tensors()
-    first, again = mixtures(bundle, images(10)), mixtures(bundle, images(10))
+    first, again = (mixtures(EdgeModel(bundle), images(10)) for _ in range(2))
     assert first.shape == again.shape == (5, 4 * 12 * 30)
     assert not np.array_equal(first, again)  # the keys
     with EdgeModel(bundle).mix(images(8)) as request:

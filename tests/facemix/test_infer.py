@@ -50,7 +50,8 @@ def files(network: torch.nn.Module, faces: Faces, tmp_path_factory: pytest.TempP
         (folder / name).mkdir()
         for n in chosen:
             Image.fromarray(pixels(faces)[n, ..., 0]).save(folder / name / f"{n:02}.png")
-    export_edge(folder / "edge.safetensors", network, SHAPE, **SETTINGS)
+    public = pixels(faces)[30:40]
+    export_edge(folder / "edge.safetensors", network, SHAPE, calibration=public, decoys=public, **SETTINGS)
     export_edge_torch(
         folder / "deep.safetensors",
         network,
@@ -58,7 +59,7 @@ def files(network: torch.nn.Module, faces: Faces, tmp_path_factory: pytest.TempP
         OPTIONS,
         SHAPE,
         pre=2,
-        decoys=pixels(faces)[30:40],
+        decoys=public,
         calibration=pixels(faces)[30:],
         **SETTINGS,
     )
@@ -359,8 +360,12 @@ def test_the_output_must_be_a_file(tmp_path: Path) -> None:
 # The command, through a real cloud.
 
 
-def test_through_the_cloud(cloud: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("photos", "--server", cloud, "--edge", "edge.safetensors", "--decoys", "public", "--format", "json")
+@pytest.mark.parametrize("options", [("--decoys", "public"), (), ("--wire-dtype", "int8")])
+def test_through_the_cloud(
+    options: tuple[str, ...], cloud: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With decoys from a folder, and with those in the edge half."""
+    arguments = ("photos", "--server", cloud, "--edge", "edge.safetensors", "--format", "json", *options)
     status, out, err = run(capsys, *arguments, "--top", "3", "--request-groups", "1")
     document = json.loads(out)
     assert status == 0

@@ -294,7 +294,7 @@ def test_damaged_files(tmp_path: Path) -> None:
     [
         ({"classes": ["a"]}, "export_edge_torch: classes must be a name for each score"),
         ({"wire_dtype": "int8"}, "export_edge_torch: wire_dtype must be a float where there are no scales"),
-        ({"calibration": images(3)}, "export_edge_torch: calibration must be at least a group of 4 images, got 3"),
+        ({"calibration": images(3)}, "export_edge_torch: calibration must be at least 4 images, got 3"),
         ({"decoys": images(3)[..., 0]}, "export_edge_torch: decoys must have shape"),
         ({"mean": [0.5, 0.5]}, "export_edge_torch: mean must be 1 numbers"),
     ],

@@ -24,18 +24,18 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from facemix_ops.edge import BundleError, safetensors
-from facemix_ops.edge.bundle import CONFIG_KEY, MAX_NAME, MAX_VERSION, MIN_STD
+from facemix_ops.edge.bundle import CONFIG_KEY, DECOYS, MAX_NAME, MAX_VERSION, MIN_STD, SCALES
 from facemix_ops.edge.fields import Fields
 from facemix_ops.edge.preprocess import check_images
 from facemix_ops.edge.safetensors import DIGEST_KEY, NO_DIGEST
+from facemix_ops.edge.wire import WIRE_DTYPES
 from facemix_ops.rules import MAX_GROUP, MIN_GROUP, check_max_coeff
 
-__all__ = ["KIND", "WIRE_DTYPES", "TorchBundle", "read", "written"]
+__all__ = ["KIND", "TorchBundle", "read", "written"]
 
 #: What the config says that it is; the number changes when the config does.
 KIND = "facemix-edge-torch-1"
-WIRE_DTYPES = ("float32", "float16", "bfloat16", "int8")
-WEIGHTS, SCALES, DECOYS = "weights.", "wire.scales", "decoys"
+WEIGHTS = "weights."
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class TorchBundle:
         outputs_shape: what comes back for it.
         group_size: S, images in a group.
         max_coeff: bound on the largest coefficient of a key, or None.
-        wire_dtype: what to send where the caller does not say: one of `WIRE_DTYPES`.
+        wire_dtype: what to send where the caller does not say: a key of `WIRE_DTYPES`.
         classes: a name for each score, or None.
         scales: float32 [C], value = integer * scale of int8 on the wire, or None.
         decoys: public images uint8 [D, H, W, C], or None.
@@ -144,7 +144,7 @@ def _build(config: dict[str, Any], scales: Tensor | None, decoys: Tensor | None)
         outputs_shape=tuple(outputs),
         group_size=fields.integer("group_size", MIN_GROUP, MAX_GROUP),
         max_coeff=fields.optional_number("max_coeff"),
-        wire_dtype=fields.choice("wire_dtype", WIRE_DTYPES),
+        wire_dtype=fields.choice("wire_dtype", tuple(WIRE_DTYPES)),
         classes=fields.texts("classes", len(classes) if isinstance(classes, list) else 1, MAX_NAME),
         scales=None if scales is None else scales.numpy(),
         decoys=None if decoys is None else decoys.numpy(),

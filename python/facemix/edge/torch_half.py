@@ -20,15 +20,13 @@ from facemix.partition import partition
 from facemix_ops.edge import BundleError, Result
 from facemix_ops.edge.key import Key
 from facemix_ops.edge.preprocess import check_images
-from facemix_ops.edge.wire import widened
+from facemix_ops.edge.wire import LARGEST, WIRE_DTYPES, widened
 from facemix_ops.rules import bad_type, bad_value
 
 from .halves import first_half, last_half
-from .torch_bundle import WIRE_DTYPES, TorchBundle, read
+from .torch_bundle import TorchBundle, read
 
 __all__ = ["TorchHalf", "TorchRequest"]
-
-INT8_LIMIT = 127
 
 
 class TorchHalf:
@@ -210,7 +208,7 @@ def _on_the_wire(
     """What is sent for float32 [B, C, H, W], and for int8 the scales that go with it."""
     if wire_dtype == "int8":
         assert scales is not None  # see TorchHalf.mix
-        steps = (mixed / torch.from_numpy(scales).view(-1, 1, 1)).round_().clamp_(-INT8_LIMIT, INT8_LIMIT)
+        steps = (mixed / torch.from_numpy(scales).view(-1, 1, 1)).round_().clamp_(-LARGEST, LARGEST)
         return steps.to(torch.int8).contiguous().numpy(), np.tile(scales, (len(mixed), 1))
     if wire_dtype == "bfloat16":
         return mixed.to(torch.bfloat16).contiguous().view(torch.int16).numpy().view(np.uint16), None

@@ -52,8 +52,8 @@ def decoys_for(bundle: AnyBundle, folder: Path | None, images: Sequence[str]) ->
         ValueError: if there are not enough to fill any group, or one of `images` is among them.
     """
     if folder is None:
-        decoys, own = None, getattr(bundle, "decoys", None)
-        count, place = 0 if own is None else len(own), "the edge half"
+        decoys = None
+        count, place = 0 if bundle.decoys is None else len(bundle.decoys), "the edge half"
     else:
         decoys = _load(folder, bundle.image_shape, images)
         count, place = len(decoys), os.fspath(folder)
