@@ -9,7 +9,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-cpp check-cuda lint format bench bench-report bench-service install clean
+.PHONY: help demo test test-cpp test-web check-cuda lint format bench bench-report bench-service install clean
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
 
@@ -34,6 +34,10 @@ test: $(VENV)/.torch  ## build, install, and run all tests
 test-cpp: | $(BIN)/python  ## build and test the C++ library: here, with sanitizers, and on AArch64 in QEMU
 	$(PIP) install 'cmake>=3.24' 'ninja>=1.11'
 	PATH="$(abspath $(BIN)):$$PATH" .ci/test-cpp
+
+test-web: $(VENV)/.torch  ## test the demo's page in Chromium, which must be there (CHROMIUM=path, or on the PATH)
+	$(PIP) install '.[test]' 'playwright>=1.49'
+	$(BIN)/pytest tests/web $(ARGS)
 
 check-cuda: $(VENV)/.torch  ## compile the CUDA kernels with nvcc and look for spills; needs no GPU
 	$(PIP) install 'numpy>=1.26' 'pytest>=8' 'pytest-timeout>=2.3' nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm

@@ -75,7 +75,10 @@ class CMakeBuild(build_ext):
 setup(
     packages=[*find_packages(include=["facemix_ops*"]), *find_packages("python")],
     package_dir={"facemix": "python/facemix"},
-    package_data={"facemix_ops": ["py.typed"], "facemix": ["py.typed", "**/*.proto", "data/*.csv"]},
+    package_data={
+        "facemix_ops": ["py.typed"],
+        "facemix": ["py.typed", "**/*.proto", "data/*.csv", "demo/web/static/*"],
+    },
     ext_modules=[Extension("facemix_ops._C", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )

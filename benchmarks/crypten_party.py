@@ -9,7 +9,6 @@ folded into the convolutions, which saves CrypTen that work. Prints JSON: second
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 import types
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from edge_contestants import peak_bytes
 
 # CrypTen's converter from ONNX, which is not used here, imports a module that PyTorch no longer has.
 sys.modules["torch.onnx.symbolic_registry"] = types.ModuleType("torch.onnx.symbolic_registry")
@@ -73,7 +73,7 @@ def main(network: str, weights_are: str) -> None:
         "bytes": statistics["bytes"],
         "rounds": statistics["rounds"],
         "waiting_seconds": statistics["time"],
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": peak_bytes(),
         "scores": scores.tolist() if communicator.get_rank() == EDGE else None,
     }
     print(json.dumps(result))

@@ -8,12 +8,12 @@ Prints JSON: seconds of each round, the cost of the last one, memory.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from dataclasses import asdict
 
 import numpy as np
+from edge_contestants import peak_bytes
 from facemix.edge import Client
 
 from facemix_ops.edge import EdgeModel
@@ -27,7 +27,7 @@ def main(edge: str, images: str, address: str, rounds: str) -> None:
             start = time.perf_counter()
             answer = client.classify(pictures)
             seconds.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_bytes()
     print(json.dumps({"seconds": seconds, "cost": asdict(answer.cost), "peak_bytes": peak}))
 
 

@@ -7,11 +7,11 @@ from statistics import median
 from typing import Any
 
 COMMITTED = Path(__file__).parent / "results" / "crypten.json"
-HEADER = ("ResNet-18 at 224x224", "s an image", "MB an image", "peak memory, MB", "what who computes learns")
+HEADER = ("ResNet-18 at 224x224", "s an image", "MB an image", "peak memory, MB", "what the computing side learns")
 MIXED = "mixtures of 8, from which published attacks recover images"
 NOTHING = {
-    "public": "nothing, if both keep to the protocol and the dealer of randomness is honest",
-    "shared": "the same, and one of them does not know the weights",
+    "public": "nothing, while both keep to the protocol",
+    "shared": "nothing, and the edge does not learn the weights",
 }
 
 
@@ -47,15 +47,16 @@ def table(data: dict[str, Any]) -> str:
 def readme_section(data: dict[str, Any]) -> str:
     """The table, what it compares, and where it comes from."""
     machine, versions, split = data["machine"], data["versions"], data["split"]
-    off = max(entry["deviation"] for entry in data["crypten"])
-    largest = data["crypten"][0]["largest_score"]
+    deviation = max(entry["deviation"] for entry in data["crypten"])
+    public = data["crypten"][0]
     source = (
         f"**These do not protect alike**: the last column is the point of the table. A split request never holds less "
-        f"than a group: one image alone takes {median(split['seconds']):.3g} s and the bytes of {split['images']}. "
-        f"CrypTen ran with the provider of randomness that costs nothing, one thread a party, batch norms folded, "
-        f"{data['crypten'][0]['rounds']} rounds of communication; its scores are within {off:.2g} of PyTorch's, of "
-        f"which the largest is {largest:.2g}. A mixed network must be trained for it to be right at all. All on "
-        f"loopback. {machine['cpu']}, {machine['cores']} cores, {machine['capability']}; PyTorch {versions['torch']}, "
-        f"CrypTen {versions['crypten']}; commit {data['commit'][:7]}, {data['date']}."
+        f"than a group: one image alone takes {median(split['seconds']):.3g} s and the bytes of {split['images']}. A "
+        f"mixed network must be trained for it to be right at all. CrypTen ran with its default provider, in which one "
+        f"party deals the randomness at no cost, on one thread a party, with batch norms folded, in "
+        f"{public['rounds']} rounds of communication; its scores, of which the largest is "
+        f"{public['largest_score']:.2g}, are within {deviation:.2g} of PyTorch's. All on loopback. {machine['cpu']}, "
+        f"{machine['cores']} cores, {machine['capability']}; PyTorch {versions['torch']}, CrypTen "
+        f"{versions['crypten']}; commit {data['commit'][:7]}, {data['date']}."
     )
     return f"{table(data)}\n\n{source}\n"

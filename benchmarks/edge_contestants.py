@@ -117,9 +117,9 @@ def onnxruntime(folder: str, threads: int) -> tuple[Callable[[], Half], str]:
     return load, onnxruntime.__version__
 
 
-def peak_bytes() -> int:
+def peak_bytes(process: str = "self") -> int:
     """Peak resident memory. Not ru_maxrss, which in a child process counts the parent's too."""
-    with open("/proc/self/status") as status:
+    with open(f"/proc/{process}/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
 
 

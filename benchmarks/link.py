@@ -40,9 +40,9 @@ from pytest_benchmark.utils import get_commit_info
 from report import rounded, write
 
 from facemix_ops.edge import EdgeModel
+from facemix_ops.edge.wire import WIRE_DTYPES
 
 GROUP = 8
-WIRE_DTYPES = ("float32", "float16", "bfloat16", "int8")
 TRANSFERS = [(1, 1), (100_000, 1), (2_000_000, 1), (1, 100_000), (1, 2_000_000), (1_000_000, 1_000_000)]
 READY_SECONDS = 10
 
@@ -82,6 +82,7 @@ def served(workload: Workload) -> Iterator[tuple[EdgeModel, np.ndarray, str]]:
             mean=[0.5] * channels,
             std=[0.25] * channels,
             max_coeff=0.6,
+            calibration=images,
         )
         with cloud_process(cloud) as address:
             yield EdgeModel.load(edge), images, address

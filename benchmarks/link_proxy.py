@@ -17,8 +17,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from facemix.cost import Link
+if TYPE_CHECKING:  # the process that runs this file needs none of it
+    from facemix.cost import Link
 
 CHUNK_BYTES = 4096  # 2 ms at 15 Mibit/s
 QUEUE_SECONDS = 0.02  # of bytes that wait for the line: more than a timer of asyncio is late

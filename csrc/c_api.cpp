@@ -57,7 +57,7 @@ ConvMixArgs check_conv_shape(const facemix_conv_mix_args& args) {
 
 void conv_mix(const facemix_conv_mix_args& args) {
     ConvMixArgs a = check_conv_shape(args);
-    a.x_dtype = check_dtype("x_dtype", args.x_dtype), a.y_dtype = check_dtype("y_dtype", args.y_dtype);
+    a.x_dtype = check_dtype("x_dtype", args.x_dtype), a.y_dtype = check_dtype("y_dtype", args.y_dtype, FACEMIX_I8);
     if ((a.x_dtype == Dtype::f64) != (a.y_dtype == Dtype::f64))
         refuse("y_dtype", "be F64 where x_dtype is, and only there", text(args.y_dtype));
     const bool nhwc = check_between("x_layout", args.x_layout, FACEMIX_NCHW, FACEMIX_NHWC) == FACEMIX_NHWC;

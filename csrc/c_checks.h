@@ -34,8 +34,8 @@ inline int64_t check_between(const char* argument, int64_t value, int64_t low, i
     return value;
 }
 
-inline Dtype check_dtype(const char* argument, int value) {
-    return Dtype(check_between(argument, value, FACEMIX_F32, FACEMIX_F16));
+inline Dtype check_dtype(const char* argument, int value, int last = FACEMIX_F16) {
+    return Dtype(check_between(argument, value, FACEMIX_F32, last));
 }
 
 // An array of the caller: there, aligned to its elements, of a size that can be. Sizes of 0 do not hide the others:
@@ -80,6 +80,7 @@ inline void check_finite(const char* argument, const void* p, int64_t count, Dty
         case Dtype::f64: good = all_finite<uint64_t>(p, count, uint64_t{0x7ff} << 52); break;
         case Dtype::bf16: good = all_finite<uint16_t>(p, count, 0x7f80u); break;
         case Dtype::f16: good = all_finite<uint16_t>(p, count, 0x7c00u); break;
+        case Dtype::i8: break;
     }
     if (!good) refuse(argument, "be finite", "a NaN or an infinity");
 }

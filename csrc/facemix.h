@@ -64,7 +64,9 @@ FACEMIX_API facemix_status facemix_key_wipe(const facemix_key* key);
 
 /* --- Ops ---------------------------------------------------------------------------------------------------------- */
 
-enum facemix_dtype { FACEMIX_F32 = 0, FACEMIX_F64 = 1, FACEMIX_BF16 = 2, FACEMIX_F16 = 3 };
+/* I8 is for y of conv_mix alone: rounded to nearest, ties to even, at most 127 in magnitude, NaN as 0. To scale the
+ * channels, divide weight and bias by a positive scale for each: mix, activations and max-pool pass it on to y. */
+enum facemix_dtype { FACEMIX_F32 = 0, FACEMIX_F64 = 1, FACEMIX_BF16 = 2, FACEMIX_F16 = 3, FACEMIX_I8 = 4 };
 enum facemix_layout { FACEMIX_NCHW = 0, FACEMIX_NHWC = 1 };
 enum facemix_activation {
     FACEMIX_NONE = 0,

@@ -9,8 +9,11 @@
 
 namespace facemix {
 
-enum class Dtype : int { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };
-constexpr int64_t bytes_of(Dtype dtype) { return dtype == Dtype::f64 ? 8 : dtype == Dtype::f32 ? 4 : 2; }
+// int8 is for y of conv_mix alone: rounded to nearest, ties to even, at most 127 in magnitude, NaN as 0.
+enum class Dtype : int { f32 = 0, f64 = 1, bf16 = 2, f16 = 3, i8 = 4 };
+constexpr int64_t bytes_of(Dtype dtype) {
+    return dtype == Dtype::f64 ? 8 : dtype == Dtype::f32 ? 4 : dtype == Dtype::i8 ? 1 : 2;
+}
 enum class Activation : int { none = 0, relu = 1, leaky = 2 };
 
 // A private key. Kernels convert the coefficients into scratch memory and wipe it before they return.

@@ -42,7 +42,8 @@ def check_out(op: str, out: Tensor, shape: Sequence[int], dtype: torch.dtype, la
               *inputs: Tensor | None) -> None:  # fmt: skip
     """A buffer that a kernel can write straight into: of this shape and dtype, dense in this layout, on the device of
     the inputs, sharing no memory with any; and no gradients asked for."""
-    check_tensor(op, "out", out)
+    if not isinstance(out, Tensor):
+        bad_type(op, "out", "be a Tensor", f"{type(out).__name__}")
     if out.shape != shape:
         bad_value(op, "out", f"have shape {list(shape)}", f"{list(out.shape)}")
     if out.dtype != dtype:

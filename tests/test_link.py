@@ -1,4 +1,4 @@
-"""The simulated link: its arithmetic under a clock of our own, its bytes through real sockets, and the README's table.
+"""The simulated link: its arithmetic under a clock of our own, and its bytes through real sockets.
 
 Where real time passes, it is only held against what no link can undercut.
 """
@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import numpy as np
 import pytest
-from facemix.cost import Link, transfer_seconds
+from facemix.cost import Exchange, Link, request_seconds, transfer_seconds
 from link_proxy import CHUNK_BYTES, FLIGHT_CHUNKS, Line, Proxy, shaped
 from link_raw import raw_server, transfers
+from link_table import COMMITTED, off_by
 
 RATE, LATENCY = 8000.0, 0.5  # a byte takes a millisecond
 FAST = Link(up=64e6, down=128e6, latency=0.01)
@@ -51,6 +53,16 @@ def test_the_rate_does_not_depend_on_the_pieces() -> None:
         arrival = line.send(int(size), now)
         now += draw.uniform(0, line.waiting(now))  # the sender comes back while there is something to send
     assert arrival == pytest.approx(sizes.sum() / 1000 + LATENCY)
+
+
+@pytest.mark.parametrize(
+    ("messages", "idle"),
+    [(1, 0.2 - 65535e-6), (2, 0.2 - 2 * 65535e-6), (4, 0.0), (20, 0.0)],  # windows; from 4 on they outlast a round trip
+)
+def test_a_link_that_sent_all_windows_waits_for_the_server(messages: int, idle: float) -> None:
+    exchange = Exchange(messages, bytes_up=1_000_000, bytes_down=0)
+    near, far = (Link(up=8e6, down=8e6, latency=latency) for latency in (0.0, 0.1))
+    assert request_seconds(far, exchange) - request_seconds(near, exchange) == pytest.approx(0.2 + idle)
 
 
 @contextlib.asynccontextmanager
@@ -124,3 +136,10 @@ def test_the_proxy_as_a_process() -> None:
     with raw_server() as address, shaped(address, FAST) as far:
         (seconds,) = transfers(far, [(size, size)])
     assert seconds >= transfer_seconds(FAST, size, size)
+
+
+def test_the_committed_requests_took_what_was_predicted() -> None:
+    entries = json.loads(COMMITTED.read_text())["requests"]
+    assert entries
+    for entry in entries:
+        assert abs(off_by(entry)) < 0.1, (entry["workload"], entry["wire"])

@@ -3,57 +3,12 @@
 // A work item is a group and a range of output rows, walked in blocks. The input of a block is copied into a strip
 // (strip.h) that stays in L2. A register-blocked inner loop (conv_micro.h) convolves a tile of all S images into L1, or
 // whole rows where there are windows to reduce (conv_window.h); the tile is mixed, and goes to memory once.
-#include "conv_micro.h"
+#include "conv_mix_plan.h"
+#include "conv_mix_rows.h"
 #include "conv_window.h"
-#include "mixing.h"
-#include "strip.h"
 
 namespace facemix::FACEMIX_ISA {
 namespace {
-
-constexpr int64_t kStripBytes = 384 << 10;  // the strip's share of L2
-constexpr int64_t kTileBytes = 24 << 10;    // the input of a tile of all images stays in L1 up to here
-constexpr int64_t kMinItems = 16;           // work items, at least, where there are rows enough: balance
-
-// How the work is cut and laid out.
-template <class P>
-struct Plan {
-    using T = typename P::Sum;
-    static constexpr int W = kLanes<T>;
-    bool windows;           // pooled, or codes wanted: convolved rows are kept until their windows are complete
-    bool pixel_lanes;       // the lanes of a vector are pixels, not output channels
-    bool streaming;         // y is large and its lines aligned: it is written past the caches
-    bool in_lines;          // NCHW: the rows of a block lie side by side as in y, and are mixed in long runs
-    int64_t item_rows;      // output rows of a work item
-    int64_t items;          // of a group
-    int64_t block_rows;     // convolved rows of a strip
-    int64_t strip_width;    // pixels of a row that are computed
-    int64_t pixel_vectors;  // of a tile in NCHW, at most
-
-    explicit Plan(const ConvMixArgs& a) {
-        const int64_t G = a.key.groups, S = a.key.size;
-        windows = !a.pool.identity() || a.codes;
-        pixel_lanes = !a.channels_last && !windows;
-        strip_width = pixel_lanes ? ceil_div(a.OW, W) * W : a.OW;
-        const bool large = G * S * a.OC * a.PH * a.PW * bytes_of(a.y_dtype) >= kStreamBytes;
-        // Lines of the cache are written whole, or they would go to memory in pieces.
-        const int64_t line = max64(W, 64 / bytes_of(a.y_dtype));
-        const bool aligned = reinterpret_cast<uintptr_t>(a.y) % 64 == 0 && (a.channels_last ? a.OC : a.PW) % line == 0;
-        const int64_t whole = kPixelVectors * W / line * line / W;
-        pixel_vectors = whole ? whole : kPixelVectors;
-        streaming = large && aligned;
-        const int64_t tile = S * a.C * a.KH * kPixelVectors * W * a.stride[1] * int64_t(sizeof(typename P::Elem));
-        in_lines = pixel_lanes && large && a.OC * a.PH * a.PW % W == 0 && (!aligned || tile > kTileBytes);
-        item_rows = ceil_div(a.PH, max64(1, ceil_div(kMinItems, max64(1, G))));
-        const int64_t most = windows ? (item_rows - 1) * a.pool.sh + a.pool.kh : item_rows;
-        const auto fits = [&](int64_t rows) {
-            const Strip<P> strip(a, rows, strip_width, pixel_lanes);
-            return S * strip.image_step * int64_t(sizeof(typename P::Elem)) <= kStripBytes;
-        };
-        for (block_rows = 1; block_rows < most && fits(block_rows + 1);) ++block_rows;
-        items = ceil_div(a.PH, item_rows);
-    }
-};
 
 template <class P>
 struct ConvMix {
@@ -67,6 +22,7 @@ struct ConvMix {
     const Plan<P> plan{a};
     const Strip<P> strip{a, plan.block_rows, plan.strip_width, plan.pixel_lanes};
     const int64_t S = a.key.size, G = a.key.groups, K = strip.channels * a.KH * a.KW;
+    const int64_t plane = a.PH * a.PW;
     const int64_t channels = ceil_div(a.OC, W) * W;  // OC, rounded up
     // From one image's tile to the next. The tiles are packed, or no power of two apart: they share L1.
     const int64_t tile_step =
@@ -122,7 +78,7 @@ struct ConvMix {
     // One group's share of an item.
     struct Task {
         Scratch s;
-        const T* c;
+        ConvMixRows<T> rows;
         int64_t g, last;  // its rows end before `last`
     };
 
@@ -133,7 +89,7 @@ struct ConvMix {
     void walk(int64_t g, int64_t first, const Scratch& s) const {
         const int64_t last = min64(a.PH, first + plan.item_rows);
         const Coefficients<T> coeffs(a.key, g, false, s.c);
-        const Task task{s, coeffs.get(), g, last};
+        const Task task{s, {a, s.in, coeffs.get(), g, plan.streaming}, g, last};
         for (int64_t j = 0; j < S; ++j) s.in[j] = s.tile + j * tile_step;
         const int64_t begin = max64(0, first * a.pool.sh - a.pool.pad_h);
         const int64_t end = min64(a.OH, (last - 1) * a.pool.sh - a.pool.pad_h + a.pool.kh);
@@ -165,7 +121,7 @@ struct ConvMix {
             for (int64_t w = 0; w < a.OW;) {
                 const auto choice = Micro<P>::channel_lanes(b.vectors, a.OW - w);
                 convolve(t, choice.run, b, 0, S, r, w, t.s.tile, b.n);
-                write(t, ((oh + r) * a.PW + w) * a.OC + b.oc, choice.rows, a.OC, b.vectors, a.OC - b.oc);
+                t.rows.write(((oh + r) * a.PW + w) * a.OC + b.oc, choice.rows, a.OC, b.vectors, a.OC - b.oc);
                 w += choice.rows;
             }
     }
@@ -191,7 +147,7 @@ struct ConvMix {
         for (int64_t r = 0; r < rows; ++r)
             for_pixel_tiles([&](int64_t w, int64_t vectors) {
                 convolve(t, Micro<P>::pixel_lanes(vectors, b.n).run, b, 0, S, r, w, t.s.tile, vectors * W);
-                write(t, b.oc * plane() + (oh + r) * a.PW + w, b.n, plane(), vectors, a.OW - w);
+                t.rows.write(b.oc * plane + (oh + r) * a.PW + w, b.n, plane, vectors, a.OW - w);
             });
     }
 
@@ -199,11 +155,11 @@ struct ConvMix {
     // in a line of the cache. What a tile computes beyond its row, the next row overwrites.
     int64_t line_step() const {
         const int64_t least = plan.block_rows * a.PW + kPixelVectors * W;
-        return least + (plane() - least % W + W) % W;
+        return least + (plane - least % W + W) % W;
     }
     int64_t lines_step() const { return ceil_div(kChannelRows * line_step(), W) * W + W; }
     void pixel_lane_lines(const Task& t, Block b, int64_t oh, int64_t rows) const {
-        const int64_t at = b.oc * plane() + oh * a.PW;
+        const int64_t at = b.oc * plane + oh * a.PW;
         T* lines = t.s.lines + (reinterpret_cast<uintptr_t>(a.y) / bytes_of(a.y_dtype) + at) % W;
         for (int64_t j = 0; j < S; ++j)
             for (int64_t r = 0; r < rows; ++r)
@@ -211,30 +167,10 @@ struct ConvMix {
                     convolve(t, Micro<P>::pixel_lanes(vectors, b.n).run, b, j, 1, r, w,
                              lines + j * lines_step() + r * a.PW + w, line_step());
                 });
-        with_dtype_of<T>(a.y_dtype, [&](auto tag) {
-            using O = typename decltype(tag)::type;
-            for (int64_t c = 0; c < b.n; ++c) {
-                for (int64_t j = 0; j < S; ++j) t.s.in[j] = lines + j * lines_step() + c * line_step();
-                O* y = static_cast<O*>(a.y) + at + c * plane();
-                mix_run(t, y, rows * a.PW);
-            }
-        });
-    }
-    // Mixes n elements of t.s.in to the rows of y, past the caches where lines of the cache are whole.
-    template <class O>
-    void mix_run(const Task& t, O* y, int64_t n) const {
-        constexpr int64_t kLine = max64(W, 64 / int64_t(sizeof(O)));
-        const int64_t over = int64_t(reinterpret_cast<uintptr_t>(y) / sizeof(O) % kLine);
-        const int64_t head = over ? min64(n, kLine - over) : 0, whole = (n - head) / kLine * kLine;
-        const auto to = [&](int64_t i, int64_t e) { return y + sent_row(t, i) * row_size() + e; };
-        const auto part = [&](int64_t e, int64_t count) {
-            mix_tile<T>(t.s.in, t.c, S, e, count,
-                        [&](int64_t i, int64_t at, Vec<T> v, int64_t lanes) { store_as<T>(to(i, at), v, lanes); });
-        };
-        part(0, head);
-        mix_tile<T>(t.s.in, t.c, S, head, whole,
-                    [&](int64_t i, int64_t at, Vec<T> v, int64_t) { stream_as<T>(to(i, at), v); });
-        part(head + whole, n - head - whole);
+        for (int64_t c = 0; c < b.n; ++c) {
+            for (int64_t j = 0; j < S; ++j) t.s.in[j] = lines + j * lines_step() + c * line_step();
+            t.rows.write_run(at + c * plane, rows * a.PW);
+        }
     }
 
     // --- with windows: a pool, or codes for the backward pass --------------------------------------------------------
@@ -280,94 +216,15 @@ struct ConvMix {
                                            kh * p.kw, tile, t.s.tile_code);
                 else reduce_column<T, false>(best, nullptr, n * b.n, kh == span.begin, 0, tile, nullptr);
             }
-            if (a.codes) place(t.s.tile_code, a.codes + (t.g * S + j) * row_size(), b, ph, q, n);
+            if (a.codes)
+                t.rows.place(t.s.tile_code, a.codes + (t.g * S + j) * a.OC * plane, b.oc, b.n, ph * a.PW + q, n);
         }
         if (a.channels_last) {
-            write(t, (ph * a.PW + q) * a.OC + b.oc, n, a.OC, b.vectors, a.OC - b.oc);
+            t.rows.write((ph * a.PW + q) * a.OC + b.oc, n, a.OC, b.vectors, a.OC - b.oc);
             return;
         }
-        mix_to(t, [&](int64_t i) { return t.s.mixed + i * tile_step; }, n, b.n, b.vectors, b.n, false);
-        with_dtype_of<T>(a.y_dtype, [&](auto tag) {
-            using O = typename decltype(tag)::type;
-            for (int64_t i = 0; i < S; ++i)
-                place(t.s.mixed + i * tile_step, static_cast<O*>(a.y) + sent_row(t, i) * row_size(), b, ph, q, n);
-        });
-    }
-    // A tile [n pixels][b.n channels] to its place in an image of the layout of y.
-    template <class O>
-    void place(const T* tile, O* image, Block b, int64_t ph, int64_t q, int64_t n) const {
-        const int64_t pixel = ph * a.PW + q, plane = a.PH * a.PW, real = min64(b.n, a.OC - b.oc);
-        if (a.channels_last) {
-            for (int64_t k = 0; k < n; ++k)
-                for (int64_t c = 0; c < real; c += W)
-                    store_as<T>(image + (pixel + k) * a.OC + b.oc + c, load(tile + k * b.n + c), real - c);
-            return;
-        }
-        for (int64_t c = 0; c < real; c += W)
-            for (int64_t k = 0; k < n; k += W) {
-                Vec<T> v[W];
-                for (int l = 0; l < W; ++l) v[l] = load(tile + min64(k + l, n - 1) * b.n + c);
-                transpose<T>(v);
-                for (int64_t l = 0; l < min64(W, real - c); ++l)
-                    store_as<T>(image + (b.oc + c + l) * plane + pixel + k, v[l], n - k);
-            }
-    }
-
-    // --- the mix -----------------------------------------------------------------------------------------------------
-
-    int64_t plane() const { return a.PH * a.PW; }
-    int64_t row_size() const { return a.OC * plane(); }
-    int64_t sent_row(const Task& t, int64_t i) const { return a.key.order[t.g * S + i]; }
-
-    // Mixes the S tiles, `rows` rows of `vectors` vectors each, to elements `at + r * step` of the rows of y, of which
-    // `lanes` exist.
-    void write(const Task& t, int64_t at, int64_t rows, int64_t step, int64_t vectors, int64_t lanes) const {
-        with_dtype_of<T>(a.y_dtype, [&](auto tag) {
-            auto* base = static_cast<typename decltype(tag)::type*>(a.y) + at;
-            mix_to(
-                t, [&](int64_t i) { return base + sent_row(t, i) * row_size(); }, rows, step, vectors, lanes,
-                plan.streaming);
-        });
-    }
-    template <class Out>
-    void mix_to(const Task& t, Out&& out, int64_t rows, int64_t step, int64_t vectors, int64_t lanes,
-                bool streaming) const {
-        for_row_blocks(S, [&](auto block, int64_t i0) {
-            constexpr int I = decltype(block)::count;
-            decltype(out(0)) y[I];
-            for (int i = 0; i < I; ++i) y[i] = out(i0 + i);
-            if (streaming) mix_rows<I, true>(t, y, i0, rows, step, vectors, lanes);
-            else mix_rows<I, false>(t, y, i0, rows, step, vectors, lanes);
-        });
-    }
-    template <int I, bool Streaming, class O>
-    void mix_rows(const Task& t, O* const (&y)[I], int64_t i0, int64_t rows, int64_t step, int64_t vectors,
-                  int64_t lanes) const {
-        for (int64_t r = 0; r < rows; ++r) {
-            int64_t v = 0;
-            for (; v + kMixVectors <= vectors; v += kMixVectors)
-                mix_vectors<I, kMixVectors, Streaming>(t, y, i0, (r * vectors + v) * W, r * step + v * W,
-                                                       lanes - v * W);
-            for (; v < vectors; ++v)
-                mix_vectors<I, 1, Streaming>(t, y, i0, (r * vectors + v) * W, r * step + v * W, lanes - v * W);
-        }
-    }
-    template <int I, int V, bool Streaming, class O>
-    __attribute__((always_inline)) inline void mix_vectors(const Task& t, O* const (&y)[I], int64_t i0, int64_t e,
-                                                           int64_t at, int64_t lanes) const {
-        Vec<T> sums[I][V];
-        mix_sums<T>(sums, t.s.in, t.c, S, i0, e, W);
-        FACEMIX_UNROLL
-        for (int q = 0; q < I * V; ++q) {
-            const int i = q / V, v = q % V;
-            O* to = y[i] + at + v * W;
-            if (lanes >= V * W) {
-                if constexpr (Streaming) stream_as<T>(to, sums[i][v]);
-                else store_as<T>(to, sums[i][v], W);
-            } else if (lanes > v * W) {
-                store_as<T>(to, sums[i][v], lanes - v * W);
-            }
-        }
+        t.rows.mix_to([&](int64_t i) { return t.s.mixed + i * tile_step; }, n, b.n, b.vectors, b.n, false);
+        t.rows.write_mixed(t.s.mixed, tile_step, b.oc, b.n, ph * a.PW + q, n);
     }
 
     // --- weights -----------------------------------------------------------------------------------------------------
@@ -417,7 +274,7 @@ struct ConvMix {
             using E = typename decltype(tag)::type;
             if constexpr (P::kPack == 1 || kSame<E, Part>) pack<E>(packed);
         });
-        prefer_large_pages(a.y, G * S * row_size() * bytes_of(a.y_dtype));
+        prefer_large_pages(a.y, G * S * a.OC * plane * bytes_of(a.y_dtype));
         parallel_for(G * plan.items, a.threads, carve(nullptr).bytes, item, this);
     }
 };

@@ -1,4 +1,4 @@
-// Elements in memory (float, double, bfloat16, float16) against the type T that a kernel computes in.
+// Elements in memory (float, double, bfloat16, float16; int8 to write) against the type T that a kernel computes in.
 #pragma once
 
 #include "vec.h"
@@ -41,6 +41,17 @@ inline Bf16 narrow<Bf16, float>(float t) {
     // Round to nearest even; a NaN keeps its sign and stays a NaN.
     const uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
     return Bf16{uint16_t((u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded)};
+}
+
+// Of a number up to kWhole in magnitude, added to kNearest, the last bits are those of the nearest whole number, the
+// even one of two.
+constexpr float kWhole = 127, kNearest = 0x1.8p23f;
+template <>
+inline int8_t narrow<int8_t, float>(float t) {
+    const float near = (t > kWhole ? kWhole : t < -kWhole ? -kWhole : t) + kNearest;
+    int32_t bits;
+    memcpy(&bits, &near, sizeof bits);
+    return t == t ? int8_t(bits) : int8_t(0);
 }
 
 template <class A, class B>
@@ -98,6 +109,21 @@ inline auto narrow_vector(Vec<T> v) {
     } else if constexpr (kSame<E, F16>) {
         return reinterpret_cast<Half>(_mm256_cvtps_ph(__m256(v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 #endif
+    } else if constexpr (kSame<E, int8_t>) {  // as narrow<int8_t>
+        typedef int8_t Bytes __attribute__((vector_size(kLanes<T>)));
+        const Vec<T> most = Vec<T>{} + kWhole, near = min(max(v, -most), most) + kNearest;
+        const auto bits = (v == v) & reinterpret_cast<Vec<int32_t>>(near);
+        // Of its own, GCC takes the last bytes one by one.
+#if defined(__AVX512F__)
+        return reinterpret_cast<Bytes>(_mm512_cvtepi32_epi8(__m512i(bits)));
+#elif defined(__AVX2__)
+        const __m256i halves =
+            _mm256_shuffle_epi8(__m256i(bits), _mm256_setr_epi32(0x0c080400, -1, -1, -1, -1, 0x0c080400, -1, -1));
+        return reinterpret_cast<Bytes>(
+            _mm_cvtsi128_si64(_mm_or_si128(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1))));
+#else
+        return __builtin_convertvector(bits, Bytes);
+#endif
     } else {
         typedef E Out __attribute__((vector_size(kLanes<T> * sizeof(E))));
         return __builtin_convertvector(v, Out);
@@ -152,6 +178,12 @@ inline void store_some(E* p, Vec<T> v, int64_t lanes) {
         __m256i bits;
         memcpy(&bits, &n, sizeof bits);
         return _mm256_mask_storeu_epi16(p, __mmask16(first(lanes)), bits);
+    }
+    if constexpr (kSame<E, int8_t>) {
+        const auto n = narrow_vector<E, T>(v);
+        __m128i bits;
+        memcpy(&bits, &n, sizeof bits);
+        return _mm_mask_storeu_epi8(p, __mmask16(first(lanes)), bits);
     }
 #elif defined(__AVX2__)
     if constexpr (kSame<E, float>) return _mm256_maskstore_ps(p, first(lanes), __m256(v));
@@ -220,6 +252,7 @@ inline void with_dtype(Dtype dtype, F&& f) {
         case Dtype::f64: return f(Tag<double>{});
         case Dtype::bf16: return f(Tag<Bf16>{});
         case Dtype::f16: return f(Tag<F16>{});
+        case Dtype::i8: return;  // no op reads it
     }
 }
 

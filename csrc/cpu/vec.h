@@ -90,6 +90,17 @@ inline Vec<float> max(Vec<float> a, Vec<float> b) {
 #endif
 }
 inline Vec<double> max(Vec<double> a, Vec<double> b) { return a > b ? a : b; }
+inline Vec<float> min(Vec<float> a, Vec<float> b) {
+#if defined(__AVX512F__)
+    return Vec<float>(_mm512_min_ps(__m512(a), __m512(b)));
+#elif defined(__AVX2__)
+    return Vec<float>(_mm256_min_ps(__m256(a), __m256(b)));
+#elif defined(__SSE2__)
+    return Vec<float>(_mm_min_ps(__m128(a), __m128(b)));
+#else
+    return a < b ? a : b;
+#endif
+}
 
 // interleave<0>: a0 b0 a1 b1 ... of the lower halves; interleave<1>: of the upper halves.
 #if defined(__AVX512F__)

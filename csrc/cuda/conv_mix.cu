@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(kThreads) conv_mix_kernel(const ConvMixArgs a)
                 });
 #pragma unroll
                 for (int r = 0; r < mixing.kRows; ++r)
-                    if (i0 + r < S) store_as<1>(a.y_dtype, a.y, mixing.sent(i0 + r) * n + e, sums[r]);
+                    if (i0 + r < S) store_wire<1>(a.y_dtype, a.y, mixing.sent(i0 + r) * n + e, sums[r]);
             }
         }
     }

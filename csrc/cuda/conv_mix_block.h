@@ -9,15 +9,22 @@
 
 namespace facemix::cuda {
 
-// The first `count` of N values to y from element `at` on, in one access where that is aligned.
-template <int N>
-__device__ __forceinline__ void store_run(void* y, Dtype dtype, int64_t at, const float (&values)[N], int count) {
-    const int element = dtype == Dtype::f32 ? 4 : 2, access = N * element < kAccess ? N * element : kAccess;
-    const uintptr_t to = reinterpret_cast<uintptr_t>(y) + at * element;
-    if (count >= N && (to & uintptr_t(access - 1)) == 0) return store_as<N>(dtype, y, at, values);
+// The first `count` of N values to `to` on, in one access where that is aligned.
+template <int N, class E>
+__device__ __forceinline__ void store_run(E* to, const float (&values)[N], int count) {
+    constexpr int access = N * int(sizeof(E)) < kAccess ? N * int(sizeof(E)) : kAccess;
+    if (count >= N && (reinterpret_cast<uintptr_t>(to) & uintptr_t(access - 1)) == 0) return store(to, values);
 #pragma unroll
     for (int k = 0; k < N; ++k)
-        if (k < count) store_as<1>(dtype, y, at + k, {values[k]});
+        if (k < count) store<1>(to + k, {values[k]});
+}
+// To y from element `at` on.
+template <int N>
+__device__ __forceinline__ void store_run(void* y, Dtype dtype, int64_t at, const float (&values)[N], int count) {
+    if (dtype == Dtype::f32) store_run(static_cast<float*>(y) + at, values, count);
+    else if (dtype == Dtype::bf16) store_run(static_cast<__nv_bfloat16*>(y) + at, values, count);
+    else if (dtype == Dtype::f16) store_run(static_cast<__half*>(y) + at, values, count);
+    else store_run(static_cast<int8_t*>(y) + at, values, count);
 }
 
 // The maximum of a window where nobody asks for its code; of values that are activated.
@@ -179,7 +186,7 @@ class ConvMixBlock : ConvMixStage<Product, kImages> {
             }
 #pragma unroll
             for (int pixel = 0; pixel < 4; ++pixel)
-                if (at[pixel] >= 0) store_as<1>(a.y_dtype, a.y, plane + at[pixel], {run[pixel]});
+                if (at[pixel] >= 0) store_wire<1>(a.y_dtype, a.y, plane + at[pixel], {run[pixel]});
         }
     }
 
@@ -255,8 +262,8 @@ class ConvMixBlock : ConvMixStage<Product, kImages> {
             if (a.channels_last) {
                 store_run(a.y, a.y_dtype, to, out, count);
             } else {
-                store_as<1>(a.y_dtype, a.y, to, {out[0]});
-                if (count > 1) store_as<1>(a.y_dtype, a.y, to + step, {out[1]});
+                store_wire<1>(a.y_dtype, a.y, to, {out[0]});
+                if (count > 1) store_wire<1>(a.y_dtype, a.y, to + step, {out[1]});
             }
         }
     }

@@ -1,4 +1,5 @@
-// Elements in memory (float, double, bfloat16, half) against the type T that a kernel computes in, several at a time.
+// Elements in memory (float, double, bfloat16, half; int8 to write) against the type T that a kernel computes in,
+// several at a time.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -79,11 +80,21 @@ __device__ __forceinline__ void load(T (&to)[V], const E* from) {
     for (int v = 0; v < V; ++v) to[v] = T(pack.e[v]);
 }
 
+template <class E, class T>
+__device__ __forceinline__ E narrow(T t) {
+    return E(t);
+}
+template <>
+__device__ __forceinline__ int8_t narrow<int8_t, float>(float t) {
+    const int nearest = __float2int_rn(t);  // of a NaN 0, of what is too large the largest
+    return int8_t(nearest > 127 ? 127 : nearest < -127 ? -127 : nearest);
+}
+
 template <int V, class E, class T>
 __device__ __forceinline__ void store(E* to, const T (&from)[V]) {
     Pack<E, V> pack;
 #pragma unroll
-    for (int v = 0; v < V; ++v) pack.e[v] = E(from[v]);
+    for (int v = 0; v < V; ++v) pack.e[v] = narrow<E>(from[v]);
     pack.write(to);
 }
 
@@ -98,6 +109,14 @@ __device__ __forceinline__ void store_as(Dtype dtype, void* to, int64_t at, cons
         else if (dtype == Dtype::bf16) store(static_cast<__nv_bfloat16*>(to) + at, from);
         else store(static_cast<__half*>(to) + at, from);
     }
+}
+
+// The same with int8.
+template <int V, class T>
+__device__ __forceinline__ void store_wire(Dtype dtype, void* to, int64_t at, const T (&from)[V]) {
+    if constexpr (sizeof(T) == 4)
+        if (dtype == Dtype::i8) return store(static_cast<int8_t*>(to) + at, from);
+    store_as(dtype, to, at, from);
 }
 
 // Whether rows of n elements, from p on, can be read or written V elements at a time. A null p stands for no rows.
@@ -119,6 +138,7 @@ void with_dtype(Dtype dtype, F&& f) {
         case Dtype::f64: return f(Tag<double>{});
         case Dtype::bf16: return f(Tag<__nv_bfloat16>{});
         case Dtype::f16: return f(Tag<__half>{});
+        case Dtype::i8: return;  // no op reads it
     }
 }
 

@@ -4,7 +4,7 @@
 
     model = EdgeModel.load("edge.safetensors")
     with model.mix(images) as request:           # uint8 [N, H, W, C]
-        reply = send(request.payload)            # float32, float16 or bfloat16, as one block
+        reply = send(request.payload)            # float32, float16, bfloat16 or int8, as one block
         result = request.classify(reply)         # scores and labels, in the order of the images
     # the key's memory is zeroed here, whatever happened
 

@@ -15,7 +15,8 @@ def describe(bundle: Bundle) -> dict[str, str]:
     """Name and value of everything of interest."""
     oc, c, kh, kw = bundle.weight.shape
     channels, height, width = bundle.features_shape
-    upload = bundle.group_size * channels * height * width * 4 / KIB
+    values = bundle.group_size * channels * height * width / KIB
+    scales = bundle.group_size * channels * 4 / KIB  # sent along with int8
     classes = f"{len(bundle.last_weight)}"
     if bundle.classes is not None:
         classes += f": {', '.join(bundle.classes[:5])}{', ...' * (len(bundle.classes) > 5)}"
@@ -29,10 +30,13 @@ def describe(bundle: Bundle) -> dict[str, str]:
         "activation": str(bundle.activation),
         "pool": "none" if bundle.pool is None else "{}, stride {}, padding {}".format(*bundle.pool),
         "sent for an image": f"{channels} x {height} x {width}",
-        "sent for a group": f"{upload:.1f} KiB in float32, {upload / 2:.1f} KiB in float16 or bfloat16",
+        "sent for a group": f"{4 * values:.1f} KiB in float32, {2 * values:.1f} KiB in float16 or bfloat16, "
+        f"{values + scales:.1f} KiB in int8",
         "group size": str(bundle.group_size),
         "largest coefficient": "any" if bundle.max_coeff is None else f"{bundle.max_coeff:g}",
         "wire dtype": bundle.wire_dtype,
+        "int8 scales": "none" if bundle.scales is None else f"{bundle.scales.min():g} to {bundle.scales.max():g}",
+        "decoys": "none" if bundle.decoys is None else str(len(bundle.decoys)),
         "reply for an image": str(bundle.last_weight.shape[1]),
         "classes": classes,
     }

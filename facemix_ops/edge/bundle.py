@@ -1,9 +1,11 @@
 """The edge bundle: everything that the edge half of a network needs, in one safetensors file.
 
-The pipeline writes it (``facemix.export.export_edge``). Tensors, all float32:
+The pipeline writes it (``facemix.export.export_edge``). Tensors, float32 but for the decoys:
 
     first.weight [OC, C, KH, KW], first.bias [OC]    the first convolution, batch norm folded in
     last.weight [N, K], last.bias [N]                the last layer
+    wire.scales [OC]                                 what 1 stands for in int8 on the wire; need not be there
+    decoys [D, H, W, C], uint8                       public images; need not be there
 
 and in the metadata a JSON config with the fields of `Bundle` that are no tensors.
 """
@@ -21,7 +23,7 @@ from ..rules import MAX_GROUP, MIN_GROUP, check_max_coeff
 from . import safetensors
 from .errors import BundleError
 from .fields import Fields
-from .wire import WIRE_DTYPES
+from .wire import LARGEST, WIRE_DTYPES
 
 __all__ = ["CONFIG_KEY", "KIND", "Bundle", "BundleError"]
 
@@ -31,6 +33,8 @@ FAMILY, VERSION = "facemix-edge-", 2
 KIND = f"{FAMILY}{VERSION}"
 
 TENSORS = {"first.weight": 4, "first.bias": 1, "last.weight": 2, "last.bias": 1}  # and their dimensions
+SCALES, DECOYS = "wire.scales", "decoys"
+OPTIONAL = {SCALES: 1, DECOYS: 4}
 MAX_NAME = 200
 MAX_VERSION = 1 << 20
 MAX_MAP = 1 << 27  # elements of a padded image, so that no offset in it overflows 32 bits
@@ -54,8 +58,10 @@ class Bundle:
         last_weight: [N, K]. last_bias: [N].
         group_size: S, images in a group.
         max_coeff: bound on the largest coefficient of a key, or None.
-        wire_dtype: what to send where the caller does not say: "float32", "float16" or "bfloat16".
+        wire_dtype: what to send where the caller does not say: "float32", "float16", "bfloat16" or "int8".
         classes: a name for each of the N scores, or None.
+        scales: [OC], what 1 stands for in each channel of int8, or None: then int8 cannot be sent.
+        decoys: uint8 [D, H, W, C], public images to fill groups with where the caller has no others; or None.
     """
 
     name: str
@@ -77,6 +83,8 @@ class Bundle:
     max_coeff: float | None
     wire_dtype: str
     classes: tuple[str, ...] | None
+    scales: NDArray[np.float32] | None = None
+    decoys: NDArray[np.uint8] | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Bundle:
@@ -107,7 +115,7 @@ class Bundle:
         config = safetensors.parse_json(contents.metadata[CONFIG_KEY], "the config")
         _check_kind(config.pop("kind", None))
         safetensors.check_digest(data, contents)
-        return _build(Fields(config), safetensors.tensors(data, contents))
+        return _build(Fields(config), safetensors.tensors(data, contents, {DECOYS}))
 
     @property
     def conv_shape(self) -> tuple[int, int]:
@@ -119,6 +127,13 @@ class Bundle:
         """(OC, PH, PW): what is sent for an image."""
         size = self.conv_shape if self.pool is None else _windows(self.conv_shape, *self.pool)
         return len(self.bias), *size
+
+    def scaled(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Weight and bias in units of the scales, which must be there. A positive factor of a channel passes through
+        the activation, the pool and the mix: a kernel makes int8 by rounding alone.
+        """
+        scales = np.asarray(self.scales)
+        return self.weight / scales.reshape(-1, 1, 1, 1), self.bias / scales
 
     @property
     def _span(self) -> tuple[int, int]:
@@ -138,13 +153,15 @@ def _check_kind(kind: Any) -> None:
     raise BundleError(f"the kind must be {KIND!r}, got {str(kind)[:40]!r}")
 
 
-def _build(fields: Fields, tensors: dict[str, NDArray[np.float32]]) -> Bundle:
-    for name, ndim in TENSORS.items():
+def _build(fields: Fields, tensors: dict[str, NDArray[Any]]) -> Bundle:
+    known = TENSORS | OPTIONAL
+    for name in TENSORS.keys() | (tensors.keys() & OPTIONAL.keys()):
+        ndim = known[name]
         if name not in tensors or tensors[name].ndim != ndim:
             got = list(tensors[name].shape) if name in tensors else "none"
             raise BundleError(f"tensor {name!r} must be there with {ndim} dimensions, got {got}")
-    if extra := sorted(tensors.keys() - TENSORS.keys()):
-        raise BundleError(f"the tensors must be {', '.join(TENSORS)}, got also {', '.join(map(repr, extra))[:80]}")
+    if extra := sorted(tensors.keys() - known.keys()):
+        raise BundleError(f"the tensors must be {', '.join(known)}, got also {', '.join(map(repr, extra))[:80]}")
     image = fields.integers("image_shape", 3, 1)
     weight, last = tensors["first.weight"], tensors["last.weight"]
     bundle = Bundle(
@@ -167,6 +184,8 @@ def _build(fields: Fields, tensors: dict[str, NDArray[np.float32]]) -> Bundle:
         max_coeff=fields.optional_number("max_coeff"),
         wire_dtype=fields.choice("wire_dtype", tuple(WIRE_DTYPES)),
         classes=fields.texts("classes", len(last), MAX_NAME),
+        scales=tensors.get(SCALES),
+        decoys=tensors.get(DECOYS),
     )
     fields.finish()
     _check(bundle)
@@ -200,6 +219,16 @@ def _check(b: Bundle) -> None:
             require(2 * padding[d] <= kernel[d] <= size, "the pool",
                     "fit in the padded map, padded by at most half of it", b.pool)  # fmt: skip
             require(stride[d] <= size, "the pool's stride", "be at most the padded map", stride)
+    require(b.scales is not None or b.wire_dtype != "int8", SCALES, "be there where int8 is sent", "none")
+    if b.scales is not None:
+        require(len(b.scales) == len(b.weight), SCALES, f"have shape [{len(b.weight)}]", list(b.scales.shape))
+        require(b.scales.min() > 0, SCALES, "be positive", f"{b.scales.min():g}")
+        with np.errstate(over="ignore"):
+            derived = (*b.scaled(), LARGEST * b.scales)
+        require(all(np.isfinite(part).all() for part in derived), SCALES, "leave weights and results finite",
+                f"{b.scales.min():g} to {b.scales.max():g}")  # fmt: skip
+    if b.decoys is not None:
+        require(b.decoys.shape[1:] == b.image_shape, DECOYS, f"be images of {b.image_shape}", list(b.decoys.shape))
     try:
         check_max_coeff("bundle", b.max_coeff, b.group_size)
     except ValueError as error:

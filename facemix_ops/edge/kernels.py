@@ -13,19 +13,21 @@ if TYPE_CHECKING:
     from .bundle import Bundle
     from .key import Key
 
-DTYPE_CODE = {np.dtype(np.float32): 0, np.dtype(np.uint16): 2, np.dtype(np.float16): 3}
+DTYPE_CODE = {np.dtype(np.float32): 0, np.dtype(np.uint16): 2, np.dtype(np.float16): 3, np.dtype(np.int8): 4}
 NONE, RELU, LEAKY = 0, 1, 2
 NO_POOL = (1, 1, 1, 1, 0, 0)
+Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
 ENTROPY = 0, (-1, 1)  # no seed: from the operating system
 
 
-def conv_mix(bundle: Bundle, x: NDArray[np.float32], key: Key, y: NDArray[Any], threads: int) -> None:
-    """x [B, C, H, W] -> y [B, OC, PH, PW], mixed and shuffled; both contiguous."""
-    b = bundle
+def conv_mix(bundle: Bundle, layer: Layer, x: NDArray[np.float32], key: Key, y: NDArray[Any], threads: int) -> None:
+    """x [B, C, H, W] -> y [B, OC, PH, PW], mixed and shuffled; both contiguous. layer: the bundle's weight and bias,
+    scaled where y is int8."""
+    b, (weight, bias) = bundle, layer
     pool = NO_POOL if b.pool is None else (*b.pool[0], *b.pool[1], *b.pool[2])
     C.conv_mix(
-        _address(x), DTYPE_CODE[x.dtype], x.shape[1:], _strides(x), _address(b.weight), _address(b.bias),
-        (len(b.weight), *b.weight.shape[2:]), b.stride, b.padding, b.dilation, *_activation(b), 0, pool, b.conv_shape,
+        _address(x), DTYPE_CODE[x.dtype], x.shape[1:], _strides(x), _address(weight), _address(bias),
+        (len(weight), *weight.shape[2:]), b.stride, b.padding, b.dilation, *_activation(b), 0, pool, b.conv_shape,
         y.shape[2:], _address(key.coeffs), _address(key.order), key.coeffs.shape[:2], _address(y), DTYPE_CODE[y.dtype],
         False, 0, False, (-1, threads),
     )  # fmt: skip

@@ -25,8 +25,8 @@ class EdgeModel:
     Args:
         bundle: what to run.
         decoys: public images uint8 [D, H, W, C] of the same kind as those to classify, D >= 1, to fill the last group
-            of a request; without them the images must divide into groups. They keep groups full, no more: a cloud
-            that has the public set may try to find them in the mixtures.
+            of a request; default: those of the bundle. Without any, the images must divide into groups. They keep
+            groups full, no more: a cloud that has the public set may try to find them in the mixtures.
         threads: for the kernels, no more than there are cores; default: all of them.
 
     Raises:
@@ -38,8 +38,10 @@ class EdgeModel:
             bad_type("EdgeModel", "bundle", "be a Bundle (EdgeModel.load reads a file)", type(bundle).__name__)
         if decoys is not None:
             check_images("EdgeModel", "decoys", decoys, bundle.image_shape)
-        self.bundle, self._decoys, self._threads = bundle, decoys, _checked_threads(threads)
+        self.bundle, self._threads = bundle, _checked_threads(threads)
+        self._decoys = bundle.decoys if decoys is None else decoys
         self._preprocess = Preprocess(bundle)
+        self._scaled = None if bundle.scales is None else bundle.scaled()
 
     @classmethod
     def load(
@@ -71,9 +73,9 @@ class EdgeModel:
 
         Args:
             images: uint8 [N, H, W, C], N >= 1, any strides.
-            wire_dtype: "float32", "float16" or "bfloat16"; default: the bundle's.
-            out: a buffer to reuse for the payload: shape `payload_shape(N)`, dtype float32, float16, or uint16 for
-                bfloat16; contiguous, aligned and writeable. Fresh memory is slow.
+            wire_dtype: "float32", "float16", "bfloat16", or "int8" where the bundle has scales; default: the bundle's.
+            out: a buffer to reuse for the payload: shape `payload_shape(N)`, dtype float32, float16, uint16 for
+                bfloat16, or int8; contiguous, aligned and writeable. Fresh memory is slow.
 
         Returns:
             The request, to be used as a context manager: its key is zeroed when the block ends.
@@ -86,6 +88,7 @@ class EdgeModel:
         wire_dtype = bundle.wire_dtype if wire_dtype is None else wire_dtype
         if not isinstance(wire_dtype, str) or wire_dtype not in WIRE_DTYPES:
             bad_value(op, "wire_dtype", f"be one of {', '.join(WIRE_DTYPES)}", repr(wire_dtype))
+        layer = self._layer(op, wire_dtype)
         shape = self.payload_shape(len(images))
         if shape[0] != len(images) and self._decoys is None:
             bad_value(
@@ -95,11 +98,20 @@ class EdgeModel:
         _check_out(op, payload, shape, WIRE_DTYPES[wire_dtype], images)
         key = Key(shape[0] // bundle.group_size, bundle.group_size, bundle.max_coeff)
         try:
-            kernels.conv_mix(bundle, self._features(images, key.rows), key, payload, self._threads)
+            kernels.conv_mix(bundle, layer, self._features(images, key.rows), key, payload, self._threads)
         except BaseException:
             key.close()
             raise
         return MixedRequest(bundle, key, payload, wire_dtype, len(images), self._threads)
+
+    def _layer(self, op: str, wire_dtype: str) -> kernels.Layer:
+        """Weight and bias of the convolution, for int8 in units of the scales."""
+        if wire_dtype != "int8":
+            return self.bundle.weight, self.bundle.bias
+        if self._scaled is None:
+            rule = "be another for a bundle without scales (export_edge finds them in calibration images)"
+            bad_value(op, "wire_dtype", rule, "'int8'")
+        return self._scaled
 
     def _features(self, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The network's input [B, C, H, W]: image n in row rows[n], decoys in those that are left."""

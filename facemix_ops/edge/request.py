@@ -35,13 +35,18 @@ class MixedRequest:
 
     Attributes:
         payload: [B, OC, PH, PW], what the cloud may see; contiguous. uint16 holds the bits of bfloat16.
-        wire_dtype: "float32", "float16" or "bfloat16".
+        scales: float32 [B, OC], contiguous, to send along with int8: value = integer * scale, for each row and channel;
+            None with the others. The same for all rows, so they tell nothing of them.
+        wire_dtype: "float32", "float16", "bfloat16" or "int8".
     """
 
     def __init__(
         self, bundle: Bundle, key: Key, payload: NDArray[Any], wire_dtype: str, images: int, threads: int
     ) -> None:
         self.payload, self.wire_dtype = payload, wire_dtype
+        self.scales: NDArray[np.float32] | None = None
+        if wire_dtype == "int8" and bundle.scales is not None:
+            self.scales = np.tile(bundle.scales, (len(payload), 1))
         self._bundle, self._key, self._images, self._threads = bundle, key, images, threads
 
     @property

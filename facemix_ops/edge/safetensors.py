@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from math import prod
 from typing import Any, NamedTuple, NoReturn
 
@@ -108,43 +108,49 @@ def check_digest(data: bytes, contents: Contents) -> None:
         raise BundleError("the digest must be that of the file, got another: the file was damaged or altered")
 
 
-def tensors(data: bytes, contents: Contents) -> dict[str, NDArray[np.float32]]:
+def tensors(data: bytes, contents: Contents, pictures: Collection[str] = ()) -> dict[str, NDArray[Any]]:
     """The tensors by name, read-only and not copied; they cover the rest of the file without overlap or gap.
 
+    Args:
+        pictures: names of those that are uint8, where they are there; all others are float32.
+
     Raises:
-        BundleError: if they do not, or one is not float32, or holds a value that is not finite.
+        BundleError: if they do not, or one has another dtype, or holds a value that is not finite.
     """
-    result, end = {}, 0
-    places = [(*_place(name, entry, len(data) - contents.start), name) for name, entry in contents.entries.items()]
+    result, end, size = {}, 0, len(data) - contents.start
+    places = [(*_place(name, entry, size, name in pictures), name) for name, entry in contents.entries.items()]
     for first, last, shape, name in sorted(places):
         if first != end:
             raise BundleError(f"tensor {name[:40]!r} must begin at byte {end} of the tensors, got {first}")
         end = last
-        values = np.frombuffer(data, "<f4", prod(shape), contents.start + first).reshape(shape)
+        dtype = "u1" if name in pictures else "<f4"
+        values = np.frombuffer(data, dtype, prod(shape), contents.start + first).reshape(shape)
         if not np.isfinite(values).all():
             raise BundleError(f"tensor {name[:40]!r} must be finite, got {np.count_nonzero(~np.isfinite(values))} "
                               f"values that are not")  # fmt: skip
         # Kernels want aligned memory in the machine's byte order; nearly always it is that already.
-        result[name] = np.require(values, np.float32, "A")
+        result[name] = np.require(values, None if name in pictures else np.float32, "A")
     if contents.start + end != len(data):
         raise BundleError(f"the file must end with its tensors at {contents.start + end} bytes, got {len(data)}")
     return result
 
 
-def _place(name: str, entry: Any, size: int) -> tuple[int, int, tuple[int, ...]]:
+def _place(name: str, entry: Any, size: int, picture: bool) -> tuple[int, int, tuple[int, ...]]:
     """First byte, byte after the last, and shape of a tensor."""
-    what = f"tensor {name[:40]!r}"
+    what, dtype, element = f"tensor {name[:40]!r}", "U8" if picture else "F32", 1 if picture else 4
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise BundleError(f"{what} must have dtype, shape and data_offsets, got {str(entry)[:80]}")
-    if entry["dtype"] != "F32":
-        raise BundleError(f"{what} must have dtype F32, got {str(entry['dtype'])[:40]}")
+    if entry["dtype"] != dtype:
+        raise BundleError(f"{what} must have dtype {dtype}, got {str(entry['dtype'])[:40]}")
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not _naturals(shape) or len(shape) > MAX_DIMENSIONS or 0 in shape:
         raise BundleError(f"{what} must have a shape of positive integers, got {str(shape)[:80]}")
     if not _naturals(offsets) or len(offsets) != 2 or not offsets[0] <= offsets[1] <= size:
         raise BundleError(f"{what} must lie within {size} bytes, got offsets {str(offsets)[:80]}")
-    if offsets[1] - offsets[0] != 4 * prod(shape):
-        raise BundleError(f"{what} must have {4 * prod(shape)} bytes for its shape, got {offsets[1] - offsets[0]}")
+    if offsets[1] - offsets[0] != element * prod(shape):
+        raise BundleError(
+            f"{what} must have {element * prod(shape)} bytes for its shape, got {offsets[1] - offsets[0]}"
+        )
     return offsets[0], offsets[1], tuple(shape)
 
 

@@ -1,4 +1,6 @@
-"""What goes over the wire: float32, float16, or bfloat16, which NumPy lacks, as the bits of uint16."""
+"""What goes over the wire: float32, float16, bfloat16, which NumPy lacks, as the bits of uint16; or, upwards only, int8
+with a scale for each channel.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,20 @@ WIRE_DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(np.uint16),
+    "int8": np.dtype(np.int8),
 }
+FLOATS = tuple(dtype for name, dtype in WIRE_DTYPES.items() if name != "int8")
+#: int8 holds whole numbers up to this in magnitude.
+LARGEST = 127
 
 
 def widened(op: str, argument: str, values: NDArray[Any]) -> NDArray[np.float32]:
     """`values` as float32, contiguous and aligned; uint16 is taken for the bits of bfloat16.
 
     Raises:
-        TypeError: for any other dtype than those of `WIRE_DTYPES`.
+        TypeError: for any other dtype than these three.
     """
-    if values.dtype not in WIRE_DTYPES.values():
+    if values.dtype not in FLOATS:
         bad_type(op, argument, "have dtype float32, float16, or uint16 (the bits of bfloat16)", str(values.dtype))
     if values.dtype == np.uint16:
         return (values.astype(np.uint32) << 16).view(np.float32)

@@ -89,7 +89,8 @@ def mix_reference(z: Tensor, coeffs: Tensor, order: Tensor, activation: Activati
                   codes: Tensor) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Fills ``y`` and, unless it is empty, ``codes`` from the pre-activation by the reference."""
     pooled = max_pool(activation(z), pool)
-    y.copy_(reference.group_mix(pooled, MixKey._wrap(coeffs, order)))
+    mixed = reference.group_mix(pooled, MixKey._wrap(coeffs, order))
+    y.copy_(reference.whole(mixed) if y.dtype == torch.int8 else mixed)
     if codes.numel():
         codes.copy_(reference.codes(z, activation, pool))
     return y, codes
@@ -160,11 +161,11 @@ register(
 register_autograd("act_mix", _backward, _setup)
 
 
-def check_wire_dtype(op: str, out_dtype: torch.dtype | None, x: Tensor) -> None:
-    """float64 stays float64; the others may be written in each other."""
+def check_wire_dtype(op: str, out_dtype: torch.dtype | None, x: Tensor, *more: torch.dtype) -> None:
+    """float64 stays float64; the others may be written in each other, and in ``more``."""
     if out_dtype is None or out_dtype == x.dtype:
         return
-    allowed = (torch.float32, torch.bfloat16, torch.float16) if x.dtype != torch.float64 else (torch.float64,)
+    allowed = (torch.float32, torch.bfloat16, torch.float16, *more) if x.dtype != torch.float64 else (torch.float64,)
     if out_dtype not in allowed:
         names = " or ".join(str(d) for d in allowed)
         bad_type(op, "out_dtype", f"be {names} for {x.dtype} input", str(out_dtype))

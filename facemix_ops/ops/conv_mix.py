@@ -171,13 +171,16 @@ def conv_mix(
         stride, dilation: an int or a pair. padding: an int, a pair, "valid" or (stride 1) "same"; with zeros.
         activation: None, "relu", "leaky_relu", ("leaky_relu", slope) or ("prelu", weight with one element).
         pool: max-pool after the activation: None, a kernel, or (kernel, stride, padding), each an int or a pair.
-        out_dtype: what to write, e.g. bfloat16 for a smaller upload; default the dtype of ``x``.
+        out_dtype: what to write, e.g. bfloat16 for a smaller upload; default the dtype of ``x``. int8, without
+            gradients: the nearest whole number, ties to even, from -127 to 127, NaN as 0. To scale the channels, divide
+            ``weight`` and ``bias`` by a positive scale for each: all that follows passes it on to the result.
         out: a buffer to reuse, like a fresh result (eager mode, without gradients). Fresh memory is slow.
 
     Returns:
-        [B, OC, H', W'], channels_last where ``x`` is, differentiable any number of times. Sums are taken in float32
-        or better; bfloat16 is multiplied as it is with capability avx512_bf16, and on CUDA float32 as TF32 where
-        ``torch.backends.cudnn.conv`` allows it. Under autocast ``x``, ``weight`` and ``bias`` are taken in its dtype.
+        [B, OC, H', W'], channels_last where ``x`` is, differentiable any number of times (floats). Sums are taken in
+        float32 or better; bfloat16 is multiplied as it is with capability avx512_bf16, and on CUDA float32 as TF32
+        where ``torch.backends.cudnn.conv`` allows it. Under autocast ``x``, ``weight`` and ``bias`` are taken in its
+        dtype.
 
     Raises:
         TypeError, ValueError: naming argument, rule and what came.
@@ -214,7 +217,9 @@ def conv_mix(
     act = parse_activation(op, activation)
     pool = parse_pool(op, pool)
     size = list(pooled_size(op, size, pool))
-    check_wire_dtype(op, out_dtype, x)
+    check_wire_dtype(op, out_dtype, x, torch.int8)
+    if out_dtype == torch.int8 and wants_grad(x, weight, bias, act.weight):
+        raise ValueError(f"{op}: out_dtype=torch.int8 does not support automatic differentiation; use torch.no_grad()")
     if is_channels_last(layout) and not is_channels_last(x):
         x = x.contiguous(memory_format=torch.channels_last)
     args = (x, weight, bias, key.coeffs, key.order, stride, padding, dilation, *act, pool)

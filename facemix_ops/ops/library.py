@@ -14,7 +14,7 @@ from ..native import C
 
 LIB = torch.library.Library("facemix_ops", "DEF")
 C.use_openmp()  # PyTorch's own threads: they spin between its ops, and ours would wait for a core
-DTYPE_CODE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+DTYPE_CODE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3, torch.int8: 4}
 # Settings of PyTorch that its type hints do not know.
 CUDA: Any = torch.backends.cuda
 CUDNN: Any = torch.backends.cudnn

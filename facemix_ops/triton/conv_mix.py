@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import tiles
 from .launch import constants, launch, precision
-from .mixing import column, number, pooled, sent_rows
+from .mixing import column, number, pooled, sent_rows, wire
 
 CUDNN: Any = torch.backends.cudnn  # its settings have no types
 
@@ -115,7 +115,7 @@ def conv_mix_kernel(
         out += column(coeffs, g, j, False, S, S2, T)[:, None, None] * best[None, :, :]
     rows = sent_rows(order, g, S, S2)[:, None, None]
     real = (tl.arange(0, S2) < S)[:, None, None]
-    tl.store(y + rows * OC * pixels + at[None, :, :], out, mask=real & inside[None, :, :])
+    tl.store(y + rows * OC * pixels + at[None, :, :], wire(out, y), mask=real & inside[None, :, :])
 
 
 def conv_mix(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, order: Tensor, stride: list[int],

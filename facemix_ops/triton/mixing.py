@@ -26,6 +26,19 @@ def mixture(coeffs, g, i, v, TRANSPOSE: tl.constexpr, S: tl.constexpr, S2: tl.co
 
 
 @triton.jit
+def wire(v, to):
+    """``v`` as it is stored to the pointer ``to``: for int8 as ``reference.whole``.
+
+    Of a number up to 127, added to 1.5 * 2^23, only the nearest whole number is left, the even one of two.
+    """
+    if to.dtype.element_ty == tl.int8:
+        v = tl.minimum(tl.maximum(tl.where(v == v, v, 0.0), -127.0), 127.0)
+        return ((v + 12582912.0) - 12582912.0).to(tl.int8)
+    else:
+        return v
+
+
+@triton.jit
 def sent_rows(order, g, S: tl.constexpr, S2: tl.constexpr):
     """The rows that the mixtures of group g are sent as: int64 [S2], 0 past S."""
     i = tl.arange(0, S2)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import facemix
-from facemix.commands import cost, demo, export, serve
+from facemix.commands import cost, demo, export, infer, serve
 from facemix.errors import FacemixError
 
 __all__ = ["main"]
@@ -17,7 +17,7 @@ EXTRA_OF = {"onnx": "export", "onnxruntime": "export", "kserve": "kserve"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status: 0, or 1 after a line about what went wrong."""
+    """Run the command line and return the exit status: the command's, or 1 after a line about what went wrong."""
     parser = argparse.ArgumentParser(
         prog="facemix",
         description="Edge-cloud inference in which the cloud only receives random orthogonal mixtures of "
@@ -25,11 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"facemix {facemix.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (cost, demo, export, serve):
+    for command in (cost, demo, export, infer, serve):
         command.add(commands)
     arguments = parser.parse_args(argv)
     try:
-        arguments.run(arguments)
+        status: int = arguments.run(arguments) or 0
     except ModuleNotFoundError as error:
         extra = EXTRA_OF.get(error.name or "", "pipeline")
         print(f"facemix: error: {error}: run `pip install 'facemix[{extra}]'`", file=sys.stderr)
@@ -40,4 +40,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("facemix: interrupted", file=sys.stderr)
         return 130
-    return 0
+    return status

@@ -9,23 +9,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 import facemix_ops as fo
 from facemix_ops.edge import Bundle, BundleError
-from facemix_ops.edge.bundle import CONFIG_KEY, KIND
+from facemix_ops.edge.bundle import CONFIG_KEY, DECOYS, KIND, SCALES
+from facemix_ops.edge.preprocess import check_images
 from facemix_ops.edge.safetensors import DIGEST_KEY, NO_DIGEST, seal
 from facemix_ops.keys import check_group_size
 from facemix_ops.spec import LEAKY, RELU, parse_activation, parse_pool
 
+from .calibration import mixtures, scales
 from .edge.halves import first_half, last_half
 from .partition import partition
 from .storage import CLOUD_KIND, atomic_path, fingerprint, save_tensors
 
 __all__ = ["export_cloud", "export_edge"]
+
+Images = Tensor | NDArray[np.uint8]
 
 # Options of a model that concern its last layer alone. The cloud never learns them: the number of classes
 # says how many people the edge tells apart.
@@ -85,6 +91,8 @@ def export_edge(
     max_coeff: float | None = None,
     wire_dtype: str = "float32",
     classes: Sequence[str] | None = None,
+    calibration: Images | None = None,
+    decoys: Images | None = None,
     pre: int | str = 1,
     post: int | str = 1,
 ) -> None:
@@ -99,12 +107,15 @@ def export_edge(
         group_size: images in a group, 2 to 64; what the network was trained with.
         mean, std: of each channel, of pixels from 0 to 1: the network takes (pixel / 255 - mean) / std.
         max_coeff: bound on the largest coefficient of a key, see `facemix_ops.MixKey.sample`.
-        wire_dtype: what the edge sends where it is not told: "float32", "float16" or "bfloat16". `facemix serve`
-            takes the first two.
+        wire_dtype: what the edge sends where it is not told: "float32", "float16", "bfloat16" or "int8".
         classes: a name for each score.
+        calibration: images like those to classify, uint8 [N, H, W, C], at least a group of them: the scales of int8 are
+            found in their mixtures, see `facemix.calibration`. Without them, int8 cannot be sent. They are not kept.
+        decoys: public images, uint8 [D, H, W, C], kept in the file in plain sight, to fill groups with.
         pre, post: the cut, see `partition`.
 
     Raises:
+        TypeError: if images are not uint8.
         ValueError: if the edge part is more than one convolution (with batch norm, activation and max-pool behind
             it, where there are any) and one linear layer, or an argument will not do.
     """
@@ -148,13 +159,32 @@ def export_edge(
         "last.bias": torch.zeros(last.out_features) if last.bias is None else last.bias,
     }
     plain = {key: tensor.detach().to("cpu", torch.float32).contiguous() for key, tensor in tensors.items()}
-    data = seal(save(plain, {CONFIG_KEY: json.dumps(config, sort_keys=True), DIGEST_KEY: NO_DIGEST}))
     try:
+        if decoys is not None:
+            plain[DECOYS] = torch.from_numpy(_images("decoys", decoys, config["image_shape"], 1))
+        if calibration is not None:
+            images = _images("calibration", calibration, config["image_shape"], group_size)
+            floats = Bundle.parse(_sealed({**config, "wire_dtype": "float32"}, plain))
+            plain[SCALES] = torch.from_numpy(scales(mixtures(floats, images)))
+        data = _sealed(config, plain)
         Bundle.parse(data)
     except BundleError as error:
         raise ValueError(f"export_edge: {error}") from None
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+def _sealed(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> bytes:
+    return seal(save(tensors, {CONFIG_KEY: json.dumps(config, sort_keys=True), DIGEST_KEY: NO_DIGEST}))
+
+
+def _images(argument: str, images: Images, image_shape: Sequence[int], least: int) -> NDArray[np.uint8]:
+    array = images.numpy(force=True) if isinstance(images, Tensor) else images
+    height, width, channels = image_shape
+    check_images("export_edge", argument, array, (height, width, channels))
+    if len(array) < least:
+        raise ValueError(f"export_edge: {argument} must be at least {least} images, got {len(array)}")
+    return np.ascontiguousarray(array)
 
 
 def _layers(module: nn.Module) -> list[str]:

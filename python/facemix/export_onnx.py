@@ -20,9 +20,12 @@ from .cloud.model import CloudModel
 from .errors import FacemixError
 from .wire.names import FEATURES, NETWORK, OUTPUTS, SCALES
 
-__all__ = ["TOLERANCE", "WIRE_DTYPES", "check_onnx", "onnx_model"]
+__all__ = ["OPSET", "TOLERANCE", "WIRE_DTYPES", "check_onnx", "onnx_model", "row_bytes"]
 
 WIRE_DTYPES = ("float32", "float16", "int8")
+
+#: Read by ONNX Runtime 1.18 and newer, of 2024: servers lag behind.
+OPSET = 20
 
 CHECKED_ROWS = (1, 2, 7)
 #: How far an output may be from PyTorch's, as a part of the largest one. Both compute in float32 and add in another
@@ -66,6 +69,7 @@ def onnx_model(model: CloudModel, wire_dtype: str) -> onnx.ModelProto:
                 OnTheWire(model.module).eval(),
                 tuple(feeds),
                 dynamo=True,
+                opset_version=OPSET,
                 verbose=False,
                 input_names=[FEATURES, SCALES][: len(feeds)],
                 output_names=[OUTPUTS],

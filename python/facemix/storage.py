@@ -1,15 +1,10 @@
-"""Files that are either whole or absent: safetensors with a JSON header, written aside and moved into
-place.
-"""
+"""Weights in files that are either whole or absent: safetensors with a JSON config."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +13,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from .atomic import atomic_path
+
 __all__ = ["CLOUD_KIND", "atomic_path", "fingerprint", "load_tensors", "save_tensors"]
 
 CONFIG_KEY = "facemix"
 
 #: What the config of a cloud part says that it is; the number changes when the config does.
 CLOUD_KIND = "facemix-cloud-2"
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, which becomes `path` if the block succeeds and is removed if it
-    fails.
-
-    A reader, or a program that starts after an interruption, finds the old file or the new one, never half of
-    one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        # mkstemp makes files that only their owner may read; give the result the permissions of any new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ namespace {
 
 char current[1024];
 constexpr int64_t kAlign = 64, kGuard = 256;  // bytes before and after an array, at least
-constexpr unsigned char kFill = 0xff;
+constexpr unsigned char kFill = 0xff, kFillWhole = 0x80;
 
 struct Format {
     int mantissa, min_exponent;  // bits with the hidden one; of the smallest normal number, as frexp counts
@@ -86,6 +86,7 @@ Array::Array(Dtype dtype, int64_t count, int64_t offset)
     char* aligned = memory_.get() + kGuard;
     aligned += (kAlign - int64_t(reinterpret_cast<uintptr_t>(aligned) % kAlign)) % kAlign;
     begin_ = aligned + offset * element_;
+    if (dtype == Dtype::i8) std::memset(begin_, kFillWhole, size_t(count));
     ASAN_POISON_MEMORY_REGION(begin_ - kGuard, kGuard);
     ASAN_POISON_MEMORY_REGION(begin_ + count * element_, kGuard);
 }
@@ -113,6 +114,7 @@ double Array::get(int64_t i) const {
         std::memcpy(&d, p, sizeof d);
         return d;
     }
+    if (dtype_ == Dtype::i8) return double(static_cast<int8_t>(*p));
     uint32_t bits = 0;
     std::memcpy(&bits, p, size_t(element_));
     if (dtype_ == Dtype::f16) return decode_half(uint16_t(bits));
@@ -170,6 +172,16 @@ void check_near(const char* name, const Array& out, int64_t i, const Sum& want, 
     char text[256];
     std::snprintf(text, sizeof text, "%s[%lld] is %.9g, expected %.9g: error %.3g, allowed %.3g", name, (long long)i,
                   got, want.value, error, allowed);
+    throw Failure(text);
+}
+
+void check_whole(const char* name, const Array& out, int64_t i, const Sum& want, int64_t terms, bool exact) {
+    const double got = out.get(i), value = std::fmax(-127, std::fmin(127, want.value));
+    const double rounding = 2 * double(terms) * roundoff(Dtype::f32) * want.magnitude;
+    if (exact ? got == std::nearbyint(value) : std::fabs(got - value) <= 0.5 + rounding) return;
+    char text[256];
+    std::snprintf(text, sizeof text, "%s[%lld] is %g, expected %.9g rounded (%s)", name, (long long)i, got, want.value,
+                  exact ? "exact" : "near");
     throw Failure(text);
 }
 

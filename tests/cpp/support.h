@@ -44,9 +44,9 @@ class Random {
     uint64_t state_;
 };
 
-// An array [count], `offset` elements past an address that is aligned to 64 bytes. All bytes are 0xff, NaN in every
-// floating-point dtype, until set. Writes beyond the ends show in check_guards(); under AddressSanitizer all accesses
-// do.
+// An array [count], `offset` elements past an address that is aligned to 64 bytes. Until set, all bytes are 0xff, NaN
+// in every floating-point dtype; of int8 0x80, which no kernel writes. Writes beyond the ends show in check_guards();
+// under AddressSanitizer all accesses do.
 class Array {
   public:
     Array(Dtype dtype, int64_t count, int64_t offset = 0);
@@ -59,7 +59,7 @@ class Array {
     int64_t count() const { return count_; }
     double get(int64_t i) const;
     std::vector<double> values() const;
-    void set(int64_t i, double value);  // rounded to nearest even
+    void set(int64_t i, double value);  // rounded to nearest even; not of int8
     // Random values: whole numbers from -3 to 3, or reals of the dtype's full precision in [-1, 1).
     void fill(Random& random, bool whole);
     void check_guards(const char* name);
@@ -96,6 +96,10 @@ inline Sum exact(double value) { return {value, value < 0 ? -value : value}; }
 
 // out[i] must be `want` to the rounding of `terms` operations in the compute type and of the result to its dtype.
 void check_near(const char* name, const Array& out, int64_t i, const Sum& want, int64_t terms);
+
+// The same of int8: the whole number nearest to `want`, at most 127 in magnitude; either of two where its rounding
+// errors may decide. `exact`: there are none, and a tie goes to the even one.
+void check_whole(const char* name, const Array& out, int64_t i, const Sum& want, int64_t terms, bool exact);
 
 // rows [B][n] of sums, mixed into their destination rows, or the adjoint.
 std::vector<Sum> mix(const std::vector<Sum>& rows, const RandomKey& key, int64_t n, bool transpose);

@@ -37,6 +37,23 @@ void round_trip(Edge& e) {
         check(std::fabs(mixed[i] - e.y[i]) < 1e-4, "mixing what was un-mixed gives something else");
 }
 
+// int8, with a scale folded into weight and bias: the nearest multiples of it.
+void whole_numbers(Edge& e) {
+    accepted(facemix_conv_mix(&e.conv), "conv_mix");
+    constexpr float kScale = 1.0f / 32;
+    std::vector<float> w = e.w, b = e.b;
+    for (float& v : w) v /= kScale;
+    for (float& v : b) v /= kScale;
+    std::vector<int8_t> y(e.y.size(), -128);
+    facemix_conv_mix_args a = e.conv;
+    a.weight = w.data(), a.bias = b.data(), a.y = y.data(), a.y_dtype = FACEMIX_I8;
+    accepted(facemix_conv_mix(&a), "conv_mix to int8");
+    for (size_t i = 0; i < y.size(); ++i) {
+        const float want = std::fmax(-127.0f, std::fmin(127.0f, e.y[i] / kScale));
+        check(std::fabs(float(y[i]) - want) < 0.501f, "int8 results are not the nearest");
+    }
+}
+
 void keys(Edge& e) {
     facemix_key bad = e.key;
     refused(facemix_key_sample(nullptr, 0), "key_sample: key must not be null");
@@ -87,6 +104,7 @@ void c_api() {
     Random random(1);
     Edge edge(random);
     round_trip(edge);
+    whole_numbers(edge);
     edge.conv.threads = edge.linear.threads = 1000;  // more than cores
     round_trip(edge);
     c_api_errors(random, edge);

@@ -76,7 +76,7 @@ void bad_conv_mix(const Edge& e) {
             {"conv_mix: weight must be finite, got a NaN", [&](A& a) { a.weight = nan.data(); }},
             {"conv_mix: bias must be finite", [&](A& a) { a.bias = infinite.data(); }},
             {"conv_mix: x_dtype must be between 0 and 3, got 4", [](A& a) { a.x_dtype = 4; }},
-            {"conv_mix: y_dtype must be between 0 and 3, got -1", [](A& a) { a.y_dtype = -1; }},
+            {"conv_mix: y_dtype must be between 0 and 4, got -1", [](A& a) { a.y_dtype = -1; }},
             {"conv_mix: y_dtype must be F64 where x_dtype is", [](A& a) { a.y_dtype = FACEMIX_F64; }},
             {"conv_mix: y_dtype must be F64 where x_dtype is", [](A& a) { a.x_dtype = FACEMIX_F64; }},
             {"conv_mix: x_layout must be between 0 and 1, got 2", [](A& a) { a.x_layout = 2; }},

@@ -53,7 +53,7 @@ Case draw(Random& random, int64_t index) {
     a.channels_last = listed ? index / 24 : random.chance(2);
     c.x_layout = random.chance(3) ? random.between(0, 4) : a.channels_last;
     a.x_dtype = Dtype(random.among({0, 0, 0, 1, 2, 3}));
-    a.y_dtype = a.x_dtype == Dtype::f64 ? Dtype::f64 : Dtype(random.among({0, 0, 2, 3}));
+    a.y_dtype = a.x_dtype == Dtype::f64 ? Dtype::f64 : Dtype(random.among({0, 0, 2, 3, 4, 4}));
     a.activation = Activation(random.between(0, 2));
     a.slope = random.among({1, 25, -50, 150}) / 100.0;
     a.pool = random_pool(random, a.OH, a.OW);
@@ -80,20 +80,23 @@ Case at_tile_edges(Random& random, int64_t index) {
     a.pool = kPools[random.between(0, 3)];
     if (a.OH < a.pool.kh || a.OW < a.pool.kw) a.pool = kPools[0];
     a.x_dtype = Dtype(random.among({0, 2, 2, 3}));
-    a.y_dtype = Dtype(random.among({0, 2, 3}));
+    a.y_dtype = Dtype(random.among({0, 2, 3, 4}));
     return c;
 }
 
-// Results above 4 MiB are written past the caches: every way there.
+// Results above 4 MiB are written past the caches: every way there, for elements of 4, 2 and 1 bytes.
 Case large(Random& random, int64_t index) {
+    static const std::vector<int64_t> kDtypes[] = {{0}, {2, 3}, {4}};
     Case c = draw(random, index);
     facemix::ConvMixArgs& a = c.a;
-    const bool pooled = index & 4, narrow = index & 8;
+    const bool pooled = index & 4;
+    a.x_dtype = Dtype::f32, a.y_dtype = Dtype(random.among(kDtypes[index / 8]));
+    const bool whole = a.y_dtype == Dtype::i8;
     c.G = 1, c.S = 8, a.C = 1, a.OC = 64, a.KH = a.KW = 1;
-    a.H = a.OH = 45 * (pooled ? 2 : 1) * (narrow ? 2 : 1), a.W = a.OW = pooled ? 96 : random.among({47, 48});
+    a.pool = !pooled ? Pool{1, 1, 1, 1, 0, 0} : whole ? Pool{1, 2, 1, 2, 0, 0} : Pool{2, 2, 2, 2, 0, 0};
+    a.H = a.OH = 180 / facemix::bytes_of(a.y_dtype) * a.pool.kh,
+    a.W = a.OW = random.among({47, whole ? 64 : 48}) * a.pool.kw;
     for (int d = 0; d < 2; ++d) a.stride[d] = a.dilation[d] = 1, a.padding[d] = 0;
-    a.pool = pooled ? Pool{2, 2, 2, 2, 0, 0} : Pool{1, 1, 1, 1, 0, 0};
-    a.x_dtype = Dtype::f32, a.y_dtype = narrow ? Dtype(random.among({2, 3})) : Dtype::f32;
     a.channels_last = index & 1;
     c.offset = index & 2 ? 1 : 0;
     return c;
@@ -152,15 +155,19 @@ std::vector<Sum> convolve(const Case& c, const Array& x, int64_t base, const Arr
 
 void conv_mix_case(const CpuKernels& kernels, Random& random, int64_t index) {
     Case c = draw(random, index);
-    if (index >= 64 && index < 128) c = at_tile_edges(random, index);
-    if (index >= 48 && index < 64) c = large(random, index);
+    if (index >= 72 && index < 128) c = at_tile_edges(random, index);
+    if (index >= 48 && index < 72) c = large(random, index - 48);
     else
         while (c.work() > kWork) c = index < 128 ? at_tile_edges(random, index) : draw(random, index);
     facemix::ConvMixArgs& a = c.a;
     const Pool& p = a.pool;
     a.PH = pooled(a.OH, p.kh, p.sh, p.pad_h), a.PW = pooled(a.OW, p.kw, p.sw, p.pad_w);
-    const RandomKey key(random, c.G, c.S);
+    RandomKey key(random, c.G, c.S);
     a.key = key.key();
+    // Halves of whole numbers, with many ties.
+    const bool whole_y = a.y_dtype == Dtype::i8, halves = whole_y && c.whole;
+    if (halves)
+        for (double& coefficient : key.coeffs) coefficient = double(random.between(-1, 1)) / 2;
 
     int64_t base;
     const int64_t x_count = strides_of(c, a.x_strides, &base), B = c.G * c.S, results = B * a.OC * a.PH * a.PW;
@@ -178,7 +185,9 @@ void conv_mix_case(const CpuKernels& kernels, Random& random, int64_t index) {
                                i / a.W % a.H * a.x_strides[2] + i % a.W * a.x_strides[3];
             x.set(at, value());
         }
-    for (int64_t i = 0; i < weight.count(); ++i) weight.set(i, value());
+    // Of int8 as many values as it has, and some beyond.
+    const double scale = whole_y && !c.whole ? 60 / std::sqrt(double(a.C * a.KH * a.KW * c.S)) : 1;
+    for (int64_t i = 0; i < weight.count(); ++i) weight.set(i, coarse ? value() : scale * value());
     bias.fill(random, c.whole);
     // Codes are compared where sums are exact, with many ties: elsewhere rounding may pick another winner.
     std::vector<uint8_t> codes(c.whole && random.chance(2) ? size_t(results) : 0, 0xee);
@@ -195,7 +204,10 @@ void conv_mix_case(const CpuKernels& kernels, Random& random, int64_t index) {
                                                      a.slope, p, codes.empty() ? nullptr : &expected_codes);
     const std::vector<Sum> expected = mix(plain, key, a.OC * a.PH * a.PW, false);
     y.check_guards("y");
-    for (int64_t i = 0; i < results; ++i) check_near("y", y, i, expected[size_t(i)], a.C * a.KH * a.KW + c.S + 5);
+    const int64_t terms = a.C * a.KH * a.KW + c.S + 5;
+    for (int64_t i = 0; i < results; ++i)
+        if (whole_y) check_whole("y", y, i, expected[size_t(i)], terms, halves && a.activation != Activation::leaky);
+        else check_near("y", y, i, expected[size_t(i)], terms);
     for (size_t i = 0; i < codes.size(); ++i)
         if (codes[i] != expected_codes[i])
             throw Failure("codes[" + std::to_string(i) + "] is " + std::to_string(codes[i]) + ", expected " +

@@ -47,6 +47,11 @@ void __stcg(T* to, T value) {
     *to = value;
 }
 
+// To nearest, ties to even; what is too large saturates, NaN is 0.
+inline int __float2int_rn(float x) {
+    return std::isnan(x) ? 0 : x >= 0x1p31f ? INT32_MAX : x < -0x1p31f ? INT32_MIN : int(std::nearbyint(x));
+}
+
 inline void sincospi(double x, double* s, double* c) {
     *s = std::sin(std::numbers::pi * x), *c = std::cos(std::numbers::pi * x);
 }

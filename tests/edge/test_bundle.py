@@ -139,7 +139,7 @@ FIELDS: list[tuple[str, Any, str]] = [
     ("max_coeff", 0.5, "max_coeff must be above 1/sqrt(S) = 0.500 and at most 1"),
     ("max_coeff", 1.1, "max_coeff must be above"),
     ("max_coeff", "0.9", "max_coeff must be null or a number"),
-    ("wire_dtype", "float64", "wire_dtype must be one of float32, float16, bfloat16, got float64"),
+    ("wire_dtype", "float64", "wire_dtype must be one of float32, float16, bfloat16, int8, got float64"),
     ("wire_dtype", None, "wire_dtype must be one of"),
     ("classes", ["a", "b", "c"], "classes must be 4 texts"),
     ("classes", ["a", "b", "c", ""], "classes must be 4 texts"),
@@ -177,7 +177,8 @@ def test_no_field_can_be_missing(field: str) -> None:
         (
             "third",
             np.zeros(1),
-            "the tensors must be first.weight, first.bias, last.weight, last.bias, got also 'third'",
+            "the tensors must be first.weight, first.bias, last.weight, last.bias, wire.scales, decoys, "
+            "got also 'third'",
         ),
     ],
 )

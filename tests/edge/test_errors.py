@@ -41,7 +41,9 @@ def test_images(model: EdgeModel, given: Any, error: type[Exception], message: s
 
 @pytest.mark.parametrize("wire_dtype", ["float64", "fp16", "", 3, [], np.float16])
 def test_wire_dtype(model: EdgeModel, wire_dtype: Any) -> None:
-    with pytest.raises(ValueError, match=r"EdgeModel\.mix: wire_dtype must be one of float32, float16, bfloat16, got"):
+    with pytest.raises(
+        ValueError, match=r"EdgeModel\.mix: wire_dtype must be one of float32, float16, bfloat16, int8, got"
+    ):
         model.mix(images(4), wire_dtype=wire_dtype)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from bundles import bundle_bytes
+from bundles import CONFIG, bundle_bytes, images, tensors, written
 from processes import output_of
 
 from facemix_ops.edge.__main__ import main
@@ -29,9 +30,20 @@ except SystemExit as ended:
     assert rows["image"].endswith("12 x 10 x 3")
     assert rows["pool"] == "(3, 2), stride (2, 1), padding (1, 0)"
     assert rows["sent for an image"] == "5 x 3 x 4"
-    assert rows["sent for a group"] == "0.9 KiB in float32, 0.5 KiB in float16 or bfloat16"
+    assert rows["sent for a group"] == "0.9 KiB in float32, 0.5 KiB in float16 or bfloat16, 0.3 KiB in int8"
     assert rows["largest coefficient"] == "0.9"
+    assert (rows["int8 scales"], rows["decoys"]) == ("none", "none")
     assert rows["classes"] == "4: ann, ben, cid, dot"
+
+
+def test_scales_and_decoys_are_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "edge.safetensors"
+    scales = np.array([0.5, 0.25, 1, 2, 0.125], np.float32)
+    path.write_bytes(written(CONFIG, {**tensors(), "wire.scales": scales, "decoys": images(3)}))
+    assert main([str(path)]) == 0
+    rows = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert rows["int8 scales"].strip() == "0.125 to 2"
+    assert rows["decoys"].strip() == "3"
 
 
 @pytest.mark.parametrize("changes", [{"pool": None}, {"classes": None}, {"activation": None}])

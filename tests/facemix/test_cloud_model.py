@@ -31,8 +31,7 @@ def test_compiled_it_computes_the_same(tmp_path: Path, monkeypatch: pytest.Monke
         np.testing.assert_allclose(model.run(features.numpy()), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_outputs_are_whole_whatever_the_layout(network: torch.nn.Module, tmp_path: Path) -> None:
-    """A cut that leaves more than vectors: the model computes channels last, the wire takes rows in order."""
+def test_a_cut_that_leaves_more_than_vectors(network: torch.nn.Module, tmp_path: Path) -> None:
     options = {"num_classes": 6, "in_channels": 1, "width": 0.125, "activation": "prelu"}
     path = tmp_path / "cloud.safetensors"
     export_cloud(path, network, "resnet18", options, (1, 32, 32), name="middle", pre="relu", post="layer4")

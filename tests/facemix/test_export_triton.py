@@ -19,7 +19,7 @@ from facemix.cli import main
 from facemix.cloud.model import CloudModel
 from facemix.errors import FacemixError
 from facemix.export import export_cloud
-from facemix.export_onnx import TOLERANCE, onnx_model
+from facemix.export_onnx import OPSET, TOLERANCE, onnx_model
 from facemix.export_triton import export_triton
 from facemix.models import build
 from google.protobuf import text_format
@@ -85,7 +85,10 @@ def test_the_repository_answers_as_the_cloud_does(
         assert got.dtype == np.float32
         np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
 
-    config, graph = config_of(tmp_path / "repo/middle"), onnx.load(version / "model.onnx").graph
+    proto = onnx.load(version / "model.onnx")
+    assert [(opset.domain, opset.version) for opset in proto.opset_import] == [("", OPSET)]
+    assert proto.ir_version <= 10  # what ONNX Runtime 1.18 reads
+    config, graph = config_of(tmp_path / "repo/middle"), proto.graph
     for described, tensors in ((config.input, graph.input), (config.output, graph.output)):
         assert len(described) == len(tensors)
         for tensor, value in zip(described, tensors, strict=True):

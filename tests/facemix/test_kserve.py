@@ -180,7 +180,9 @@ def test_http_is_for_probes(ports: Ports) -> None:
             return response.read()
 
     assert get("/v2/health/ready") == b'{"ready":true}'
-    assert b"request_predict_seconds" in get("/metrics")
+    metrics = get("/metrics")
+    assert b"request_predict_seconds_count" in metrics  # KServe's
+    assert b"facemix_queue_bytes 0.0" in metrics  # and ours
     for path in ("/v2/models/middle/infer", "/v1/models/middle:predict", "/v2/repository/models/middle/unload"):
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(ports.http + path, data=b"{}", timeout=30)

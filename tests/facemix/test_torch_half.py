@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from facemix.edge.loading import load_half
+from facemix.edge import load_half
 from facemix.edge.torch_bundle import KIND
 from facemix.edge.torch_half import TorchHalf, TorchRequest
 from facemix.export import export_edge
@@ -256,8 +256,8 @@ def rewritten(path: Path, config: dict[str, Any], **tensors: Any) -> bytes:
         ({}, {"weights.fc.bias": np.ones(7, np.float32)}, "size mismatch for fc.bias"),
         ({}, {"weights.fc.bias": np.full(6, np.inf, np.float32)}, "tensor 'weights.fc.bias' must be finite"),
         ({}, {"weights.fc.bias": np.ones(6)}, "the weights must suit the network"),
-        ({}, {"scales": np.ones(9, np.float32)}, r"scales must be positive float32 \[8\], got float32 \[9\]"),
-        ({}, {"scales": np.zeros(8, np.float32)}, "scales must be positive"),
+        ({}, {"wire.scales": np.ones(9, np.float32)}, r"scales must be positive float32 \[8\], got float32 \[9\]"),
+        ({}, {"wire.scales": np.zeros(8, np.float32)}, "scales must be positive"),
         ({}, {"decoys": np.ones((2, 32, 31, 1), np.uint8)}, "decoys must have shape"),
         ({}, {"decoys": np.ones((2, 32, 32, 1), np.float32)}, "decoys must have dtype uint8"),
     ],

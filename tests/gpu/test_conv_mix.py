@@ -111,11 +111,12 @@ def test_layouts(device: torch.device, dtype: torch.dtype, layout: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("out_dtype", FLOATS)
+@pytest.mark.parametrize("out_dtype", [*FLOATS, torch.int8])
 def test_wire_dtypes(device: torch.device, dtype: torch.dtype, out_dtype: torch.dtype) -> None:
     for layout in ("contiguous", "channels_last"):
-        tensors = operands(8, 3, 17, (5, 3), (9, 10), dtype)
-        check("conv_mix", device, *tensors, key_for(8, 8), layout=layout, stride=2, padding=(2, 1), out_dtype=out_dtype)
+        for options in ({"stride": 2, "padding": (2, 1)}, {"activation": "relu", "pool": 2}):
+            tensors = operands(8, 3, 17, (5, 3), (9, 10), dtype)
+            check("conv_mix", device, *tensors, key_for(8, 8), layout=layout, out_dtype=out_dtype, **options)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

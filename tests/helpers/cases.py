@@ -10,7 +10,8 @@ from torch import Tensor
 from facemix_ops import MixKey
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-GUARD = 777.0
+GUARD, POISON = 777.0, float("nan")
+WHOLE_GUARD, WHOLE_POISON = 77, -128  # of int8; nothing writes the second
 MARGIN = 67  # elements before and after a guarded buffer; odd, so that it is aligned to nothing
 
 
@@ -48,16 +49,18 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def guarded_like(result: Tensor) -> tuple[Tensor, Tensor]:
-    """A NaN-filled buffer with the shape and strides of ``result``, and the memory that it lies in."""
-    memory = torch.full((result.numel() + 2 * MARGIN,), GUARD, dtype=result.dtype, device=result.device)
-    memory[MARGIN : MARGIN + result.numel()] = float("nan")
+    """A poisoned buffer with the shape and strides of ``result``, and the memory that it lies in."""
+    guard, poison = (GUARD, POISON) if result.is_floating_point() else (WHOLE_GUARD, WHOLE_POISON)
+    memory = torch.full((result.numel() + 2 * MARGIN,), guard, dtype=result.dtype, device=result.device)
+    memory[MARGIN : MARGIN + result.numel()] = poison
     return memory.as_strided(result.shape, result.stride(), MARGIN), memory
 
 
 def assert_guards(memory: Tensor) -> None:
     """Nothing was written before or behind the buffer."""
-    assert (memory[:MARGIN] == GUARD).all(), "written before the buffer"
-    assert (memory[-MARGIN:] == GUARD).all(), "written behind the buffer"
+    guard = GUARD if memory.is_floating_point() else WHOLE_GUARD
+    assert (memory[:MARGIN] == guard).all(), "written before the buffer"
+    assert (memory[-MARGIN:] == guard).all(), "written behind the buffer"
 
 
 def check_out(op: Callable[..., Tensor], *args: object, **kwargs: object) -> Tensor:

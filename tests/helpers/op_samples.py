@@ -33,6 +33,7 @@ def samples(op: str) -> list[tuple[Any, ...]]:
                 (grad(4, 2, 6, 7, layout="channels_last"), w, None, *k, *strided, *leaky, pool, None, True),
                 (grad(4, 2, 6, 7), w, d, *k, *strided, *none, [], None, False),
                 (torch.randn(4, 2, 6, 7), w.detach().float(), None, *k, *window, *relu, [], torch.bfloat16, False),
+                (torch.randn(4, 2, 6, 7), w.detach().float(), None, *k, *window, *leaky, pool, torch.int8, False),
             ]
         case "act_mix":
             return [

@@ -18,7 +18,7 @@ from facemix_ops import MixKey
 from facemix_ops.edge import EdgeModel, MixedRequest
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
-TORCH_DTYPE = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+TORCH_DTYPE = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
 class Network(nn.Module):

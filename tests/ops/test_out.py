@@ -38,7 +38,7 @@ def key() -> MixKey:
         (TypeError, lambda o: [1.0], "be a Tensor, got list"),
         (TypeError, lambda o: o.double(), r"have dtype torch.float32, got torch.float64"),
         (TypeError, lambda o: o.to(torch.bfloat16), "have dtype torch.float32"),
-        (TypeError, lambda o: o.int(), "be float32, float64, bfloat16 or float16"),
+        (TypeError, lambda o: o.int(), "have dtype torch.float32, got torch.int32"),
         (ValueError, lambda o: o[:2], "have shape"),
         (ValueError, lambda o: o.flatten(), "have shape"),
         (ValueError, lambda o: o.transpose(-1, -2).contiguous().transpose(-1, -2), "have the strides"),

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 SERVICE = "inference.GRPCInferenceService"
 MAX_ID = 256
-SMALL_BYTES = 64 * 1024  # packed and unpacked on the spot: a hop to another thread would cost more
+SMALL_BYTES = 256 * 1024  # packed and unpacked on the spot: a hop to another thread would cost more
 RECEIVE_SECONDS = 60.0  # a message takes longer only if its sender holds it back
 HURRIED_SECONDS = 5.0  # where other calls wait to be received
 

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import prometheus_client
@@ -64,7 +64,7 @@ class Answers(Inference):
 
     async def predict(self, call: Received) -> bytes:
         """The bytes of the answer; a call that is refused is aborted."""
-        return await self._call(None, call)  # type: ignore[arg-type]  # it is a context, but by no type's name
+        return await self._call(None, cast(grpc.aio.ServicerContext, call))
 
 
 class Predictor(Model):

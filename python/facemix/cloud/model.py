@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from facemix.models import build
 from facemix.partition import partition
@@ -65,8 +64,6 @@ class CloudModel:
         with TRACING:
             fewer_passes = folded(module.eval().requires_grad_(False))
         self.module = fewer_passes.to(self._device)
-        for weight in self.module.parameters():
-            weight.data = _channels_last(weight.data)
         self._forward = torch.compile(self.module, dynamic=True) if compile else self.module
         self.name: str = config["name"]
         self.version: int = config["version"]
@@ -93,9 +90,4 @@ class CloudModel:
 
     def _compute(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return self._forward(_channels_last(torch.from_numpy(features).to(self._device))).cpu().numpy()
-
-
-def _channels_last(tensor: Tensor) -> Tensor:
-    """`tensor` in the layout in which CPUs and tensor cores compute convolutions anyway."""
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+            return self._forward(torch.from_numpy(features).to(self._device)).cpu().numpy()

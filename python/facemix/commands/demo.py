@@ -39,7 +39,16 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--group-size", type=int, default=8, metavar="S", help="images in a group, 2 to 64 (default: 8)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of initial weights and training (default: 0)")
-    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write all figures to FILE")
+    result = parser.add_mutually_exclusive_group()
+    result.add_argument("--json", type=Path, default=None, metavar="FILE", help="write all figures to FILE")
+    result.add_argument(
+        "--web",
+        action="store_true",
+        help="measure nothing, but serve a page on this machine, where you pick faces and see what the cloud receives",
+    )
+    parser.add_argument(
+        "--web-port", type=int, default=0, metavar="PORT", help="port of the page; 0 takes a free one (default: 0)"
+    )
     parser.add_argument("--fresh", action="store_true", help="train again, whatever the cache holds")
     parser.set_defaults(run=run)
 
@@ -53,6 +62,8 @@ def run(arguments: argparse.Namespace) -> None:
     from facemix.demo.settings import DemoSettings
     from facemix.storage import atomic_path
 
+    if not 0 <= arguments.web_port <= 65535:
+        raise ValueError(f"demo: --web-port must be between 0 and 65535, got {arguments.web_port}")
     settings = DemoSettings(group_size=arguments.group_size, seed=arguments.seed)
     cache = arguments.cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facemix"
     train, test = load_orl(settings.size)
@@ -60,6 +71,11 @@ def run(arguments: argparse.Namespace) -> None:
         f"facemix demo: {len(train)} faces to train on, {len(test)} to test, networks cached in {cache}",
         flush=True,
     )
+    if arguments.web:
+        from facemix.demo.web.run import run_web
+
+        run_web(settings, (train, test), load_orl(), arguments.out, cache, arguments.fresh, arguments.web_port)
+        return
     result = run_demo(settings, train, test, arguments.out, cache, arguments.fresh)
     show(result)
     print(f"picture: {result['picture']}")

@@ -17,6 +17,8 @@ MIBIT = 1 << 20
 
 # What gRPC and HTTP/2 put around a message, mostly references to headers that the connection saw before.
 MESSAGE_OVERHEAD = 100
+# What HTTP/2 lets a client send of a message before the server says that it wants the rest.
+WINDOW_BYTES = (1 << 16) - 1
 # Before a first request: SYN there and back; the server speaks when the next packet reaches it, and gRPC waits for its
 # settings; with TLS 1.3, hello and certificate between the two.
 TCP_ROUND_TRIPS, TLS_ROUND_TRIPS, SETTINGS_ROUND_TRIPS = 1, 1, 1
@@ -90,8 +92,9 @@ def request_seconds(link: Link, exchange: Exchange) -> float:
     """Seconds from images to predictions on a connection that is open.
 
     The edge computes first. Then its messages, of about the same size, follow each other through three stages: up, the
-    cloud, and down; each stage takes one at a time, so that the slowest sets the pace. There is one round trip, however
-    many messages there are.
+    cloud, and down; each stage takes one at a time, so that the slowest sets the pace. The windows of all messages go
+    up before the rest of the first; a link that is idle by then waits for the server's word. Otherwise there is one
+    round trip, however many messages there are.
     """
     count = exchange.messages
     stages = (
@@ -99,7 +102,10 @@ def request_seconds(link: Link, exchange: Exchange) -> float:
         exchange.cloud_seconds / count,
         8 * (exchange.bytes_down / count + MESSAGE_OVERHEAD) / link.down,
     )
-    return exchange.edge_seconds + link.round_trip + sum(stages) + (count - 1) * max(stages)
+    idle = 0.0
+    if exchange.bytes_up / count > WINDOW_BYTES:
+        idle = max(0.0, link.round_trip - 8 * count * WINDOW_BYTES / link.up)
+    return exchange.edge_seconds + link.round_trip + idle + sum(stages) + (count - 1) * max(stages)
 
 
 def setup_seconds(link: Link, *, tls: bool = False) -> float:

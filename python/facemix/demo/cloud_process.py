@@ -11,29 +11,70 @@ from pathlib import Path
 
 from facemix.errors import FacemixError
 
-__all__ = ["cloud_process"]
+__all__ = ["CloudProcess", "cloud_process"]
 
 START_SECONDS = 120.0  # importing PyTorch takes a second or two; a busy machine takes its time
 STOP_SECONDS = 15.0
 
 
 @contextlib.contextmanager
-def cloud_process(model: Path) -> Iterator[str]:
+def cloud_process(*models: Path) -> Iterator[str]:
     """Run `facemix serve` on a free port of this machine; yields its "host:port", and stops it in the end.
 
     Raises:
         FacemixError: if it ends, or does not listen in time.
     """
-    command = [sys.executable, "-m", "facemix", "serve", "--model", str(model), "--log-level", "warning"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    process = CloudProcess(*models)
+    try:
+        yield process.address
+    finally:
+        process.stop()
+
+
+class CloudProcess:
+    """`facemix serve` on this machine. It ends with this process, even where this one is killed.
+
+    Args:
+        models: files of cloud parts.
+        port: where to listen; 0 takes a free one.
+
+    Attributes:
+        address: "host:port".
+        pid: of the process.
+
+    Raises:
+        FacemixError: if it ends, or does not listen in time.
+    """
+
+    def __init__(self, *models: Path, port: int = 0) -> None:
+        options = [option for model in models for option in ("--model", str(model))]
+        command = [sys.executable, "-m", "facemix.demo.cloud_child", *options, "--port", str(port)]
+        # Nobody writes to its standard input: it ends when we do, see cloud_child.
+        self._process = subprocess.Popen(
+            [*command, "--log-level", "warning"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.pid = self._process.pid
         try:
-            yield _address(process)
-        finally:
-            process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            self.address = _address(self._process)
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait(self) -> int:
+        """Return its exit status when it has ended."""
+        return self._process.wait()
+
+    def stop(self) -> None:
+        """End it: it drains, and is killed if that takes long."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
 
 
 def _address(process: subprocess.Popen[str]) -> str:

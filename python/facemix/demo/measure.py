@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facemix.data import MEAN, STD, Faces
+from facemix.data import Faces
 from facemix.edge import Answer, Client
-from facemix.export import export_cloud, export_edge
 from facemix_ops.edge import EdgeModel, MixedRequest
 
 from .cloud_process import cloud_process
-from .models import BUILDER, Trained
+from .halves import pixels, write_halves
+from .models import Trained
 from .settings import DemoSettings
 
 __all__ = ["Passage", "through_cloud"]
@@ -75,52 +75,35 @@ def through_cloud(
         decoys: public images [D, C, H, W], values 0 to 1.
         folder: where to put the files.
     """
-    served = f"{name}-cloud"
-    path, bundle = folder / f"{served}.safetensors", folder / f"{name}-edge.safetensors"
     channels, height, width = test.images.shape[1:]
-    export_cloud(path, trained.model, BUILDER, trained.options, (channels, height, width), name=served)
-    export_edge(
-        bundle,
-        trained.model,
-        (channels, height, width),
-        name=served,
-        group_size=settings.group_size,
-        mean=[MEAN] * channels,
-        std=[STD] * channels,
-        max_coeff=settings.max_coeff,
-    )
-    half, pixels = _Recorder(EdgeModel.load(bundle)), _pixels(test.images)
+    path, bundle = write_halves(trained, name, settings, (channels, height, width), pixels(decoys), folder)
+    half, images = _Recorder(EdgeModel.load(bundle)), pixels(test.images)
     with (
         cloud_process(path) as address,
-        Client(half, address, decoys=_pixels(decoys), request_groups=settings.request_groups) as client,
+        Client(half, address, request_groups=settings.request_groups) as client,
     ):
         # Warm up: the first request pays for allocations.
-        client.classify(pixels[: settings.group_size])
+        client.classify(images[: settings.group_size])
         answers: list[Answer] = []
         accuracies = []
         for _ in range(settings.rounds):
             rows = torch.randperm(len(test))
             hits = 0
             for chunk in rows.split(settings.request_groups * settings.group_size):
-                answers.append(client.classify(pixels[chunk.numpy()]))
+                answers.append(client.classify(images[chunk.numpy()]))
                 hits += int((answers[-1].labels == test.identity[chunk].numpy()).sum())
             accuracies.append(hits / len(test))
-    images = settings.rounds * len(test)
+    total = settings.rounds * len(test)
     return Passage(
         accuracies=accuracies,
-        bytes_up=sum(answer.cost.bytes_up for answer in answers) / images,
-        bytes_down=sum(answer.cost.bytes_down for answer in answers) / images,
-        edge_ms=1e3 * sum(answer.cost.edge_seconds for answer in answers) / images,
-        cloud_ms=1e3 * sum(answer.cost.cloud_seconds for answer in answers) / images,
-        network_ms=1e3 * sum(answer.cost.network_seconds for answer in answers) / images,
+        bytes_up=sum(answer.cost.bytes_up for answer in answers) / total,
+        bytes_down=sum(answer.cost.bytes_down for answer in answers) / total,
+        edge_ms=1e3 * sum(answer.cost.edge_seconds for answer in answers) / total,
+        cloud_ms=1e3 * sum(answer.cost.cloud_seconds for answer in answers) / total,
+        network_ms=1e3 * sum(answer.cost.network_seconds for answer in answers) / total,
         requests=sum(answer.cost.requests for answer in answers),
         faces=test.images[chunk],
         identity=test.identity[chunk],
         predicted=torch.from_numpy(answers[-1].labels),
         received=half.mixed,
     )
-
-
-def _pixels(images: Tensor) -> NDArray[np.uint8]:
-    """Images [N, C, H, W], values 0 to 1, as a camera gives them: uint8 [N, H, W, C]."""
-    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()

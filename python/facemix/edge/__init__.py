@@ -1,9 +1,10 @@
 """The edge: mixes with a fresh private key, asks the cloud, un-mixes. It imports nothing of the cloud, and needs no
-PyTorch: NumPy, gRPC and the edge's half of a network, such as `facemix_ops.edge.EdgeModel`.
+PyTorch: NumPy, gRPC and the edge's half of a network, such as `facemix_ops.edge.EdgeModel`. (`load_half` reads halves
+that do need it as well.)
 
 ::
 
-    with Client(EdgeModel.load("edge.safetensors"), "host:port") as client:
+    with Client(load_half("edge.safetensors"), "host:port") as client:
         answer = client.classify(images)             # uint8 [N, H, W, C] -> scores, labels, names, cost
         for prediction in client.stream(camera):     # uint8 [H, W, C] each
             ...
@@ -22,6 +23,7 @@ from .errors import (
     CloudTimeout,
     CloudUnreachable,
 )
+from .loading import load_half
 from .security import Security
 
 __all__ = [
@@ -39,4 +41,5 @@ __all__ = [
     "Cost",
     "Prediction",
     "Security",
+    "load_half",
 ]

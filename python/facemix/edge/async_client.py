@@ -39,7 +39,9 @@ class AsyncClient:
     connection and the limits below. A child process must make its own: gRPC does not survive a fork.
 
     Args:
-        half: the edge's half of the network, such as `facemix_ops.edge.EdgeModel`.
+        half: the edge's half of the network, such as `facemix_ops.edge.EdgeModel`: `bundle`, what it needs to be told
+            of, and `mix(images, wire_dtype=...)` for whole groups, which returns a request with `payload`, `scales`,
+            `classify(reply)` and `close()`; see `facemix_ops.edge.MixedRequest`. Threads use it.
         server: "host:port", or "[IPv6]:port".
         decoys: public images uint8 [D, H, W, C] of the same kind as those to classify, to fill a batch that does not
             divide into groups; at least one less than a group has. Default: the bundle's; where it has none, such a
@@ -136,6 +138,8 @@ class AsyncClient:
             As `classify`, and what `images` raises.
         """
         self.check_open()
+        if not isinstance(max_wait, int | float) or not 0 <= max_wait < float("inf"):
+            raise ValueError(f"stream: max_wait must be a number of seconds from 0, got {max_wait!r}")
         bundle = self._half.bundle
         wait = max_wait if len(self._decoys) >= bundle.group_size - 1 else None
         return self._stream(predictions(self._started, self.classify, images, bundle, self._request_groups, wait))

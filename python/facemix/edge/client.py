@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
-from collections.abc import AsyncIterable, Coroutine, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Generator, Iterable
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -68,8 +69,8 @@ class Client:
         self, images: Iterable[NDArray[np.uint8]] | AsyncIterable[NDArray[np.uint8]], *, max_wait: float = 0.1
     ) -> Generator[Prediction, None, None]:
         """See `AsyncClient.stream`."""
-        self._client.check_open()
-        return self._stream(images, max_wait)
+        predictions = self._run(self._start_stream(images, max_wait))
+        return self._stream(predictions)
 
     def close(self) -> None:
         """End calls under way and close the connection. Calls after that raise RuntimeError."""
@@ -91,16 +92,16 @@ class Client:
     ) -> None:
         self.close()
 
-    def _stream(self, images: Any, max_wait: float) -> Generator[Prediction, None, None]:
-        async def start() -> Any:
-            return self._client.stream(images, max_wait=max_wait)
+    async def _start_stream(self, images: Any, max_wait: float) -> AsyncGenerator[Prediction, None]:
+        return self._client.stream(images, max_wait=max_wait)
 
-        predictions = self._run(start())
+    def _stream(self, predictions: AsyncGenerator[Prediction, None]) -> Generator[Prediction, None, None]:
         try:
             while (prediction := self._run(anext(predictions, END))) is not END:
                 yield prediction
         finally:
-            if not self._loop.is_closed():
+            # When the program ends, the thread does so first, and there is nobody left to wait for.
+            if not (self._loop.is_closed() or sys.is_finalizing()):
                 self._run(predictions.aclose())
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:

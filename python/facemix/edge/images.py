@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -79,7 +79,9 @@ def load_image(source: Source, shape: tuple[int, int, int]) -> NDArray[np.uint8]
         raise ValueError(f"load_image: shape must have 1 or 3 channels, got {channels}")
     label = _label(source)
     try:
-        plain = _decoded(source, label, shape).convert(MODES[channels])
+        plain = _decoded(source, label, shape)
+        if plain.mode != MODES[channels]:  # `convert` would copy
+            plain = plain.convert(MODES[channels])
         fitted = ImageOps.fit(plain, (width, height), method=Image.Resampling.BILINEAR)
     except ImageError:
         raise
@@ -95,7 +97,7 @@ def load_image(source: Source, shape: tuple[int, int, int]) -> NDArray[np.uint8]
 
 def load_images(
     sources: Iterable[Source], shape: tuple[int, int, int], *, threads: int = 2, ahead: int = 64
-) -> Iterator[NDArray[np.uint8] | ImageError]:
+) -> Generator[NDArray[np.uint8] | ImageError, None, None]:
     """What `load_image` gives for each of `sources`, in order; the error where it refuses one.
 
     `threads` decode at most `ahead` images before they are asked for, so that any number of images takes little
@@ -137,11 +139,13 @@ def _decoded(source: Source, label: str, shape: tuple[int, int, int]) -> Image.I
     image = _from_array(source, label) if isinstance(source, np.ndarray) else source
     if isinstance(image, Image.Image):
         _check_size(image, label, shape)
-        return _plain(image, label)
+        return _plain(ImageOps.exif_transpose(image), label)  # a copy, upright or not
     with _open_file(Path(image), label) as file:
         _check_size(file, label, shape)
         side = DRAFT * max(shape[:2])
         file.draft(None, (side, side))  # JPEG only; no smaller than this
+        file.load()
+        ImageOps.exif_transpose(file, in_place=True)
         return _plain(file, label)
 
 
@@ -166,18 +170,17 @@ def _open_file(path: Path, label: str) -> Image.Image:
 
 
 def _plain(image: Image.Image, label: str) -> Image.Image:
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode == "F" or upright.mode.startswith("I"):  # "I" has 32 bits; 16 of them are used
-        values = np.asarray(upright)
+    if image.mode == "F" or image.mode.startswith("I"):  # "I" has 32 bits; 16 of them are used
+        values = np.asarray(image)
         if values.dtype.itemsize > 2 and values.dtype.kind == "i":
             if values.min() < 0 or values.max() > MAX_16_BIT:
                 raise ImageError(label, "must have at most 16 bits a value, got more")
             values = values.astype(np.uint16)
         return _from_array(values, label)
-    if {"A", "a"} & set(upright.getbands()) or "transparency" in upright.info:
-        ground = Image.new("RGBA", upright.size, (GROUND, GROUND, GROUND, 255))
-        return Image.alpha_composite(ground, upright.convert("RGBA")).convert("RGB")
-    return upright
+    if {"A", "a"} & set(image.getbands()) or "transparency" in image.info:
+        ground = Image.new("RGBA", image.size, (GROUND, GROUND, GROUND, 255))
+        return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
+    return image
 
 
 def _from_array(values: NDArray[Any], label: str) -> Image.Image:

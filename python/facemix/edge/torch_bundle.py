@@ -3,7 +3,7 @@
 Tensors:
 
     weights.NAME             the edge's share of the network's state dict; float32 but for counters
-    scales [C]               optional: of int8 on the wire, float32
+    wire.scales [C]          optional: of int8 on the wire, float32
     decoys [D, H, W, C]      optional: public images to fill groups with, uint8
 
 and in the metadata a JSON config with the fields of `TorchBundle` that are no tensors.
@@ -35,7 +35,7 @@ __all__ = ["KIND", "WIRE_DTYPES", "TorchBundle", "read", "written"]
 #: What the config says that it is; the number changes when the config does.
 KIND = "facemix-edge-torch-1"
 WIRE_DTYPES = ("float32", "float16", "bfloat16", "int8")
-WEIGHTS, SCALES, DECOYS = "weights.", "scales", "decoys"
+WEIGHTS, SCALES, DECOYS = "weights.", "wire.scales", "decoys"
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,13 +10,17 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
-from edge_halves import ROW, WatchedHalf, check, images
+from bundles import bundle_bytes
+from edge_halves import ROW, WatchedHalf, check, expected, images
 from facemix.edge import AsyncClient, Client, CloudError, CloudTimeout, CloudUnreachable
 from fake_cloud import Behaviour, Context, FakeCloud, Running, failing, hang, well
+from processes import output_of
 
 PICTURES = images(32)
 
@@ -230,6 +234,32 @@ def test_closed_meanwhile(half: WatchedHalf, server: Running) -> None:
     thread.join(30)
     assert [type(error) for error in errors] == [RuntimeError]
     assert half.wiped
+
+
+def test_a_program_that_ends_in_the_middle(server: Running, tmp_path: Path) -> None:
+    """A stream, and a call that hangs, are left as they are."""
+
+    async def behave(cloud: FakeCloud, number: int, request: Any, context: Context) -> None:
+        if request.inputs[0].shape[0] > 16:
+            await asyncio.sleep(3600)
+
+    server.cloud.behave = behave
+    (tmp_path / "edge.safetensors").write_bytes(bundle_bytes())
+    np.save(tmp_path / "pictures.npy", PICTURES)
+    here = Path(__file__).parents[3]
+    code = f"""
+import sys, threading
+sys.path[:0] = [{str(here / "python")!r}, {str(here)!r}]
+import numpy as np
+from facemix.edge import Client
+from facemix_ops.edge import EdgeModel
+pictures = np.load("pictures.npy")
+client = Client(EdgeModel.load("edge.safetensors", threads=1), {server.address!r}, request_groups=8)
+stream = client.stream(iter(pictures[:4]))
+print(next(stream).label)
+threading.Thread(target=client.classify, args=(pictures,), daemon=True).start()
+"""
+    assert output_of(code, tmp_path) == f"{expected(PICTURES[:1]).argmax()}\n"
 
 
 def test_a_fork_must_make_its_own(half: WatchedHalf, server: Running) -> None:

@@ -91,6 +91,12 @@ def test_what_a_stream_raises(client: Client) -> None:
             list(client.stream(bad))
 
 
+@pytest.mark.parametrize("max_wait", [-1, float("inf"), float("nan"), None, "soon"])
+def test_bad_waits(max_wait: object, client: Client) -> None:
+    with pytest.raises(ValueError, match="stream: max_wait must be a number of seconds from 0, got"):
+        client.stream([], max_wait=max_wait)  # type: ignore[arg-type]
+
+
 def test_a_stream_whose_client_is_closed(half: WatchedHalf, server: Running) -> None:
     client = Client(half, server.address, decoys=DECOYS)
     stream = client.stream(iter(images(40)))

@@ -1,0 +1,57 @@
+"""A trained network's two files, and images as its edge takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from facemix.data import MEAN, STD
+from facemix.export import export_cloud, export_edge
+
+from .models import BUILDER, Trained
+from .settings import DemoSettings
+
+__all__ = ["pixels", "write_halves"]
+
+
+def write_halves(
+    trained: Trained,
+    name: str,
+    settings: DemoSettings,
+    image_shape: tuple[int, int, int],
+    public: NDArray[np.uint8],
+    folder: Path,
+) -> tuple[Path, Path]:
+    """Write the cloud's file and the edge's into `folder`, and return their paths.
+
+    Args:
+        trained: the network.
+        name: what the cloud calls it is this and "-cloud".
+        image_shape: (channels, height, width) of an image.
+        public: images uint8 [N, H, W, C] that anybody may see: decoys, and what the scales of int8 are found on.
+    """
+    served, channels = f"{name}-cloud", image_shape[0]
+    cloud, edge = folder / f"{served}.safetensors", folder / f"{name}-edge.safetensors"
+    export_cloud(cloud, trained.model, BUILDER, trained.options, image_shape, name=served)
+    export_edge(
+        edge,
+        trained.model,
+        image_shape,
+        name=served,
+        group_size=settings.group_size,
+        mean=[MEAN] * channels,
+        std=[STD] * channels,
+        max_coeff=settings.max_coeff,
+        calibration=public,
+        decoys=public,
+    )
+    return cloud, edge
+
+
+def pixels(images: Tensor) -> NDArray[np.uint8]:
+    """Images [N, C, H, W], values 0 to 1, as a camera gives them: uint8 [N, H, W, C]."""
+    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()

@@ -1,0 +1,196 @@
+"""Images through the network, in order, a request at a time, and the results to where they belong."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from facemix.atomic import atomic_path
+from facemix.edge import Answer, Cost
+from facemix.edge.images import ImageError, load_images
+from facemix_ops.edge import Bundle, EdgeModel
+
+from .results import WRITERS, Guess, Row
+
+if TYPE_CHECKING:
+    from facemix.edge.torch_bundle import TorchBundle
+    from facemix.edge.torch_half import TorchHalf
+
+__all__ = ["AnyBundle", "AnyHalf", "Classify", "Tally", "classify_all"]
+
+AnyBundle: TypeAlias = "Bundle | TorchBundle"
+AnyHalf: TypeAlias = "EdgeModel | TorchHalf"
+Classify: TypeAlias = Callable[[NDArray[np.uint8]], Answer]
+Image: TypeAlias = NDArray[np.uint8] | ImageError
+
+KIB = 1024
+MAX_DECODERS = 4  # threads, of which each may hold a large image
+
+
+@dataclass
+class Tally:
+    """What a run came to.
+
+    Attributes:
+        classified, refused: images.
+        cost: the sum of what `facemix.edge.Cost` says of every call, by the names of its fields.
+        started: when it began.
+    """
+
+    classified: int = 0
+    refused: int = 0
+    cost: dict[str, float] = field(default_factory=lambda: dict.fromkeys((f.name for f in fields(Cost)), 0))
+    started: float = field(default_factory=time.perf_counter)
+
+    def add(self, cost: Cost) -> None:
+        """Count the images of a call, and what it cost."""
+        self.classified += cost.images
+        for name in self.cost:
+            self.cost[name] += getattr(cost, name)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, for the end of a document."""
+        seconds = time.perf_counter() - self.started
+        return {"classified": self.classified, "refused": self.refused, "seconds": seconds, **self.cost}
+
+    def __str__(self) -> str:
+        """One line for people."""
+        seconds, count = time.perf_counter() - self.started, max(1, self.classified)
+        cost = {name: value / count for name, value in self.cost.items()}
+        if self.cost["requests"]:
+            details = (
+                f"each {cost['bytes_up'] / KIB:.2f} KiB up, {cost['bytes_down'] / KIB:.2f} KiB down, "
+                f"{1e3 * cost['edge_seconds']:.2f} ms edge, {1e3 * cost['cloud_seconds']:.2f} ms cloud, "
+                f"{1e3 * cost['network_seconds']:.2f} ms network; {self.cost['requests']:.0f} requests, "
+                f"{self.cost['attempts']:.0f} attempts"
+            )
+        else:
+            details = f"each {1e3 * cost['edge_seconds']:.2f} ms; nothing was mixed or sent"
+        return (
+            f"{self.classified} images classified, {self.refused} refused, in {seconds:.2f} s "
+            f"({self.classified / seconds:.0f}/s); {details}"
+        )
+
+
+def classify_all(
+    paths: Iterable[str],
+    bundle: AnyBundle,
+    classify: Classify,
+    *,
+    call_images: int,
+    top: int,
+    format: str,
+    output: Path | None,
+    quiet: bool,
+) -> Tally:
+    """Classify `paths`, write the results, and say on standard error what it took.
+
+    Args:
+        paths: read as they are needed; with a length where that is known.
+        bundle: of the edge half.
+        classify: uint8 [N, H, W, C] to scores.
+        call_images: N, but for the last call.
+        top: how many guesses for an image.
+        format: see `results`.
+        output: a file, which is written as a whole; None: standard output.
+        quiet: nothing on standard error.
+
+    Raises:
+        OSError, ValueError: if `output` cannot be written.
+        Exception, KeyboardInterrupt: whatever ends the run early, after the rows until then were written. With none,
+            nothing is.
+    """
+    tally = Tally()
+    failure: BaseException | None = None
+    model = {"name": bundle.name, "version": bundle.version, "network": bundle.network}
+    # On a terminal, bars and lines that are written meanwhile would get into each other's way.
+    bar = not quiet and sys.stderr.isatty() and not (output is None and format != "table" and sys.stdout.isatty())
+    total = len(paths) if isinstance(paths, Sized) else None
+    with _stream(output) as stream, tqdm(total=total, disable=not bar, unit=" images", leave=False) as progress:
+        writer = WRITERS[format](stream, model)
+        try:
+            for row in _classified(paths, bundle, classify, call_images, top, tally):
+                writer.add(row)
+                progress.update()
+        except (Exception, KeyboardInterrupt) as error:
+            if not tally.classified and not tally.refused:
+                raise
+            failure = error
+        progress.close()
+        writer.finish(tally.as_json(), failure is None)
+    if not quiet:
+        print(f"facemix infer: {tally}", file=sys.stderr)
+    if failure is not None:
+        raise failure
+    return tally
+
+
+@contextlib.contextmanager
+def _stream(output: Path | None) -> Iterator[TextIO]:
+    """Standard output, or a file that is there as a whole in the end or not at all."""
+    if output is None:
+        yield sys.stdout
+        return
+    if output.exists() and not output.is_file():
+        raise ValueError(f"infer: --output must be a file, got {output}")
+    with atomic_path(output) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
+        yield stream
+
+
+def _classified(
+    paths: Iterable[str], bundle: AnyBundle, classify: Classify, call_images: int, top: int, tally: Tally
+) -> Iterator[Row]:
+    """A row for each of `paths`, in order; those that cannot be used in their places among the others."""
+    taken: deque[str] = deque()
+
+    def remembered() -> Iterator[str]:
+        for path in paths:
+            taken.append(path)
+            yield path
+
+    batch: list[tuple[str, Image]] = []
+    usable = 0
+    with contextlib.closing(
+        load_images(remembered(), bundle.image_shape, threads=min(MAX_DECODERS, os.cpu_count() or 1), ahead=call_images)
+    ) as images:
+        for image in images:
+            batch.append((taken.popleft(), image))
+            usable += not isinstance(image, ImageError)
+            if usable == call_images:
+                yield from _rows(batch, bundle, classify, top, tally)
+                batch, usable = [], 0
+        if batch:
+            yield from _rows(batch, bundle, classify, top, tally)
+
+
+def _rows(
+    batch: list[tuple[str, Image]], bundle: AnyBundle, classify: Classify, top: int, tally: Tally
+) -> Iterator[Row]:
+    images = [image for _, image in batch if not isinstance(image, ImageError)]
+    scores: Iterator[NDArray[np.float32]] = iter(())
+    if images:
+        answer = classify(np.stack(images))
+        tally.add(answer.cost)
+        scores = iter(answer.scores)
+    for path, image in batch:
+        if isinstance(image, ImageError):
+            tally.refused += 1
+            yield Row(path, error=image.problem)
+        else:
+            yield Row(path, _guesses(next(scores), bundle.classes, top))
+
+
+def _guesses(scores: NDArray[np.float32], classes: tuple[str, ...] | None, top: int) -> list[Guess]:
+    best = np.argsort(-scores, kind="stable")[:top].tolist()
+    return [Guess(label, None if classes is None else classes[label], float(scores[label])) for label in best]

@@ -1,0 +1,496 @@
+"""`facemix infer`: pictures in, a row for each in their order, whatever happens on the way."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from facemix.cli import main
+from facemix.data import MEAN, STD, Faces, normalise
+from facemix.demo.cloud_process import cloud_process
+from facemix.edge import Answer, CloudUnreachable, Cost
+from facemix.export import export_cloud, export_edge
+from facemix.export_torch import export_edge_torch
+from facemix.infer.results import WRITERS, Guess, Row
+from facemix.infer.run import Tally, classify_all
+from facemix.infer.sources import MAX_DECOYS, decoys_for, find
+from numpy.typing import NDArray
+from PIL import Image
+
+from facemix_ops.edge import EdgeModel
+
+OPTIONS = {"num_classes": 6, "in_channels": 1, "width": 0.125, "activation": "prelu"}
+SHAPE, GROUP = (1, 32, 32), 8
+CLASSES = ["ann", "ben", "cid", "dot", "eve", "fay"]
+SETTINGS: dict[str, Any] = {"name": "middle", "group_size": GROUP, "mean": [MEAN], "std": [STD], "classes": CLASSES}
+
+
+def pixels(faces: Faces) -> NDArray[np.uint8]:
+    """uint8 [N, H, W, 1]."""
+    return (faces.images.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def files(network: torch.nn.Module, faces: Faces, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """photos/: 20 pictures; public/: 10 others; the edge half, and one that is cut a block deeper, with its cloud."""
+    folder = tmp_path_factory.mktemp("infer")
+    for name, chosen in (("photos", range(20)), ("public", range(30, 40))):
+        (folder / name).mkdir()
+        for n in chosen:
+            Image.fromarray(pixels(faces)[n, ..., 0]).save(folder / name / f"{n:02}.png")
+    export_edge(folder / "edge.safetensors", network, SHAPE, **SETTINGS)
+    export_edge_torch(
+        folder / "deep.safetensors",
+        network,
+        "resnet18",
+        OPTIONS,
+        SHAPE,
+        pre=2,
+        decoys=pixels(faces)[30:40],
+        calibration=pixels(faces)[30:],
+        **SETTINGS,
+    )
+    export_cloud(folder / "deep-cloud.safetensors", network, "resnet18", OPTIONS, SHAPE, name="middle", pre=2)
+    return folder
+
+
+@pytest.fixture
+def folder(files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`files`, as the working directory."""
+    monkeypatch.chdir(files)
+    return files
+
+
+@pytest.fixture(scope="module")
+def deep_cloud(files: Path) -> Iterator[str]:
+    with cloud_process(files / "deep-cloud.safetensors") as address:
+        yield address
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit status, output, errors."""
+    status = main(["infer", *arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def in_csv(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+# Finding images.
+
+
+def test_folders_are_walked_in_order(tmp_path: Path) -> None:
+    for name in ("b/2.png", "b/10.JPG", "a.jpeg", "b/notes.txt", ".hidden/x.png", "b/.y.png", "c/d/e.pgm", "z.tiff"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "c" / "round").symlink_to(tmp_path)
+    expected = ["a.jpeg", "b/10.JPG", "b/2.png", "c/d/e.pgm", "z.tiff"]
+    assert list(find([str(tmp_path)])) == [str(tmp_path / name) for name in expected]
+    assert list(find(["no.txt", str(tmp_path / "c"), "no.txt"])) == ["no.txt", str(tmp_path / "c/d/e.pgm"), "no.txt"]
+
+
+def test_paths_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a.png\n\n b c.png\nlast.png"))
+    assert list(find(["first.png", "-"])) == ["first.png", "a.png", " b c.png", "last.png"]
+
+
+def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(place: str) -> None:
+        raise PermissionError(13, "Permission denied", place)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(PermissionError):
+        list(find([str(tmp_path)]))
+
+
+# Decoys.
+
+
+def test_decoys_come_from_a_folder_of_other_images(folder: Path) -> None:
+    bundle = EdgeModel.load("edge.safetensors").bundle
+    decoys = decoys_for(bundle, Path("public"), list(find(["photos"])))
+    assert decoys is not None
+    assert decoys.shape == (10, 32, 32, 1)
+    with pytest.raises(ValueError, match="decoys must be other images than those to classify, got public/30"):
+        decoys_for(bundle, Path("public"), [str(folder / "photos" / ".." / "public" / "30.png")])
+    with pytest.raises(FileNotFoundError):
+        decoys_for(bundle, Path("nowhere"), [])
+
+
+def test_too_few_decoys(tmp_path: Path) -> None:
+    for n in range(6):
+        Image.new("L", (32, 32), n).save(tmp_path / f"{n}.png")
+    (tmp_path / "broken.png").touch()
+    bundle: Any = SimpleNamespace(decoys=None, image_shape=(32, 32, 1), group_size=8)
+    with pytest.raises(ValueError, match=r"takes 7 decoys, got 6 in .*: pass --decoys DIR, a folder of public images"):
+        decoys_for(bundle, tmp_path, [])
+    with pytest.raises(ValueError, match="takes 7 decoys, got 0 in the edge half: pass --decoys DIR"):
+        decoys_for(bundle, None, [])
+    bundle.decoys = np.zeros((7, 32, 32, 1), np.uint8)
+    assert decoys_for(bundle, None, []) is None  # the client takes the bundle's
+
+
+def test_a_large_folder_gives_as_many_as_are_needed(tmp_path: Path) -> None:
+    for n in range(MAX_DECOYS + 44):
+        (tmp_path / f"{n:03}.pgm").write_bytes(b"P5 16 16 255\n" + bytes([n % 256] * 256))
+    bundle: Any = SimpleNamespace(decoys=None, image_shape=(16, 16, 1), group_size=8)
+    decoys = decoys_for(bundle, tmp_path, [])
+    assert decoys is not None
+    assert len(decoys) == MAX_DECOYS
+    assert decoys[0].max() == 0
+    assert decoys[-1].max() == (MAX_DECOYS + 44) * 255 // 256 % 256
+
+
+# Writing results.
+
+ODD = [
+    "a,b.png",
+    'quo"te.png',
+    "new\nline.png",
+    "[red]markup[/red].png",
+    "\x1b[31mescape.png",
+    "byte\udcff.png",
+    "ä.png",
+]
+
+
+def written(format: str, rows: list[Row], complete: bool = True) -> str:
+    stream = io.StringIO()
+    writer = WRITERS[format](stream, {"name": "middle"})
+    for row in rows:
+        writer.add(row)
+    writer.finish({"images": len(rows)}, complete)
+    return stream.getvalue()
+
+
+def test_odd_names_and_long_ones() -> None:
+    rows = [Row(name, [Guess(3, "dot", 1.5)]) for name in [*ODD, "x" * 300 + ".png"]]
+    entries = json.loads(written("json", rows))["images"]
+    lines = in_csv(written("csv", rows))
+    assert [entry["image"] for entry in entries] == [line["image"] for line in lines]
+    expected = [*ODD[:5], "byte\\xff.png", "ä.png", "x" * 300 + ".png"]
+    assert [line["image"] for line in lines] == expected
+    table = written("table", rows)
+    assert "[red]markup[/red].png" in table
+    assert "\x1b" not in table
+    assert "\\x1b[31mescape.png" in table
+    assert "x" * 300 in table  # no terminal: nothing is cut off
+    assert len(table.strip().splitlines()) == 2 + len(rows)
+
+
+ROWS = [
+    Row("a.png", [Guess(3, "dot", 12.25), Guess(1, "ben", -0.5)]),
+    Row("b.png", error="must be an image, got an empty file"),
+    Row("c.png", [Guess(2, None, 1e-7), Guess(0, None, 0.0)]),
+]
+
+
+def test_json() -> None:
+    document = json.loads(written("json", ROWS, complete=False))
+    assert document == {
+        "model": {"name": "middle"},
+        "images": [
+            {"image": "a.png", "guesses": [{"label": 3, "name": "dot", "score": 12.25},
+                                           {"label": 1, "name": "ben", "score": -0.5}]},
+            {"image": "b.png", "error": "must be an image, got an empty file"},
+            {"image": "c.png", "guesses": [{"label": 2, "name": None, "score": 1e-7},
+                                           {"label": 0, "name": None, "score": 0.0}]},
+        ],
+        "cost": {"images": 3},
+        "complete": False,
+    }  # fmt: skip
+    assert json.loads(written("json", []))["images"] == []
+
+
+def test_csv() -> None:
+    assert written("csv", ROWS).splitlines() == [
+        "image,rank,label,name,score,error",
+        "a.png,1,3,dot,12.25,",
+        "a.png,2,1,ben,-0.5,",
+        'b.png,,,,,"must be an image, got an empty file"',
+        "c.png,1,2,,1e-07,",
+        "c.png,2,0,,0,",
+    ]
+
+
+def test_table() -> None:
+    lines = [line.split() for line in written("table", ROWS).splitlines()]
+    assert lines[0] == ["image", "class", "score"]
+    assert lines[2:4] == [["a.png", "dot", "12.25"], ["ben", "-0.50"]]
+    assert lines[4] == ["b.png", "must", "be", "an", "image,", "got", "an", "empty", "file"]
+    assert lines[5] == ["c.png", "2", "0.00"]
+
+
+# The run, with a network that reads the brightness.
+
+BUNDLE: Any = SimpleNamespace(name="m", version=1, network="f", image_shape=(16, 16, 1), classes=None)
+
+
+def brightness(images: NDArray[np.uint8]) -> Answer:
+    """The class is the pixels' value."""
+    scores = np.zeros((len(images), 256), np.float32)
+    labels = images[:, 0, 0, 0].astype(np.int64)
+    scores[np.arange(len(images)), labels] = 1
+    return Answer(scores, labels, None, Cost(len(images), len(images), 1, 2, 1, 1024, 512, 0.001, 0.002, 0.003))
+
+
+def shades(folder: Path, count: int) -> list[str]:
+    """Pictures of brightness 0, 1, 2 and so on, every fifth of them broken."""
+    paths = []
+    for n in range(count):
+        paths.append(str(folder / f"{n:03}.pgm"))
+        Path(paths[-1]).write_bytes(b"" if n % 5 == 2 else b"P5 16 16 255\n" + bytes([n] * 256))
+    return paths
+
+
+def classified(
+    paths: Any, classify: Callable[[NDArray[np.uint8]], Answer], format: str = "csv", output: Path | None = None,
+    quiet: bool = True,
+) -> Tally:  # fmt: skip
+    return classify_all(paths, BUNDLE, classify, call_images=8, top=1, format=format, output=output, quiet=quiet)
+
+
+def test_rows_come_in_order_and_refused_images_in_their_places(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[int] = []
+
+    def counted(images: NDArray[np.uint8]) -> Answer:
+        calls.append(len(images))
+        return brightness(images)
+
+    paths = shades(tmp_path, 40)
+    tally = classified(iter(paths), counted)
+    rows = in_csv(capsys.readouterr().out)
+    assert [row["image"] for row in rows] == paths
+    assert [row["label"] for row in rows] == ["" if n % 5 == 2 else str(n) for n in range(40)]
+    assert {row["error"] for row in rows if not row["label"]} == {"must be an image, got an empty file"}
+    assert calls == [8, 8, 8, 8]  # whole requests, whatever was refused
+    assert (tally.classified, tally.refused) == (32, 8)
+
+
+def test_the_line_about_the_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = shades(tmp_path, 10)
+    classified(paths, brightness, quiet=False)
+    captured = capsys.readouterr()
+    assert captured.err.startswith("facemix infer: 8 images classified, 2 refused, in ")
+    assert captured.err.endswith(
+        "; each 0.12 KiB up, 0.06 KiB down, 0.12 ms edge, 0.25 ms cloud, 0.38 ms network; 1 requests, 2 attempts\n"
+    )
+    assert "facemix" not in captured.out
+    classified(paths, brightness)
+    assert not capsys.readouterr().err
+
+
+def test_images_are_read_a_request_ahead(tmp_path: Path) -> None:
+    taken: list[str] = []
+
+    def endless() -> Iterator[str]:
+        for path in shades(tmp_path, 60):
+            taken.append(path)
+            yield path
+
+    def broken(images: NDArray[np.uint8]) -> Answer:
+        raise CloudUnreachable("gone")
+
+    with pytest.raises(CloudUnreachable):
+        classified(endless(), broken)
+    assert len(taken) <= 8 * 5 / 4 + 8 + 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), CloudUnreachable("gone"), ValueError("too few decoys")])
+@pytest.mark.parametrize("format", WRITERS)
+def test_what_was_done_is_not_lost(error: BaseException, format: str, tmp_path: Path) -> None:
+    calls = 0
+
+    def failing(images: NDArray[np.uint8]) -> Answer:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise error
+        return brightness(images)
+
+    paths, output = shades(tmp_path, 40), tmp_path / "out"
+    with pytest.raises(type(error)):
+        classified(paths, failing, format, output)
+    text = output.read_text()
+    if format == "json":
+        document = json.loads(text)
+        assert document["complete"] is False
+        assert [entry["image"] for entry in document["images"]] == paths[:20]
+        assert document["cost"]["classified"] == 16
+    else:
+        assert [path for path in paths if path in text] == paths[:20]
+
+
+def test_a_run_that_fails_at_once_leaves_the_old_file(tmp_path: Path) -> None:
+    def failing(images: NDArray[np.uint8]) -> Answer:
+        raise CloudUnreachable("gone")
+
+    output = tmp_path / "out"
+    output.write_text("old")
+    with pytest.raises(CloudUnreachable):
+        classified(shades(tmp_path, 2), failing, "json", output)
+    assert output.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_the_output_must_be_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="infer: --output must be a file, got /dev/null"):
+        classified(shades(tmp_path, 2), brightness, output=Path("/dev/null"))
+    with pytest.raises(ValueError, match="infer: --output must be a file"):
+        classified(shades(tmp_path, 2), brightness, output=tmp_path)
+
+
+# The command, through a real cloud.
+
+
+def test_through_the_cloud(cloud: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("photos", "--server", cloud, "--edge", "edge.safetensors", "--decoys", "public", "--format", "json")
+    status, out, err = run(capsys, *arguments, "--top", "3", "--request-groups", "1")
+    document = json.loads(out)
+    assert status == 0
+    assert document["complete"]
+    assert document["model"]["name"] == "middle"
+    assert [entry["image"] for entry in document["images"]] == [f"photos/{n:02}.png" for n in range(20)]
+    assert document["cost"]["requests"] == 3
+    assert document["cost"]["rows"] == 24
+    assert "20 images classified, 0 refused" in err
+    for entry in document["images"]:
+        scores = [guess["score"] for guess in entry["guesses"]]
+        assert scores == sorted(scores, reverse=True)
+        assert all(guess["name"] == CLASSES[guess["label"]] for guess in entry["guesses"])
+
+
+@pytest.mark.parametrize("edge", ["edge", "deep"])
+def test_local_is_the_network_in_one_piece(
+    edge: str,
+    cloud_file: Path,
+    folder: Path,
+    network: torch.nn.Module,
+    faces: Faces,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    middle = str(cloud_file) if edge == "edge" else "deep-cloud.safetensors"
+    status, out, err = run(
+        capsys, "photos", "--local", middle, "--edge", f"{edge}.safetensors", "--format", "csv", "--top", "6"
+    )
+    rows = in_csv(out)
+    assert status == 0
+    assert "nothing was mixed or sent" in err
+    with torch.no_grad():
+        expected = network(normalise(torch.from_numpy(pixels(faces)[:20]).permute(0, 3, 1, 2) / 255))
+    found = torch.zeros(20, 6)
+    for row in rows:
+        found[int(Path(row["image"]).stem), int(row["label"])] = float(row["score"])
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    assert [row["label"] for row in rows if row["rank"] == "1"] == [str(label) for label in expected.argmax(1).tolist()]
+
+
+@pytest.mark.parametrize("wire_dtype", ["bfloat16", "int8"])
+def test_a_deeper_first_part(
+    wire_dtype: str, deep_cloud: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PyTorch on the edge, with the decoys in its file, through the cloud of the same cut and not through another."""
+    status, out, err = run(
+        capsys, "photos", "--server", deep_cloud, "--edge", "deep.safetensors", "--wire-dtype", wire_dtype
+    )
+    assert status == 0, err
+    assert len(out.strip().splitlines()) == 2 + 20
+    status, out, err = run(capsys, "photos", "--server", deep_cloud, "--edge", "edge.safetensors", "--decoys", "public")
+    assert (status, out) == (1, "")
+    assert err.startswith("facemix: error: ")
+    assert err.count("\n") == 1
+
+
+def test_bad_images_among_good_ones(
+    cloud: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, output = tmp_path / "broken.png", tmp_path / "out.csv"
+    broken.write_text("no image")
+    arguments = ("--server", cloud, "--edge", "edge.safetensors", "--decoys", "public")
+    results = ("--format", "csv", "--output", str(output), "--quiet")
+    status, out, err = run(capsys, str(broken), "photos/03.png", "nowhere.png", *arguments, *results)
+    assert (status, out, err) == (3, "", "")
+    rows = in_csv(output.read_text())
+    assert [row["image"] for row in rows] == [str(broken), "photos/03.png", "nowhere.png"]
+    assert [bool(row["error"]) for row in rows] == [True, False, True]
+    status, out, err = run(capsys, str(broken), *arguments, "--quiet")
+    assert status == 1
+    assert "must be an image" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--top", "0"], "infer: --top must be at least 1, got 0"),
+        (["--request-groups", "0"], "infer: --request-groups must be at least 1, got 0"),
+        (["--edge", "nowhere"], "No such file or directory: 'nowhere'"),
+        (["--edge", "photos/00.png"], "photos/00.png: the header must have"),
+        (["--decoys", "nowhere"], "No such file or directory: 'nowhere'"),
+        (["--ca", "nowhere"], "No such file or directory: 'nowhere'"),
+        (["--cert", "photos/00.png"], "certificate and key must be given together"),
+        (["--server", "127.0.0.1"], "127.0.0.1"),
+        (["--server", "127.0.0.1:1", "--attempts", "1"], "127.0.0.1:1"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--server", "127.0.0.1:1", "--edge", "edge.safetensors", "--decoys", "public"]
+    status, out, err = run(capsys, "photos", *given, *arguments)
+    assert (status, out) == (1, "")
+    assert err.startswith("facemix: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_no_images(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, str(tmp_path), "--server", "127.0.0.1:1", "--edge", "edge.safetensors")
+    assert status == 1
+    assert err == f"facemix: error: infer: the folders must hold images, got none in {tmp_path}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--server", "a:1", "--local", "b"]])
+def test_either_a_server_or_local(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["infer", "photos", "--edge", "e", *arguments])
+    assert ended.value.code == 2
+
+
+def test_without_pytorch_and_interrupted(cloud: str, folder: Path) -> None:
+    """On a device without PyTorch, fed through a pipe: rows come while it runs, and Ctrl-C leaves them whole."""
+    code = 'import sys; sys.modules["torch"] = None; from facemix.cli import main; sys.exit(main(sys.argv[1:]))'
+    options = ["--edge", "edge.safetensors", "--decoys", "public", "--request-groups", "1", "--format", "json"]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "infer", "-", "--server", cloud, *options],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write("".join(f"photos/{n:02}.png\n" for n in range(20)))
+        process.stdin.flush()
+        # All of the first request but the end of its last line; then it waits for more paths.
+        lines = [process.stdout.readline() for _ in range(2 + GROUP - 1)]
+        process.send_signal(signal.SIGINT)
+        rest, err = process.stdout.read(), process.stderr.read()
+    assert process.returncode == 130, err
+    document = json.loads("".join(lines) + rest)
+    assert document["complete"] is False
+    assert [entry["image"] for entry in document["images"]] == [f"photos/{n:02}.png" for n in range(8)]
+    assert err.endswith("facemix: interrupted\n")
