@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
 
 import grpc
@@ -31,6 +32,7 @@ from facemix.cloud.model import CloudModel
 from facemix.cloud.refusal import Refusal
 from facemix.cloud.repository import Repository
 from facemix.partition import partition
+from facemix.wire.open_inference_pb2_grpc import GRPCInferenceServiceStub
 
 
 def test_what_waits_is_computed_together_and_never_split(tmp_path: Path) -> None:
@@ -148,6 +150,36 @@ def test_work_of_callers_who_have_gone_is_not_done(tmp_path: Path) -> None:
             async with asyncio.timeout(5):
                 await server.inference.drained()  # those two have ended here as well
         assert model.batches == [[1], [30]]
+
+    run(scenario())
+
+
+def test_no_answer_is_anothers_whoever_leaves(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        draw, codes = random.Random(0), set()
+
+        async def caller(stub: GRPCInferenceServiceStub, number: int) -> bool:
+            features = rows(draw.randint(1, 5), 10.0 * number)
+            timeout = draw.choice([None, None, draw.uniform(0.001, 0.2)])
+            call = stub.ModelInfer(message(features), timeout=timeout)
+            if number % 4 == 0:
+                asyncio.get_running_loop().call_later(draw.uniform(0, 0.1), call.cancel)
+            try:
+                reply = await call
+            except asyncio.CancelledError:
+                return False
+            except grpc.aio.AioRpcError as error:
+                codes.add(error.code())
+                return False
+            np.testing.assert_array_equal(answer(reply), 2 * features[..., 0, 0])
+            return True
+
+        async with serving(repository([Doubler()], tmp_path), max_batch=16) as (server, channel):
+            answered = await asyncio.gather(*(caller(stub_of(channel), number) for number in range(400)))
+            assert codes <= {grpc.StatusCode.DEADLINE_EXCEEDED}
+            assert sum(answered) >= 190  # about half of them neither leave nor have a deadline
+            await calls(server, 0)
+            await waiting(server, 0)
 
     run(scenario())
 

@@ -151,7 +151,8 @@ class Batcher:
             while not self._stopped:
                 batch, rest = self._choose()
                 patience = batch[0].since + self._max_delay - time.monotonic() if batch else None
-                if patience is None or (self._arriving and not rest and patience > 0):
+                full = bool(rest) or sum(len(request.features) for request in batch) >= self._max_batch
+                if patience is None or (self._arriving and not full and patience > 0):
                     self._changed.wait(patience)
                     continue
                 self._waiting = rest

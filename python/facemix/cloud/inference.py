@@ -46,8 +46,8 @@ class Inference:
     that large messages are unpacked in a thread and other calls go on meanwhile.
 
     Args:
-        max_receiving: messages received at one time; other calls wait, with no more than a flow-control window of
-            theirs in memory.
+        max_receiving: messages received and unpacked at one time; other calls wait, with no more than a flow-control
+            window of theirs in memory.
 
     Attributes:
         draining: no more calls are taken.
@@ -91,7 +91,8 @@ class Inference:
             refusal = _refusal(error)
             code = refusal.code
             self._metrics.refusal(refusal.reason)
-            self._refused.warning("refused", refusal.reason, code=code.name)
+            # The text of an unexpected error may quote values, so only its type goes out and into the log.
+            self._refused.warning("refused", refusal.reason, code=code.name, error=type(error).__name__)
             hint = () if refusal.retry_ms is None else ((RETRY_AFTER, str(refusal.retry_ms)),)
             await context.abort(code, str(refusal), hint)
             raise AssertionError("abort raises") from None
@@ -108,11 +109,7 @@ class Inference:
         deadline = time.monotonic() + remaining if remaining is not None else math.inf
         with self._batcher.arriving():
             self._batcher.check_room(1)
-            data = await self._receive(context)
-            size = len(data)
-            self._metrics.received(size)
-            model, features, datatype, identity = await self._aside(size, self._unpack, data)
-            del data
+            model, features, datatype, identity = await self._take(context)
             self._rates.take(client_of(context), len(features))
             outcome = self._batcher.submit(model, features, deadline)
         del features
@@ -121,19 +118,24 @@ class Inference:
         self._metrics.sent(len(answer))
         return answer
 
-    async def _receive(self, context: grpc.aio.ServicerContext) -> bytes:
+    async def _take(self, context: grpc.aio.ServicerContext) -> tuple[CloudModel, Rows, str, str]:
+        """Receive a message and unpack it."""
         try:
-            async with self._receiving.slot():
+            async with self._receiving.slot() as received:
                 data = await context.read()
+                received()
+                if data is grpc.aio.EOF:
+                    raise Refusal(
+                        grpc.StatusCode.INVALID_ARGUMENT, "message", "a call must bring a message within the limit"
+                    )
+                self._metrics.received(len(data))
+                return await self._aside(len(data), self._unpack, data)
         except TimeoutError:
             raise Refusal(
                 grpc.StatusCode.DEADLINE_EXCEEDED,
                 "slow",
                 f"the message must come within {RECEIVE_SECONDS:g} s, or {HURRIED_SECONDS:g} s where others wait",
             ) from None
-        if data is grpc.aio.EOF:
-            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "message", "a call must bring a message within the limit")
-        return data
 
     async def _aside(self, size: int, function: Callable[..., T], *arguments: object) -> T:
         if size <= SMALL_BYTES:
@@ -170,6 +172,4 @@ def _refusal(error: Exception) -> Refusal:
         return error
     if isinstance(error, WireError):
         return Refusal(grpc.StatusCode.INVALID_ARGUMENT, "tensors", str(error))
-    # The text of an unexpected error may quote values, so only its type goes out and into the log.
-    log.error("inference failed", extra={"error": type(error).__name__})
     return Refusal(grpc.StatusCode.INTERNAL, "failure", f"inference failed: {type(error).__name__}")

@@ -1,10 +1,10 @@
-"""Slots for messages that are being received."""
+"""Slots for messages that are being received and unpacked."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 __all__ = ["Receiving"]
@@ -26,11 +26,11 @@ class Receiving:
         self._unhurried: OrderedDict[asyncio.Timeout, float] = OrderedDict()  # oldest first, and since when
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Wait for a slot, and hold it while the block runs.
+    async def slot(self) -> AsyncIterator[Callable[[], None]]:
+        """Wait for a slot, and hold it while the block runs; yields what to call when the message is there.
 
         Raises:
-            TimeoutError: if the block takes too long.
+            TimeoutError: if it is not there in time.
         """
         loop = asyncio.get_running_loop()
         if self._slots.locked() and self._unhurried:
@@ -45,8 +45,13 @@ class Receiving:
             async with asyncio.timeout(self._hurried if self._waiting else self._longest) as patience:
                 if not self._waiting:
                     self._unhurried[patience] = loop.time()
+
+                def received() -> None:
+                    self._unhurried.pop(patience, None)
+                    patience.reschedule(None)
+
                 try:
-                    yield
+                    yield received
                 finally:
                     self._unhurried.pop(patience, None)
         finally:
