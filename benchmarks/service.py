@@ -57,8 +57,7 @@ def say(message: str) -> None:
 
 def truth(network: Network, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 [N, H, W, C] of noise, and what the network in one piece makes of them."""
-    channels, height, width = network.image
-    images = np.random.default_rng(0).integers(0, 256, (count, height, width, channels), dtype=np.uint8)
+    images = network.images(count)
     with torch.inference_mode():
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
         return images, network.build()((pixels - MEAN) / STD).numpy()
@@ -208,7 +207,9 @@ def main() -> None:
     parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS), help="(default: all)")
     parser.add_argument("--minutes", type=float, default=0.5, help="of the soak (default: %(default)s)")
     parser.add_argument("--split-rounds", type=int, default=15, help="(default: %(default)s)")
-    parser.add_argument("--dtypes", nargs="+", choices=TOLERANCE, default=["float32", "float16"], help="of the wire")
+    parser.add_argument(
+        "--dtypes", nargs="+", choices=TOLERANCE, default=["float32", "float16", "int8"], help="of the wire"
+    )
     parser.add_argument("--activations", nargs="+", choices=RESNETS, default=list(RESNETS), help="(default: all)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each contestant of the split")
     parser.add_argument("--json", type=Path, default=COMMITTED, help="result file (default: %(default)s)")

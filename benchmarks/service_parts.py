@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from facemix.export import export_cloud, export_edge
 from facemix.models import build
+from numpy.typing import NDArray
 from torch import nn
 
 HERE = Path(__file__).resolve().parent
@@ -51,10 +53,16 @@ class Network:
         cloud, edge = (folder / f"{self.name}-{side}.safetensors" for side in ("cloud", "edge"))
         channels = self.image[0]
         export_cloud(cloud, model, "resnet18", self._options, self.image, name=self.name)
+        mean, std, calibration = [MEAN] * channels, [STD] * channels, self.images(4 * GROUP, seed=1)
         export_edge(
-            edge, model, self.image, name=self.name, group_size=GROUP, mean=[MEAN] * channels, std=[STD] * channels
+            edge, model, self.image, name=self.name, group_size=GROUP, mean=mean, std=std, calibration=calibration
         )
         return cloud, edge
+
+    def images(self, count: int, seed: int = 0) -> NDArray[np.uint8]:
+        """Noise, [N, H, W, C]."""
+        channels, height, width = self.image
+        return np.random.default_rng(seed).integers(0, 256, (count, height, width, channels), dtype=np.uint8)
 
     @property
     def _options(self) -> dict[str, Any]:

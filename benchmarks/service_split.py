@@ -4,7 +4,7 @@
     python benchmarks/service_split.py split ADDRESS BUNDLE DTYPE IMAGES SCORES THREADS
 
 `whole` is the network in one piece in PyTorch: "contiguous", "channels_last", or "folded", which is channels_last with
-the batch norms folded, as the cloud runs its part. `split` is the edge half without PyTorch, asking a cloud process.
+the batch norms folded as in the cloud. `split` is the edge half without PyTorch, asking a cloud process.
 IMAGES is an .npy file of uint8 [N, H, W, C], SCORES one of what they should score. For each line on standard input it
 classifies all of IMAGES and prints a line of JSON: how long that took and where the time went.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,10 @@ from .folding import folded
 __all__ = ["CloudModel"]
 
 CONFIG_KEYS = ("name", "version", "network", "builder", "options", "pre", "post", "input_shape")
+
+# While torch.fx traces, it patches nn.Module for the whole process: what another thread computes would be traced along,
+# and fail or go wrong.
+TRACING = threading.Lock()
 WARM_ROWS = (2, 1, 4, 8, 16, 32, 64)
 
 
@@ -49,13 +54,16 @@ class CloudModel:
         # On the meta device the whole network has shapes but no weights; the edge's layers vanish with it.
         with torch.device("meta"):
             whole = build(config["builder"], config["options"])
-        module = partition(whole, config["pre"], config["post"]).cloud
+        with TRACING:
+            module = partition(whole, config["pre"], config["post"]).cloud
         try:
             module.load_state_dict(tensors, assign=True)
         except RuntimeError as error:  # PyTorch lists the names that are missing or too many
             raise ValueError(f"CloudModel: the weights in {path} must suit its config, got {error}") from error
         self._device = torch.device(device)
-        self.module = folded(module.eval().requires_grad_(False)).to(self._device)
+        with TRACING:
+            fewer_passes = folded(module.eval().requires_grad_(False))
+        self.module = fewer_passes.to(self._device)
         self._forward = torch.compile(self.module, dynamic=True) if compile else self.module
         self.name: str = config["name"]
         self.version: int = config["version"]
@@ -66,13 +74,20 @@ class CloudModel:
         try:
             # The compiler makes a graph for each of a few ranges of rows, when it first meets one.
             for rows in WARM_ROWS if compile else (1,):
-                self.output_shape: tuple[int, ...] = self.run(np.zeros((rows, *self.input_shape), np.float32)).shape[1:]
+                zeros = np.zeros((rows, *self.input_shape), np.float32)
+                self.output_shape: tuple[int, ...] = self._compute(zeros).shape[1:]
         except (TypeError, RuntimeError) as error:
             raise ValueError(
                 f"CloudModel: the config in {path} must have the input_shape that its layers take, got {error}"
             ) from error
 
     def run(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the outputs [B, ...] of mixed features [B, ...], which must be writeable memory."""
+        """Return the outputs [B, ...] of mixed features [B, ...], which must be writeable memory. One thread at a time
+        computes, and none while a model is loaded in its first moments.
+        """
+        with TRACING:
+            return self._compute(features)
+
+    def _compute(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
             return self._forward(torch.from_numpy(features).to(self._device)).cpu().numpy()
