@@ -33,6 +33,16 @@ async def test_who_takes_too_long_loses_the_slot() -> None:
         await hold(Receiving(1, 0.02, 0.01), 60)
 
 
+async def test_a_message_that_is_there_is_not_hurried() -> None:
+    receiving = Receiving(1, 0.02, 0.01)
+    async with receiving.slot() as received:
+        received()
+        waiting = asyncio.create_task(hold(receiving, 0))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+    await waiting
+
+
 async def test_who_holds_back_a_message_is_hurried_where_others_wait() -> None:
     receiving = Receiving(2, 60, 0.05)
     idle = [asyncio.create_task(hold(receiving, 60)) for _ in range(2)]
