@@ -32,11 +32,11 @@ def test_the_deadline_holds_when_the_server_hangs(hanging: int, half: WatchedHal
             await asyncio.sleep(3600)
 
     server.cloud.behave = behave
-    with Client(half, server.address, timeout=0.3, message_bytes=8 * ROW) as client:
-        with pytest.raises(CloudTimeout, match=r"no answer from 127.0.0.1:\d+ within 0.3 s"):
+    with Client(half, server.address, timeout=1, message_bytes=8 * ROW) as client:
+        with pytest.raises(CloudTimeout, match=r"no answer from 127.0.0.1:\d+ (within 1 s|in time)"):
             client.classify(PICTURES)
         check(client.classify(PICTURES), PICTURES)
-    assert 0 < server.cloud.remaining < 0.3
+    assert 0 < server.cloud.remaining < 1
 
 
 def test_a_server_that_says_nothing_at_all() -> None:
@@ -184,7 +184,7 @@ def test_nothing_of_a_failure_stays_in_memory(behave: Behaviour, half: WatchedHa
     gc.collect()
     gc.disable()
     try:
-        client = Client(half, server.address, timeout=0.3, attempts=2, message_bytes=8 * ROW)
+        client = Client(half, server.address, timeout=1, attempts=2, message_bytes=8 * ROW)
         with client, contextlib.suppress(CloudError):
             client.classify(PICTURES)
         assert half.payloads

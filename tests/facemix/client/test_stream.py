@@ -56,6 +56,21 @@ def test_a_stream_does_not_wait_for_a_whole_group(client: Client) -> None:
     assert labels == expected(pictures).argmax(1).tolist()
 
 
+def test_a_whole_group_waits_for_nobody(client: Client) -> None:
+    done, pictures = threading.Event(), images(GROUP + 1)
+
+    def camera() -> Iterator[np.ndarray]:
+        yield from pictures[:GROUP]
+        assert done.wait(30)
+        yield pictures[GROUP]
+
+    stream = client.stream(camera(), max_wait=3600)
+    labels = [next(stream).label for _ in range(GROUP)]
+    done.set()
+    labels += [prediction.label for prediction in stream]
+    assert labels == expected(pictures).argmax(1).tolist()
+
+
 def test_a_stream_reads_ahead_within_bounds(half: WatchedHalf, server: Running) -> None:
     read = 0
 
