@@ -84,6 +84,16 @@ def test_bfloat16(kernel: str, capability: int, tmp_path: Path) -> None:
     assert instruction is None or instruction in result.ptx
 
 
+@capabilities
+def test_int8(capability: int, tmp_path: Path) -> None:
+    """Rounded as it is stored."""
+    kernel, values = launch("conv_mix", 8, torch.bfloat16)
+    values["y"] = values["y"].to(torch.int8)
+    result = compiled((kernel, values), capability, tmp_path)
+    assert_fits(result, capability)
+    assert result.stack == 0
+
+
 @pytest.mark.parametrize("size", [4, 16])
 @pytest.mark.parametrize("kernel", ["conv_mix", "conv_mix, pool", "group_mix", "unmix_linear"])
 @capabilities

@@ -14,7 +14,7 @@ TESTS = Path(__file__).parent
     ("file", "cases", "selection"),
     [
         ("test_conv_mix.py", 2, "not big_strip and not dtype1-64"),
-        ("test_conv_mix_int8.py", 2, "not large"),
+        ("test_conv_mix_int8.py", 2, "dtypes or ties or saturation or refused"),
         ("test_act_mix.py", 6, ""),
         ("test_group_mix.py", 8, ""),
         ("test_group_unmix.py", 4, ""),
