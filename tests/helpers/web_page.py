@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 from facemix.data import Faces, synthetic_faces
-from facemix.demo.halves import pixels, write_halves
+from facemix.demo.halves import write_halves
 from facemix.demo.models import BUILDER, Trained
 from facemix.demo.settings import DemoSettings
 from facemix.demo.web.booth import Booth
@@ -37,7 +37,7 @@ def running_page(folder: Path) -> Iterator[Page]:
     """Serve the page, with its files in `folder`."""
     train, test = synthetic_faces(PEOPLE, PHOTOS, SETTINGS.size).split(0.5, seed=0)
     files = {
-        name: write_halves(_network(seed), name, SETTINGS, (1, 32, 32), pixels(train.images), folder)
+        name: write_halves(_network(seed), name, SETTINGS, (1, 32, 32), train.images, folder)
         for seed, name in enumerate(("mixed", "baseline"))
     }
     halves = {name: EdgeModel.load(edge, threads=1) for name, (_, edge) in files.items()}

@@ -23,7 +23,7 @@ def write_halves(
     name: str,
     settings: DemoSettings,
     image_shape: tuple[int, int, int],
-    public: NDArray[np.uint8],
+    public: Tensor,
     folder: Path,
 ) -> tuple[Path, Path]:
     """Write the cloud's file and the edge's into `folder`, and return their paths.
@@ -32,7 +32,7 @@ def write_halves(
         trained: the network.
         name: what the cloud calls it is this and "-cloud".
         image_shape: (channels, height, width) of an image.
-        public: images uint8 [N, H, W, C] that anybody may see: decoys, and what the scales of int8 are found on.
+        public: images [N, C, H, W], values 0 to 1, that find int8's scales and go into the edge's file as decoys.
     """
     served, channels = f"{name}-cloud", image_shape[0]
     cloud, edge = folder / f"{served}.safetensors", folder / f"{name}-edge.safetensors"
@@ -46,8 +46,8 @@ def write_halves(
         mean=[MEAN] * channels,
         std=[STD] * channels,
         max_coeff=settings.max_coeff,
-        calibration=public,
-        decoys=public,
+        calibration=pixels(public),
+        decoys=pixels(public),
     )
     return cloud, edge
 

@@ -76,7 +76,7 @@ def through_cloud(
         folder: where to put the files.
     """
     channels, height, width = test.images.shape[1:]
-    path, bundle = write_halves(trained, name, settings, (channels, height, width), pixels(decoys), folder)
+    path, bundle = write_halves(trained, name, settings, (channels, height, width), decoys, folder)
     half, images = _Recorder(EdgeModel.load(bundle)), pixels(test.images)
     with (
         cloud_process(path) as address,

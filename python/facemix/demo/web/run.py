@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import queue
 import signal
-import threading
 from pathlib import Path
 
 from facemix.data import Faces
-from facemix.demo.halves import pixels, write_halves
+from facemix.demo.halves import write_halves
 from facemix.demo.models import train_baseline, train_mixed
 from facemix.demo.settings import DemoSettings
 from facemix_ops.edge import EdgeModel
@@ -47,15 +47,15 @@ def run_web(
     baseline = train_baseline(settings, train, cache, fresh)
     networks = {"mixed": train_mixed(settings, train, baseline, cache, fresh), "baseline": baseline}
     channels, height, width = train.images.shape[1:]
-    public = pixels(train.images)
     paths = [
-        write_halves(network, name, settings, (channels, height, width), public, out)
+        write_halves(network, name, settings, (channels, height, width), train.images, out)
         for name, network in networks.items()
     ]
     halves = {name: EdgeModel.load(edge) for name, (_, edge) in zip(networks, paths, strict=True)}
-    told = threading.Event()
+    # Of what threads wait for, the one that a handler may touch while the same thread waits for it.
+    told: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
+        signal.signal(number, lambda number, _: told.put(number))
     with (
         Keeper(*(cloud for cloud, _ in paths)) as cloud,
         Booth(halves, cloud.address, train, test) as booth,
@@ -63,4 +63,4 @@ def run_web(
     ):
         print(f"the cloud is process {cloud.state['pid']} at {cloud.address}: end it and see what happens", flush=True)
         print(f"facemix demo: the page is at {server.url} (Ctrl-C stops it)", flush=True)
-        told.wait()
+        told.get()
