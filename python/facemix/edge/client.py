@@ -78,9 +78,10 @@ class Client:
             if not self._thread.is_alive():
                 return
             self._run(self._client.close())
+            # In its own thread: the caller's may have a loop that runs, as in a notebook.
+            asyncio.run_coroutine_threadsafe(self._loop.shutdown_asyncgens(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 
     def __enter__(self) -> Client:

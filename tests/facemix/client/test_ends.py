@@ -215,6 +215,17 @@ def test_closing(half: WatchedHalf, server: Running) -> None:
             call()
 
 
+def test_where_a_loop_runs_already(half: WatchedHalf, server: Running) -> None:
+    """As in a notebook."""
+
+    async def cell() -> None:
+        with Client(half, server.address) as client:
+            check(client.classify(PICTURES), PICTURES)
+            assert len(list(client.stream(PICTURES))) == len(PICTURES)
+
+    asyncio.run(cell())
+
+
 def test_closed_meanwhile(half: WatchedHalf, server: Running) -> None:
     server.cloud.behave = hang
     client = Client(half, server.address)
