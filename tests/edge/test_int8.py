@@ -11,11 +11,12 @@ import pytest
 import torch
 from bundles import CONFIG, FEATURES, OUTPUTS, images, tensors, written
 from facemix.calibration import mixtures, scales
-from facemix.wire import get_features, put_features
+from facemix.wire import get_features
 from facemix.wire.open_inference_pb2 import ModelInferRequest
 from tolerances import assert_near
 from torch import nn
 from torch_edge import Network, exported, key_of, mixed, normalised, trained
+from wire_requests import put_features
 
 from facemix_ops.edge import Bundle, BundleError, EdgeModel
 

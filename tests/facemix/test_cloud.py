@@ -15,10 +15,11 @@ import torch
 from facemix.cloud.model import CloudModel
 from facemix.partition import partition
 from facemix.storage import load_tensors, save_tensors
-from facemix.wire import DATATYPES, get_outputs, put_features
+from facemix.wire import DATATYPES, get_outputs
 from facemix.wire import open_inference_pb2 as pb
 from facemix.wire.names import COMPUTE_NS, FEATURES, OUTPUTS
 from facemix.wire.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from wire_requests import put_features
 
 SHAPE = (8, 8, 8)  # of a 32 x 32 image after the stem of a network of width 0.125
 

@@ -33,12 +33,12 @@ from facemix.edge import AsyncClient, CloudError, CloudMismatch, CloudOverloaded
 from facemix.export import export_cloud, export_edge
 from facemix.storage import load_tensors
 from facemix.wire import open_inference_pb2 as pb
-from facemix.wire import put_features
 from facemix.wire.names import RETRY_AFTER
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from proxy import Fault, Proxy
 from torch import nn
 from watch import Watch
+from wire_requests import put_features
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 TIMEOUT = 20.0  # of calls that shall be answered

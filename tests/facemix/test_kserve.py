@@ -21,13 +21,14 @@ import tritonclient.grpc as triton
 from facemix.cloud.model import CloudModel
 from facemix.edge import Client
 from facemix.storage import load_tensors, save_tensors
-from facemix.wire import DATATYPES, get_outputs, put_features
+from facemix.wire import DATATYPES, get_outputs
 from facemix.wire import open_inference_pb2 as pb
 from facemix.wire.features import as_float32
 from facemix.wire.names import COMPUTE_NS, FEATURES, NETWORK, OUTPUTS, RETRY_AFTER, SCALES
 from facemix.wire.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from torch import nn
+from wire_requests import put_features
 
 from facemix_ops.edge import EdgeModel
 

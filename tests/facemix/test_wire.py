@@ -8,9 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from facemix.wire import DATATYPES, WireError, get_features, get_outputs, put_features, put_outputs
+from facemix.wire import DATATYPES, WireError, get_features, get_outputs, put_outputs
 from facemix.wire import open_inference_pb2 as pb
 from facemix.wire.tensors import put_tensor
+from wire_requests import put_features
 
 SHAPE = (3, 4)
 
@@ -186,9 +187,6 @@ def test_refuses_what_does_not_go_together() -> None:
         put_tensor(message, "x", array, "FP64")
     with pytest.raises(ValueError, match="x must have dtype float16 for FP16, got float32"):
         put_tensor(message, "x", array, "FP16")
-    for datatype, scale in (("INT8", None), ("FP32", np.ones((2, 3), np.float32))):
-        with pytest.raises(ValueError, match="scales must be given with INT8 and with nothing else"):
-            put_features(message, array, datatype, scale)
 
 
 def test_lives_in_one_process_with_tritonclient() -> None:

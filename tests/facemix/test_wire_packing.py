@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from facemix.wire import DATATYPES, WireError, packed_features, put_features
+from facemix.wire import DATATYPES, WireError, packed_features
 from facemix.wire import open_inference_pb2 as pb
+from wire_requests import put_features
 
 #: Bytes of a row below and above what one, two and three bytes of a length can say.
 WIDTHS = [1, 31, 32, 33, 127, 128, 4095, 4096, 16383, 16384, 524287, 524288]

@@ -16,9 +16,9 @@ from facemix.cloud.repository import Repository
 from facemix.cloud.server import Server
 from facemix.cloud.settings import Settings
 from facemix.wire import open_inference_pb2 as pb
-from facemix.wire import put_features
 from facemix.wire.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from numpy.typing import NDArray
+from wire_requests import put_features
 
 POISON = -666.5
 INFER = "/inference.GRPCInferenceService/ModelInfer"

@@ -6,11 +6,12 @@ import struct
 from typing import Any, TypeVar
 
 import numpy as np
-from facemix.wire import DATATYPES, put_features, put_outputs
+from facemix.wire import DATATYPES, put_outputs
 from facemix.wire import open_inference_pb2 as pb
 from facemix.wire.names import FEATURES, OUTPUTS, SCALES
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from wire_requests import put_features
 
 __all__ = ["CANARIES", "canary", "decoded", "mangled_bytes", "replies", "requests"]
 

@@ -2,7 +2,7 @@
 each other.
 """
 
-from .features import get_features, get_outputs, put_features, put_outputs
+from .features import get_features, get_outputs, put_outputs
 from .packing import packed_features
 from .tensors import DATATYPE_OF, DATATYPES, WireError
 
@@ -13,6 +13,5 @@ __all__ = [
     "get_features",
     "get_outputs",
     "packed_features",
-    "put_features",
     "put_outputs",
 ]

@@ -15,23 +15,7 @@ from .names import FEATURES, OUTPUTS, SCALES
 from .open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from .tensors import FLOATS, TensorSpec, WireError, get_tensors, put_tensor
 
-__all__ = ["as_float32", "get_features", "get_outputs", "put_features", "put_outputs"]
-
-
-def put_features(
-    request: ModelInferRequest, values: NDArray[Any], datatype: str, scales: NDArray[np.float32] | None = None
-) -> None:
-    """Append mixed features [B, C, ...] of `datatype`, and their scales [B, C] where that is INT8.
-
-    Raises:
-        ValueError, WireError: see `put_tensor`; ValueError if there are scales and the datatype is not INT8, or there
-            are none and it is.
-    """
-    if (datatype == "INT8") != (scales is not None):
-        raise ValueError(f"put_features: scales must be given with INT8 and with nothing else, got {datatype}")
-    put_tensor(request, FEATURES, values, datatype)
-    if scales is not None:
-        put_tensor(request, SCALES, scales, "FP32")
+__all__ = ["as_float32", "get_features", "get_outputs", "put_outputs"]
 
 
 def get_features(request: ModelInferRequest, shape: tuple[int, ...]) -> tuple[NDArray[np.float32], str]:

@@ -22,10 +22,12 @@ RAW = ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2
 def packed_features(
     name: str, version: str, values: NDArray[Any], datatype: str, scales: NDArray[np.float32] | None = None
 ) -> bytes:
-    """A serialised request for a model, with mixed features [B, C, ...] and their scales as `put_features` puts them.
+    """A serialised request for a model, with mixed features [B, C, ...] of `datatype`, and their scales [B, C] where
+    that is INT8.
 
     Raises:
-        ValueError, WireError: see `put_features`.
+        ValueError, WireError: see `put_tensor`; ValueError if there are scales and the datatype is not INT8, or there
+            are none and it is.
     """
     if (datatype == "INT8") != (scales is not None):
         raise ValueError(f"packed_features: scales must be given with INT8 and with nothing else, got {datatype}")

@@ -1,0 +1,20 @@
+"""Requests as protobuf itself packs them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from facemix.wire.names import FEATURES, SCALES
+from facemix.wire.open_inference_pb2 import ModelInferRequest
+from facemix.wire.tensors import put_tensor
+from numpy.typing import NDArray
+
+
+def put_features(
+    request: ModelInferRequest, values: NDArray[Any], datatype: str, scales: NDArray[np.float32] | None = None
+) -> None:
+    """Append mixed features [B, C, ...], and their scales [B, C] where there are any."""
+    put_tensor(request, FEATURES, values, datatype)
+    if scales is not None:
+        put_tensor(request, SCALES, scales, "FP32")
