@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,12 @@ from hypothesis import settings
 settings.register_profile("bounded", max_examples=120, derandomize=True, deadline=None, database=None)
 settings.register_profile("long", max_examples=20_000, deadline=None, database=None)
 settings.load_profile("bounded")
+
+
+def pytest_sessionstart() -> None:
+    """A shell that runs this in the background has it ignore Ctrl-C, and all that it starts: tests send that signal."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
