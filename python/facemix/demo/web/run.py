@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import queue
 import signal
+import time
 from pathlib import Path
 
 from facemix.data import Faces
@@ -18,6 +18,8 @@ from .photographs import Photographs
 from .server import PageServer
 
 __all__ = ["run_web"]
+
+POLL_SECONDS = 0.2
 
 
 def run_web(
@@ -52,10 +54,9 @@ def run_web(
         for name, network in networks.items()
     ]
     halves = {name: EdgeModel.load(edge) for name, (_, edge) in zip(networks, paths, strict=True)}
-    # Of what threads wait for, the one that a handler may touch while the same thread waits for it.
-    told: queue.SimpleQueue[int] = queue.SimpleQueue()
+    told: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: told.put(number))
+        signal.signal(number, lambda number, _: told.append(number))
     with (
         Keeper(*(cloud for cloud, _ in paths)) as cloud,
         Booth(halves, cloud.address, train, test) as booth,
@@ -63,4 +64,5 @@ def run_web(
     ):
         print(f"the cloud is process {cloud.state['pid']} at {cloud.address}: end it and see what happens", flush=True)
         print(f"facemix demo: the page is at {server.url} (Ctrl-C stops it)", flush=True)
-        told.get()
+        while not told:  # looking again: a signal in the moment before a wait without end would not end it
+            time.sleep(POLL_SECONDS)
