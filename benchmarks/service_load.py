@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import grpc
 import numpy as np
-from facemix.wire import get_outputs, put_features
+from facemix.wire import get_outputs, packed_features
 from facemix.wire import open_inference_pb2 as pb
 from facemix.wire.names import RETRY_AFTER
 
@@ -82,9 +82,7 @@ def requests(model: EdgeModel, count: int) -> list[bytes]:
     draw, found = np.random.default_rng(0), []
     for _ in range(count):
         with model.mix(draw.integers(0, 256, (bundle.group_size, *bundle.image_shape), dtype=np.uint8)) as mixed:
-            message = pb.ModelInferRequest(model_name=bundle.name)
-            put_features(message, mixed.payload, "FP32")
-        found.append(message.SerializeToString())
+            found.append(packed_features(bundle.name, str(bundle.version), mixed.payload, "FP32"))
     return found
 
 

@@ -31,7 +31,7 @@ from facemix.demo.settings import DemoSettings, environment
 from facemix.export import export_edge
 from facemix.partition import partition
 from facemix.storage import atomic_path
-from facemix.wire import get_features, get_outputs, put_features, put_outputs
+from facemix.wire import get_features, get_outputs, packed_features, put_outputs
 from facemix.wire.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -70,10 +70,10 @@ class Contestant:
 
     def reply(self, payload: Tensor, cloud: nn.Module) -> tuple[Tensor, int]:
         """The cloud's outputs as the edge reads them, and the bytes that went up."""
-        request, response = ModelInferRequest(), ModelInferResponse()
+        response = ModelInferResponse()
         bits = payload.view(torch.uint16) if payload.dtype == torch.bfloat16 else payload
         scales = None if self.scales is None else np.tile(self.scales, (len(payload), 1))
-        put_features(request, bits.numpy(), self.datatype, scales)
+        request = ModelInferRequest.FromString(packed_features("", "", bits.numpy(), self.datatype, scales))
         features, datatype = get_features(request, tuple(payload.shape[1:]))
         outputs = cloud(torch.from_numpy(features))
         put_outputs(response, outputs.numpy(), datatype)
