@@ -1,0 +1,170 @@
+"""Everything that decides the figures of an experiment. `facemix train` reads it from YAML and from its options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+__all__ = ["Changes", "DataSettings", "Experiment", "FitSettings", "MixSettings", "ModelSettings"]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How far a photograph is changed at random; each limit is drawn from evenly, on both sides.
+
+    Attributes:
+        rotation: largest angle, radians.
+        scale: largest change of size, as a share: 0.25 is from 75 % to 125 %.
+        shift: largest move, as a share of the side.
+        mirror: left and right swapped, every second time.
+        contrast, brightness: largest change, as a share of the range from black to white.
+    """
+
+    rotation: float = 0.0
+    scale: float = 0.0
+    shift: float = 0.0
+    mirror: bool = False
+    contrast: float = 0.0
+    brightness: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("rotation", "scale", "shift", "contrast", "brightness"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"Changes: {name} must not be negative, got {getattr(self, name)}")
+        if self.scale >= 1:
+            raise ValueError(f"Changes: scale must be below 1, got {self.scale}")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which faces, and what is asked of them.
+
+    Attributes:
+        source: "orl", "synthetic", "celeba", "lfwa", or "folder" (a CSV file and the images that it names).
+        root: the folder of celeba, lfwa and folder.
+        labels: the CSV file of folder.
+        task: "identity": who is it; "attributes": yes or no for each attribute, a two-way head each.
+        attributes: which, by name; default: all.
+        size: (height, width), to which photographs are resized.
+        channels: 1 (grey) or 3.
+        people, photos: of synthetic: identities, and images of each.
+        test_share: of the photographs that are tested on, for synthetic and folder; the other sources have a split.
+        validation_share: of each person's training photographs that are held out; celeba has a validation set.
+        split_seed: of these draws. It does not change with the seed of the training.
+        augment: changes in training.
+        distort: changes that belong to the task: drawn anew for each epoch in training, and for each round in tests.
+        cache: where decoded photographs are kept.
+        workers: processes that load batches; 0: none but the training itself.
+    """
+
+    source: Literal["orl", "synthetic", "celeba", "lfwa", "folder"] = "orl"
+    root: Path | None = None
+    labels: Path | None = None
+    task: Literal["identity", "attributes"] = "identity"
+    attributes: list[str] | None = None
+    size: tuple[int, int] = (56, 46)
+    channels: Literal[1, 3] = 1
+    people: int = 40
+    photos: int = 10
+    test_share: float = 0.3
+    validation_share: float = 0.0
+    split_seed: int = 0
+    augment: Changes = field(default_factory=Changes)
+    distort: Changes = field(default_factory=Changes)
+    cache: Path = Path("~/.cache/facemix")
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The network, and where it is cut.
+
+    Attributes:
+        name: of `facemix.models.names()`.
+        options: of its builder, but for classes, channels and activation, which follow from the rest.
+        pre, post: blocks of the edge's first part, layers of its last, see `facemix.partition`.
+    """
+
+    name: str = "resnet18"
+    options: dict[str, Any] = field(default_factory=dict)
+    pre: int = 1
+    post: int = 1
+
+
+@dataclass(frozen=True)
+class MixSettings:
+    """The mix, and what mixing-aware training does beyond training.
+
+    Attributes:
+        group_size: images in a group (the paper's S_G), 2 to 64; 1: no mix.
+        max_coeff: bound on the coefficients, see `facemix_ops.MixKey.sample`.
+        activation: of the cloud part: "prelu", which begins as the identity, or "relu".
+        warm_up: group sizes to train with first, each for an equal part of the first half of the epochs; each a divisor
+            of group_size, 1 for no mix.
+        distillation: weight of the cross entropy with the baseline's softened scores, 0 to 1; the labels have the rest.
+        temperature: that softens them.
+    """
+
+    group_size: int = 8
+    max_coeff: float | None = None
+    activation: Literal["prelu", "relu"] = "prelu"
+    warm_up: list[int] = field(default_factory=list)
+    distillation: float = 0.0
+    temperature: float = 2.0
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """One training.
+
+    Attributes:
+        epochs: passes over the data.
+        batch_size: images in a step, of all processes together; it is rounded up to whole groups.
+        optimizer: "adamw", or "adam" (whose weight decay is part of the gradient).
+        lr: peak learning rate.
+        schedule: "onecycle" or "constant".
+        weight_decay: see `optimizer`.
+        clip: largest norm of the gradient; None: any.
+        early_stopping: epochs without a better loss on the validation set after which training ends; None: never.
+    """
+
+    epochs: int = 80
+    batch_size: int = 40
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    lr: float = 2e-3
+    schedule: Literal["onecycle", "constant"] = "onecycle"
+    weight_decay: float = 1e-2
+    clip: float | None = 1.0
+    early_stopping: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "lr"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"FitSettings: {name} must be positive, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A baseline, the mixing-aware network that starts from it, and the controls.
+
+    Attributes:
+        name: heads the report.
+        data, model, mix: see there.
+        baseline, mixed: how to train each; the control with a linear cloud is trained like the second.
+        evaluate: the photographs that the figures are of. Choose settings on "validation", never on "test".
+        rounds: how often they go through the mix, each time with fresh keys and groups.
+        linear_control: train a network whose cloud part is linear, too.
+        trainer: keyword arguments of `lightning.Trainer`: precision, devices, strategy, accumulate_grad_batches...
+    """
+
+    name: str = "experiment"
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    mix: MixSettings = field(default_factory=MixSettings)
+    baseline: FitSettings = field(default_factory=FitSettings)
+    mixed: FitSettings = field(default_factory=lambda: FitSettings(epochs=160))
+    evaluate: Literal["test", "validation"] = "test"
+    rounds: int = 5
+    linear_control: bool = True
+    trainer: dict[str, Any] = field(default_factory=dict)
