@@ -1,0 +1,78 @@
+"""A network's decisions on labelled faces, without the mix and through it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+import facemix_ops as fo
+from facemix.data import Labelled
+
+from .batches import FaceBatches, loader, seed_of
+from .learner import inputs
+from .mixed_network import MixedNetwork
+from .settings import Experiment
+from .task import Task
+
+__all__ = ["best_device", "decisions", "measure"]
+
+
+def best_device() -> torch.device:
+    """The accelerator, or the CPU where there is none."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def decisions(
+    network: MixedNetwork, faces: Labelled, task: Task, experiment: Experiment, seed: int, number: int, *, mixed: bool
+) -> Tensor:
+    """What `task.decide` makes of the scores, [N, ...], in one round: groups, keys and distortions are drawn anew.
+
+    Args:
+        network: left in eval mode, on the best device.
+        faces: with the task's labels.
+        seed: of groups and keys. The task's distortions depend on `number` alone: all networks see the same faces.
+        number: of the round.
+        mixed: through the mix.
+    """
+    size = experiment.mix.group_size if mixed else 1
+    device = best_device()
+    network.to(device).eval()
+    found: Tensor | None = None
+    with torch.inference_mode():
+        for step, batch in enumerate(_batches(faces, task, experiment, size, seed, number)):
+            images = inputs({name: value.to(device) for name, value in batch.items()}, experiment.data, augment=False)
+            key = None
+            if mixed:
+                generator = torch.Generator().manual_seed(seed_of(seed, "evaluation key", number, step))
+                key = fo.MixKey.sample(
+                    len(images), size, max_coeff=experiment.mix.max_coeff, generator=generator
+                ).to(device)
+            decided = task.decide(network(images, key)).cpu()
+            if found is None:
+                found = decided.new_empty((len(faces), *decided.shape[1:]))
+            real = batch["real"]
+            found[batch["rows"][real]] = decided[real]
+    assert found is not None  # no empty set gets here: see `run_experiment`
+    return found
+
+
+def _batches(
+    faces: Labelled, task: Task, experiment: Experiment, size: int, seed: int, number: int
+) -> DataLoader[dict[str, Tensor]]:
+    batch_size = -(-experiment.baseline.batch_size // size) * size
+    loading = loader(FaceBatches(faces, task.name, batch_size, size, seed, tests=True), experiment.data.workers)
+    loading.sampler.set_epoch(number)  # type: ignore[attr-defined]
+    return loading
+
+
+def measure(
+    network: MixedNetwork, faces: Labelled, task: Task, experiment: Experiment, seed: int, *, mixed: bool
+) -> dict[str, Any]:
+    """The `Score` of a network, see `scores`: of as many rounds as the experiment says, of one where nothing is drawn."""
+    drawn = mixed or experiment.data.distort != type(experiment.data.distort)()
+    rounds = range(experiment.rounds if drawn else 1)
+    found = [decisions(network, faces, task, experiment, seed, number, mixed=mixed) for number in rounds]
+    return task.score(found, task.labels_of(faces))

@@ -1,0 +1,47 @@
+"""A network with the mix in its forward pass, for training and for measuring."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+import facemix_ops as fo
+from facemix.edge.halves import first_half, last_half
+from facemix.partition import partition
+
+__all__ = ["MixedNetwork"]
+
+
+class MixedNetwork(nn.Module):
+    """A plain network cut in three: what the edge runs, mix, what the cloud runs, un-mix, what the edge runs (paper,
+    section 3.2). Its parameters are the network's own.
+
+    Args:
+        network: plain; trained in place.
+        pre, post: the cut, see `facemix.partition`.
+        group_size: images in a group; keys may have smaller groups, too.
+
+    Shapes: images [B, C, H, W] and a key for B rows, or None for no mix -> scores [B, classes], in the order of the
+    images.
+    """
+
+    def __init__(self, network: nn.Module, pre: int, post: int, group_size: int) -> None:
+        super().__init__()
+        self.network = network
+        # A tuple, so that nn.Module does not list the parameters a second time.
+        self._parts = partition(network, pre, post)
+        first, last = first_half(self._parts.edge_first, group_size), last_half(self._parts.edge_last)
+        self._halves = (first, last)
+
+    def forward(self, images: Tensor, key: fo.MixKey | None = None) -> Tensor:
+        """See the class."""
+        if key is None:
+            return self.network(images)
+        first, last = self._halves
+        return last(self._parts.cloud(first(images, key)), key)
+
+    def train(self, mode: bool = True) -> MixedNetwork:
+        """The parts follow: they have the network's layers, but a mode of their own."""
+        super().train(mode)
+        for part in self._parts:
+            part.train(mode)
+        return self

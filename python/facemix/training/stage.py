@@ -1,0 +1,136 @@
+"""One training from beginning to end: what was finished is taken as it is, what was interrupted goes on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from facemix.atomic import atomic_path
+from facemix.storage import load_tensors, save_tensors
+
+from .learner import Learner
+
+__all__ = ["CURVES", "WEIGHTS", "WEIGHTS_KIND", "make_trainer", "train_stage"]
+
+WEIGHTS, CURVES, RECIPE = "weights.safetensors", "curves.json", "recipe.json"
+#: What the config of a file of weights says that it is.
+WEIGHTS_KIND = "facemix-weights-1"
+LAST, BEST = "last", "best"
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints that are whole or absent, whenever the process ends."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write it beside `path` first."""
+        with atomic_path(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+def make_trainer(folder: Path, epochs: int, clip: float | None, patience: int | None, options: Mapping[str, Any]) -> L.Trainer:
+    """Lightning's trainer for one stage.
+
+    Args:
+        folder: for checkpoints and TensorBoard's files.
+        epochs, clip, patience: see `FitSettings`.
+        options: keyword arguments of `lightning.Trainer`; they win.
+    """
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # else it advertises, and lists devices, for each stage
+    callbacks: list[Callback] = [
+        ModelCheckpoint(folder, LAST, save_on_train_epoch_end=True, enable_version_counter=False)
+    ]
+    if patience is not None:
+        best = ModelCheckpoint(folder, BEST, monitor="validation_loss", enable_version_counter=False)
+        callbacks += [EarlyStopping("validation_loss", patience=patience), best]
+    ours: dict[str, Any] = {
+        "max_epochs": epochs,
+        "gradient_clip_val": clip,
+        "callbacks": callbacks,
+        "logger": TensorBoardLogger(folder, name="", version=""),
+        "plugins": [WholeFiles()],
+        "deterministic": "warn",
+        "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 10,
+        "enable_model_summary": False,
+        "enable_progress_bar": sys.stderr.isatty(),
+    }
+    return L.Trainer(**{**ours, **options})
+
+
+def train_stage(
+    learner: Learner,
+    trainer: L.Trainer,
+    folder: Path,
+    recipe: Mapping[str, Any],
+    config: Mapping[str, Any],
+) -> dict[str, Tensor]:
+    """Train, and return the weights by their names in the plain network, and leave them in `folder`.
+
+    Args:
+        learner, trainer: see there.
+        folder: of this stage alone.
+        recipe: JSON values that decide the outcome. What lies in the folder must have been made by the same.
+        config: JSON values to keep with the weights.
+
+    Raises:
+        ValueError: if the folder holds another training.
+    """
+    _check_recipe(folder, recipe)
+    weights = folder / WEIGHTS
+    if weights.exists():
+        learner.curves = json.loads((folder / CURVES).read_text())
+        return load_tensors(weights)[0]
+    last, best = folder / f"{LAST}.ckpt", folder / f"{BEST}.ckpt"
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        # About workers that nobody asked for, and networks whose parts are in eval mode.
+        warnings.filterwarnings("ignore", module="lightning")
+        trainer.fit(learner, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if best.exists():
+        state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
+        learner.load_state_dict(state)
+    result = {name: tensor.detach().cpu() for name, tensor in learner.network.network.state_dict().items()}
+    _finish(folder, result, {"kind": WEIGHTS_KIND, **config, "recipe": dict(recipe)}, learner.curves)
+    trainer.strategy.barrier()
+    return result
+
+
+def _check_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """What lies in the folder must be of the same recipe; the first who comes writes it down."""
+    path, plain = folder / RECIPE, json.loads(json.dumps(recipe))
+    if path.exists():
+        found = json.loads(path.read_text())
+        if different := sorted(key for key in found.keys() | plain.keys() if found.get(key) != plain.get(key)):
+            key = different[0]
+            raise ValueError(
+                f"train: {folder} must hold nothing, or the same training; it holds one whose {', '.join(different)} "
+                f"differ ({key}: {found.get(key)}, and now {plain.get(key)}): take another folder, or remove it"
+            )
+    elif rank_zero_only.rank == 0:
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(plain, indent=2) + "\n")
+
+
+@rank_zero_only
+def _finish(folder: Path, weights: dict[str, Tensor], config: dict[str, Any], curves: list[dict[str, Any]]) -> None:
+    with atomic_path(folder / CURVES) as temporary:
+        temporary.write_text(json.dumps(curves) + "\n")
+    save_tensors(folder / WEIGHTS, weights, config)
+    for name in (LAST, BEST):
+        (folder / f"{name}.ckpt").unlink(missing_ok=True)
