@@ -27,7 +27,8 @@ import torch
 from facemix.calibration import mixtures
 from facemix.data import MEAN, STD, load_orl, normalise
 from facemix.demo.models import train_baseline, train_mixed
-from facemix.demo.settings import DemoSettings, environment
+from facemix.demo.settings import DemoSettings
+from facemix.environment import environment
 from facemix.export import export_edge
 from facemix.partition import partition
 from facemix.storage import atomic_path
@@ -179,7 +180,7 @@ def measure(rounds: int, calls: int, cache: Path) -> dict[str, Any]:
             "cpu": where["cpu"],
             "cores": where["cores"],
             "capability": C.capability(),
-            "threads": torch.get_num_threads(),
+            "threads": where["threads"],
             "versions": {"python": where["python"], **where["versions"]},
         },
         "images": len(x),

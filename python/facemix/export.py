@@ -33,9 +33,9 @@ __all__ = ["export_cloud", "export_edge"]
 
 Images = Tensor | NDArray[np.uint8]
 
-# Options of a model that concern its last layer alone. The cloud never learns them: the number of classes
+# Options of a model that concern its last layers alone. The cloud never learns them: the number of classes
 # says how many people the edge tells apart.
-EDGE_OPTIONS = ("num_classes",)
+EDGE_OPTIONS = ("num_classes", "head")
 
 
 def export_cloud(

@@ -31,6 +31,26 @@ def test_compiled_it_computes_the_same(tmp_path: Path, monkeypatch: pytest.Monke
         np.testing.assert_allclose(model.run(features.numpy()), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("cut", [(1, 1), (2, 3), (3, 2)])
+@pytest.mark.parametrize("activation", ["relu", "prelu", "identity"])
+@pytest.mark.parametrize("name", ["resnet18", "vgg16"])
+def test_every_activation_and_cut(name: str, activation: str, cut: tuple[int, int], tmp_path: Path) -> None:
+    """The file is rebuilt and folded without a word of what only the edge needs to know."""
+    pre, post = cut
+    edge_only = {"num_classes": 6, "head": 5} if name == "resnet18" else {"num_classes": 6}
+    options = {"in_channels": 1, "width": 0.0625, "activation": activation, "pre": pre, "post": post}
+    network = build(name, options | edge_only)
+    network(torch.randn(4, 1, 32, 32))
+    path = tmp_path / "cloud.safetensors"
+    export_cloud(path, network.eval(), name, options | edge_only, (1, 32, 32), name="m", pre=pre, post=post)
+    assert load_tensors(path)[1]["options"] == options
+    model = CloudModel(path)
+    features = torch.randn(3, *model.input_shape)
+    with torch.no_grad():
+        expected = partition(network, pre, post).cloud(features.clone()).numpy()
+    np.testing.assert_allclose(model.run(features.numpy()), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_cut_that_leaves_more_than_vectors(network: torch.nn.Module, tmp_path: Path) -> None:
     options = {"num_classes": 6, "in_channels": 1, "width": 0.125, "activation": "prelu"}
     path = tmp_path / "cloud.safetensors"

@@ -41,10 +41,13 @@ def test_counts_by_hand() -> None:
         assert torch.equal(tensor, weights[name])
 
 
-@pytest.mark.parametrize("pre", [1, 2, 5])
-def test_the_cut_moves_work_and_loses_none(pre: int) -> None:
-    model = build("resnet18", {"width": 0.125, "num_classes": 6})
-    costs = [partition_cost(model, (3, 64, 48), pre=p) for p in (1, pre)]
+@pytest.mark.parametrize("head", [0, 16])
+@pytest.mark.parametrize("cut", [(1, 3), (2, 1), (5, 2)])
+def test_the_cut_moves_work_and_loses_none(cut: tuple[int, int], head: int) -> None:
+    model = build("resnet18", {"width": 0.125, "num_classes": 6, "head": head})
+    costs = [partition_cost(model, (3, 64, 48), pre=pre, post=post) for pre, post in ((1, 1), cut)]
+    assert costs[0].edge_last.parameters == (64 * head + head + head * 6 + 6 if head else 64 * 6 + 6)
+    assert costs[1].edge_first.parameters + costs[1].edge_last.parameters > costs[0].edge_parameters
     assert costs[0].whole_multiply_adds == costs[1].whole_multiply_adds
     parameters = [cost.edge_parameters + cost.cloud.parameters for cost in costs]
     norms = sum(

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 from facemix.models import build, names, register
+from facemix.partition import partition
 from torch import nn
 
 
@@ -80,6 +81,67 @@ def test_prelu_starts_linear_in_the_cloud_and_never_on_the_edge(name: str, pre: 
     assert len(relus) == (1 + 2 * (pre - 1) if name == "resnet18" else pre)
 
 
+def activations(name: str, **options: object) -> list[tuple[str, str]]:
+    """Name and type of each activation and pool, in order."""
+    kinds = (nn.ReLU, nn.PReLU, nn.Identity, nn.MaxPool2d, nn.AvgPool2d)
+    model = build(name, {"width": 0.0625, **options})
+    return [(where, type(module).__name__) for where, module in model.named_modules() if isinstance(module, kinds)]
+
+
+@pytest.mark.parametrize("activation", ["prelu", "identity"])
+@pytest.mark.parametrize(("pre", "post"), [(1, 1), (1, 2), (3, 3), (2, 8)])
+def test_resnet18_has_relu_on_the_edges_blocks_alone(activation: str, pre: int, post: int) -> None:
+    edge = {*range(1, pre + 1), *range(11 - post, 10)}
+    expected = [("relu", "ReLU"), ("maxpool", "MaxPool2d")]
+    for block in range(2, 10):
+        kind = "ReLU" if block in edge else {"prelu": "PReLU", "identity": "Identity"}[activation]
+        name = f"layer{block // 2}.{block % 2}"
+        expected += [(f"{name}.relu1", kind), (f"{name}.relu2", kind)]
+    assert activations("resnet18", activation=activation, pre=pre, post=post) == expected
+
+
+def test_vgg16_has_relu_and_max_pools_on_the_edges_layers_alone() -> None:
+    """Convolutions 1 and 2 and the pool behind them, the last two, and the classifier are the edge's."""
+    kinds = [kind for _, kind in activations("vgg16", activation="identity", pre=2, post=5)]
+    expected = ["ReLU", "ReLU", "MaxPool2d", *["Identity"] * 2, "AvgPool2d"]
+    expected += [*["Identity"] * 3, "AvgPool2d"] * 2
+    assert kinds == [*expected, "Identity", "ReLU", "ReLU", "MaxPool2d", "ReLU", "ReLU"]
+
+
+@pytest.mark.parametrize(("post", "hidden"), [(1, ["Identity"] * 2), (2, ["Identity", "ReLU"]), (3, ["ReLU"] * 2)])
+def test_vgg16_has_relu_behind_the_edges_linear_layers(post: int, hidden: list[str]) -> None:
+    kinds = activations("vgg16", activation="identity", post=post)
+    assert [kind for name, kind in kinds if name.startswith("classifier")] == hidden
+    assert {kind for name, kind in kinds[2:] if name.startswith("features")} == {"Identity", "AvgPool2d"}
+
+
+@pytest.mark.parametrize("options", [{}, {"pre": 3}, {"post": 3}, {"pre": 2, "post": 2}])
+@pytest.mark.parametrize("name", ["resnet18", "vgg16"])
+def test_identity_makes_the_cloud_part_affine(name: str, options: dict[str, int]) -> None:
+    shared = {"width": 0.0625, "in_channels": 1, "num_classes": 5, "activation": "identity"}
+    parts = partition(build(name, {**shared, **options}).eval().double(), **options)
+    with torch.no_grad():
+        x, y = parts.edge_first(torch.randn(2, 1, 40, 40).double()).split(1)
+        between, ends = parts.cloud(0.3 * x + 0.7 * y), (parts.cloud(x), parts.cloud(y))
+    torch.testing.assert_close(between, 0.3 * ends[0] + 0.7 * ends[1])
+    assert (ends[0] - ends[1]).abs().max() > 1e-3
+
+
+def test_hidden_layer_before_the_last() -> None:
+    plain = build("resnet18", {"width": 0.0625, "num_classes": 5}).state_dict()
+    model = build("resnet18", {"width": 0.0625, "num_classes": 5, "head": 7}).eval()
+    state = model.state_dict()
+    assert state.keys() - plain.keys() == {"head.0.weight", "head.0.bias"}
+    assert not plain.keys() - state.keys()
+    assert (state["head.0.weight"].shape, state["fc.weight"].shape) == ((7, 32), (5, 7))
+    inner = partition(model, post=1)
+    with torch.no_grad():
+        features = inner.cloud(inner.edge_first(torch.randn(4, 3, 33, 33)))
+        hidden = (features @ state["head.0.weight"].T + state["head.0.bias"]).clamp(min=0)
+        torch.testing.assert_close(inner.edge_last(features), hidden @ state["fc.weight"].T + state["fc.bias"])
+    assert features.shape == (4, 32)
+
+
 @pytest.mark.parametrize("name", ["resnet18", "vgg16"])
 def test_only_the_slopes_are_new_with_prelu(name: str) -> None:
     plain, bent = build(name, {"width": 0.0625}), build(name, {"width": 0.0625, "activation": "prelu"})
@@ -101,8 +163,11 @@ def test_registry() -> None:
         ("alexnet", {}, "build: name must be one of ['resnet18', 'vgg16'], got 'alexnet'"),
         ("resnet18", {"depth": 3}, "build: options must suit resnet18, got {'depth': 3}"),
         ("resnet18", {"pre": 10}, "resnet18: pre must be between 1 and 9, got 10"),
+        ("resnet18", {"post": 0}, "resnet18: post must be between 1 and 8, got 0"),
+        ("resnet18", {"head": -1}, "resnet18: head must not be negative, got -1"),
         ("vgg16", {"pre": 0}, "vgg16: pre must be between 1 and 13, got 0"),
-        ("resnet18", {"activation": "tanh"}, "activation must be one of ['prelu', 'relu'], got 'tanh'"),
+        ("vgg16", {"post": 15}, "vgg16: post must be between 1 and 14, got 15"),
+        ("resnet18", {"activation": "tanh"}, "activation must be one of ['identity', 'prelu', 'relu'], got 'tanh'"),
     ],
 )
 def test_refusals_say_what_came(name: str, options: dict[str, object], message: str) -> None:

@@ -12,8 +12,8 @@ from facemix.partition import Parts, partition
 from torch import Tensor, nn
 
 
-def small(name: str) -> nn.Module:
-    model = build(name, {"num_classes": 5, "in_channels": 1, "width": 0.0625}).eval()
+def small(name: str, **options: int) -> nn.Module:
+    model = build(name, {"num_classes": 5, "in_channels": 1, "width": 0.0625, **options}).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.uniform_(-1, 1)
@@ -49,6 +49,17 @@ def test_resnet18_every_pre(pre: int) -> None:
     assert leaves(parts.edge_last) == ["fc"]
 
 
+@pytest.mark.parametrize("post", range(1, len(ResNet18.post_blocks) + 1))
+@pytest.mark.parametrize("head", [0, 4])
+def test_resnet18_every_post(post: int, head: int) -> None:
+    model = small("resnet18", head=head)
+    parts = partition(model, post=post)
+    assert_equals_whole(model, parts, torch.randn(3, 1, 40, 33))
+    layers = ["avgpool", "head", "fc"] if head else ["avgpool", "fc"]
+    assert [name for name in leaves(parts.edge_last) if not name.startswith("layer")] == layers[post == 1 :]
+    assert blocks(parts.edge_last) == set(ResNet18.post_blocks[1:post])
+
+
 @pytest.mark.parametrize("pre", range(1, len(VGG16.pre_blocks) + 1))
 def test_vgg16_every_pre(pre: int) -> None:
     model = small("vgg16")
@@ -60,7 +71,7 @@ def test_vgg16_every_pre(pre: int) -> None:
     assert leaves(parts.edge_last) == ["classifier.6"]
 
 
-@pytest.mark.parametrize("post", [1, 2, 3])
+@pytest.mark.parametrize("post", [1, 2, 3, 4, 9, 14])
 def test_vgg16_every_post(post: int) -> None:
     model = small("vgg16")
     parts = partition(model, pre=1, post=post)
@@ -152,7 +163,7 @@ class BranchesOnValues(TwoCross):
     [
         (ResNet18(width=0.0625), 12, 1, "partition: pre must be between 1 and 9, got 12"),
         (ResNet18(width=0.0625), 0, 1, "partition: pre must be between 1 and 9, got 0"),
-        (ResNet18(width=0.0625), 1, 2, "partition: post must be between 1 and 1, got 2"),
+        (ResNet18(width=0.0625), 1, 10, "partition: post must be between 1 and 8, got 10"),
         (ResNet18(width=0.0625), "conv9", 1, "partition: pre must name a module of ResNet18, got 'conv9'"),
         (ResNet18(width=0.0625), "layer4", "avgpool", "pre must end at least one layer before"),
         (ResNet18(width=0.0625), "layer4", "layer1", "pre must end at least one layer before"),

@@ -32,7 +32,10 @@ OPTIONS = {"num_classes": 6, "in_channels": 1, "width": 0.125, "activation": "pr
 SETTINGS: dict[str, Any] = {"name": "middle", "group_size": GROUP, "mean": [0.45], "std": [0.3], "max_coeff": 0.9}
 TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 ROUNDING = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1.6e-2}
-CUTS = [("resnet18", 1, 1), ("resnet18", 2, 1), ("resnet18", 3, 1), ("vgg16", 2, 1), ("vgg16", 1, 2)]
+CUTS = [
+    *(("resnet18", pre, post) for pre in (1, 2, 3) for post in (1, 2, 3)),
+    *(("vgg16", pre, post) for pre, post in ((2, 1), (1, 2), (3, 3))),
+]
 
 
 def images(count: int) -> NDArray[np.uint8]:

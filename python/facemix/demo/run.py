@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from facemix.data import Faces
+from facemix.environment import environment
 from facemix.training import accuracy
 
 from .measure import through_cloud
 from .models import train_baseline, train_mixed
 from .picture import draw
 from .report import figures
-from .settings import DemoSettings, environment
+from .settings import DemoSettings
 
 __all__ = ["run_demo"]
 

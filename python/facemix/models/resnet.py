@@ -2,7 +2,7 @@
 
 Differences from torchvision's, none of them visible in the names of the weights: any number of input
 channels, any width, adaptive pooling at any resolution, and an activation of choice in the part that the
-cloud runs.
+cloud runs. The one addition, if it is asked for, is a hidden layer called `head`.
 """
 
 from __future__ import annotations
@@ -62,10 +62,12 @@ class ResNet18(nn.Module):
         num_classes: outputs of the last layer.
         in_channels: channels of the images (1 for grey).
         width: multiplies every channel count; 1.0 is the published network, with 64 channels in the stem.
-        activation: of the cloud part, "relu" or "prelu". The edge part always has ReLU: what comes before the
-            mix may be as non-linear as it likes.
-        pre: how many blocks count as the edge part for `activation`: 1 is the stem, 2 the stem and a residual
-            block...
+        activation: of the cloud part, "relu", "prelu" or "identity". The edge's parts always have ReLU: what comes
+            before the mix or after the un-mix may be as non-linear as it likes.
+        pre, post: what counts as the edge's first and last part for `activation`, as `partition` counts: pre 1 is
+            the stem, 2 the stem and a residual block...; post 1 is the layers after the average pool, 2 the last
+            residual block, too...
+        head: units of a hidden layer, with ReLU, between the average pool and `fc`; 0: none.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -84,8 +86,8 @@ class ResNet18(nn.Module):
         "layer4.1",
     )
     #: Names of the layers that the edge's last part may begin with, counted from the end
-    #: (`partition(post=...)`).
-    post_blocks = ("fc",)
+    #: (`partition(post=...)`). With a hidden layer the first is "head".
+    post_blocks: tuple[str, ...] = ("fc", *reversed(pre_blocks[2:]))
 
     def __init__(
         self,
@@ -94,24 +96,34 @@ class ResNet18(nn.Module):
         width: float = 1.0,
         activation: str = "relu",
         pre: int = 1,
+        post: int = 1,
+        head: int = 0,
     ) -> None:
         super().__init__()
         channels = max(1, round(STEM_WIDTH * width))
-        if not 1 <= pre <= len(self.pre_blocks):
-            raise ValueError(f"resnet18: pre must be between 1 and {len(self.pre_blocks)}, got {pre}")
+        for name, value, blocks in (("pre", pre, self.pre_blocks), ("post", post, self.post_blocks)):
+            if not 1 <= value <= len(blocks):
+                raise ValueError(f"resnet18: {name} must be between 1 and {len(blocks)}, got {value}")
+        if head < 0:
+            raise ValueError(f"resnet18: head must not be negative, got {head}")
         edge, cloud = activation_factory("relu"), activation_factory(activation)
+        on_edge = {*self.pre_blocks[:pre], *self.post_blocks[:post]}
+        of_block = [edge if name in on_edge else cloud for name in self.pre_blocks[1:]]
 
         self.conv1 = nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = edge()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        # The stem is block 1 of the edge part, so the first stage begins with block 2.
-        self.layer1 = _stage(channels, channels, 1, [edge if n <= pre else cloud for n in (2, 3)])
-        self.layer2 = _stage(channels, 2 * channels, 2, [edge if n <= pre else cloud for n in (4, 5)])
-        self.layer3 = _stage(2 * channels, 4 * channels, 2, [edge if n <= pre else cloud for n in (6, 7)])
-        self.layer4 = _stage(4 * channels, 8 * channels, 2, [edge if n <= pre else cloud for n in (8, 9)])
+        self.layer1 = _stage(channels, channels, 1, of_block[:2])
+        self.layer2 = _stage(channels, 2 * channels, 2, of_block[2:4])
+        self.layer3 = _stage(2 * channels, 4 * channels, 2, of_block[4:6])
+        self.layer4 = _stage(4 * channels, 8 * channels, 2, of_block[6:])
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(8 * channels, num_classes)
+        self.head: nn.Sequential | None = None
+        if head:
+            self.head = nn.Sequential(nn.Linear(8 * channels, head), edge())
+            self.post_blocks = ("head", *self.post_blocks[1:])
+        self.fc = nn.Linear(head or 8 * channels, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -119,4 +131,5 @@ class ResNet18(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(torch.flatten(self.avgpool(x), 1))
+        x = torch.flatten(self.avgpool(x), 1)
+        return self.fc(x if self.head is None else self.head(x))

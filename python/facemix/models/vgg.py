@@ -37,8 +37,10 @@ class VGG16(nn.Module):
         in_channels: channels of the images (1 for grey).
         width: multiplies every channel count, and that of the hidden linear layers; 1.0 is the published
             network.
-        activation: of the cloud part, "relu" or "prelu"; the edge part always has ReLU.
-        pre: how many convolutions (each with the activation and pool that follow) count as the edge part.
+        activation: of the cloud part, "relu", "prelu" or "identity"; the edge's parts always have ReLU. With
+            "identity" the cloud part's max-pools are average pools, so that all of it is linear.
+        pre, post: what counts as the edge's first and last part, as `partition` counts: pre convolutions, each with
+            the activation and pool that follow, and post layers, first the linear ones, from the end.
         dropout: probability in the classifier.
 
     Raises:
@@ -46,7 +48,7 @@ class VGG16(nn.Module):
     """
 
     pre_blocks = _block_names()
-    post_blocks = ("classifier.6", "classifier.3", "classifier.0")
+    post_blocks = ("classifier.6", "classifier.3", "classifier.0", *reversed(pre_blocks[2:]))
 
     def __init__(
         self,
@@ -55,31 +57,35 @@ class VGG16(nn.Module):
         width: float = 1.0,
         activation: str = "relu",
         pre: int = 1,
+        post: int = 1,
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        if not 1 <= pre <= len(self.pre_blocks):
-            raise ValueError(f"vgg16: pre must be between 1 and {len(self.pre_blocks)}, got {pre}")
+        for name, value, blocks in (("pre", pre, self.pre_blocks), ("post", post, self.post_blocks)):
+            if not 1 <= value <= len(blocks):
+                raise ValueError(f"vgg16: {name} must be between 1 and {len(blocks)}, got {value}")
         edge, cloud = activation_factory("relu"), activation_factory(activation)
+        on_edge = {*self.pre_blocks[:pre], *self.post_blocks[:post]}
 
         layers: list[nn.Module] = []
-        previous, convs_built = in_channels, 0
+        previous, here = in_channels, True
         for base in LAYOUT:
             if base == 0:
-                layers.append(nn.MaxPool2d(2, stride=2))
+                linear = activation == "identity" and not here
+                layers.append((nn.AvgPool2d if linear else nn.MaxPool2d)(2, stride=2))
                 continue
-            channels = max(1, round(base * width))
-            layers += [nn.Conv2d(previous, channels, 3, padding=1), edge() if convs_built < pre else cloud()]
-            previous, convs_built = channels, convs_built + 1
+            channels, here = max(1, round(base * width)), f"features.{len(layers)}" in on_edge
+            layers += [nn.Conv2d(previous, channels, 3, padding=1), edge() if here else cloud()]
+            previous = channels
         self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d(HEAD_SIZE)
         hidden = max(1, round(HIDDEN * width))
         self.classifier = nn.Sequential(
             nn.Linear(previous * HEAD_SIZE * HEAD_SIZE, hidden),
-            cloud(),
+            edge() if "classifier.0" in on_edge else cloud(),
             nn.Dropout(dropout),
             nn.Linear(hidden, hidden),
-            cloud(),
+            edge() if "classifier.3" in on_edge else cloud(),
             nn.Dropout(dropout),
             nn.Linear(hidden, num_classes),
         )
