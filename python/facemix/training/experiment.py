@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,28 @@ from torch import Tensor, nn
 from facemix.atomic import atomic_path
 from facemix.collapse import collapse
 from facemix.cost import partition_cost
-from facemix.data import Splits, open_data
+from facemix.data import Labelled, Splits
 from facemix.environment import environment
 from facemix.models import build
 
-from .batches import seed_of, training_loader, validation_loader
+from .batches import seed_of
 from .deploy import write_halves
-from .learner import Learner
-from .measure import best_device, decisions, measure
+from .examples import draw_group
+from .learner import Learner, inputs
+from .measure import best_device, measure, test_batches
 from .mixed_network import MixedNetwork
-from .settings import Experiment, FitSettings
-from .stage import make_trainer, train_stage
+from .settings import Experiment, FitSettings, ModelSettings
+from .stage import train_stage
 from .synced_norm import synced
 from .task import AttributeTask, IdentityTask, Task
 
 __all__ = ["RESULTS", "run_experiment", "task_of"]
 
-RESULTS = "results.json"
+RESULTS, EXAMPLES = "results.json", "examples.png"
+#: What results.json says that it is.
 RESULTS_KIND = "facemix-experiment-1"
+# Settings of the data and of the trainer that do not decide what comes out.
+NO_MATTER = ("cache", "workers", "root", "devices", "num_nodes", "strategy", "accelerator", "enable_progress_bar")
 
 
 def run_experiment(
@@ -84,6 +88,27 @@ def evaluated(experiment: Experiment, splits: Splits) -> Labelled:
 
 
 @dataclass(frozen=True)
+class _Trained:
+    """A network that was trained: how to build it, its weights, and how it got there."""
+
+    model: ModelSettings
+    options: dict[str, Any]
+    group_size: int
+    weights: dict[str, Tensor]
+    curves: list[dict[str, Any]]
+
+    def plain(self) -> nn.Module:
+        """The network, in eval mode."""
+        network = build(self.model.name, self.options)
+        network.load_state_dict(self.weights)
+        return network.eval().requires_grad_(False)
+
+    def mixed(self) -> MixedNetwork:
+        """The network with the mix in it."""
+        return MixedNetwork(self.plain(), self.model.pre, self.model.post, max(self.group_size, 2))
+
+
+@dataclass(frozen=True)
 class _Run:
     """One seed of an experiment."""
 
@@ -128,9 +153,12 @@ class _Run:
             network = build(experiment.model.name, options)
         if start is not None:
             network.load_state_dict(start.weights, strict=False)  # a PReLU's slope is new
-        data = {key: value for key, value in _plain(asdict(experiment.data)).items() if key not in NO_MATTER}
+        data, trainer = (
+            {key: value for key, value in values.items() if key not in NO_MATTER}
+            for values in (_plain(asdict(experiment.data)), _plain(experiment.trainer))
+        )
         recipe = {
-            "seed": self.seed, "data": data, "model": experiment.model.name, "options": options, "fit": asdict(fit),
+            "seed": self.seed, "data": data, "trainer": trainer, "model": experiment.model.name, "options": options, "fit": asdict(fit),
         } | ({} if start is None else {
             "cut": [experiment.model.pre, experiment.model.post], "mix": asdict(mix),
             "baseline": asdict(experiment.baseline),
@@ -140,18 +168,15 @@ class _Run:
             "post": experiment.model.post, "group_size": mix.group_size, "max_coeff": mix.max_coeff,
             "image_shape": list(self.splits.train.images.shape[1:]),
         }  # fmt: skip
-        trainer = make_trainer(folder, fit.epochs, fit.clip, fit.early_stopping, experiment.trainer)
         teacher = start.plain() if start is not None and mix.distillation else None
         learner = Learner(
             MixedNetwork(synced(network), experiment.model.pre, experiment.model.post, mix.group_size),
-            self.task, experiment.data, fit, mix, seed, teacher,
+            self.task, self.splits.train, self.splits.validation, experiment.data, fit, mix, seed, teacher,
         )  # fmt: skip
-        shared = self.splits, self.task, experiment, mix.group_size
-        weights = train_stage(
-            name, learner, trainer, training_loader(*shared, fit.batch_size, seed, trainer), validation_loader(*shared),
-            folder, recipe, config,
-        )  # fmt: skip
-        return _Trained(experiment, options, weights, learner.curves)
+        print(f"facemix train: seed {self.seed}, {name}: {len(self.splits.train)} photographs, {fit.epochs} epochs",
+              flush=True)  # fmt: skip
+        weights = train_stage(learner, experiment.trainer, folder, recipe, config)
+        return _Trained(experiment.model, options, mix.group_size, weights, learner.curves)
 
     def measure(self, trained: Mapping[str, _Trained]) -> dict[str, Any]:
         """Scores, controls, cost, pictures and the files to deploy: what results.json holds."""
@@ -159,8 +184,7 @@ class _Run:
         faces = evaluated(experiment, splits)
 
         def score(name: str, mixed: bool) -> dict[str, Any]:
-            seed = seed_of(self.seed, name, "evaluation")
-            return measure(trained[name].network(), faces, task, experiment, seed, mixed=mixed)
+            return measure(trained[name].mixed(), faces, task, experiment, seed_of(self.seed, name), mixed=mixed)
 
         scores = {"baseline": score("baseline", mixed=False)}
         mixing: dict[str, Any] = {}
@@ -170,6 +194,7 @@ class _Run:
             scores["mixing_aware_plain"] = score("mixing_aware", mixed=False)
             if "linear_cloud" in trained:
                 scores["linear_cloud"] = score("linear_cloud", mixed=True)
+            mixing = self._of_mixing(trained["baseline"], trained["mixing_aware"], faces)
         return {
             "kind": RESULTS_KIND,
             "name": experiment.name,
@@ -186,6 +211,77 @@ class _Run:
                 "evaluated_on": experiment.evaluate,
             },
             "scores": scores,
+            "pictures": {},
             **mixing,
             "curves": {name: network.curves for name, network in trained.items()},
         }
+
+    def _of_mixing(self, baseline: _Trained, mixed: _Trained, faces: Labelled) -> dict[str, Any]:
+        """What only a network that mixes has: a cost on each side, a collapsed self, a picture, files to deploy."""
+        experiment, model, mix = self.experiment, self.experiment.model, self.experiment.mix
+        shape, network = tuple(faces.images.shape[1:]), mixed.plain()
+        collapsed = collapse(
+            network.to(best_device()),
+            torch.cat([x for x, _ in self._batches(self.splits.train, 256)]),
+            list(self._batches(faces, len(faces))),
+            pre=model.pre, post=model.post, group_size=mix.group_size, max_coeff=mix.max_coeff,
+            seed=seed_of(self.seed, "collapse"),
+        )  # fmt: skip
+        write_halves(self.folder, network.cpu(), experiment, mixed.options, self.splits.train, self.task.labels)
+        draw_group(self.folder / EXAMPLES, mixed.mixed(), faces, self.task, experiment, seed_of(self.seed, "examples"))
+        cost = partition_cost(network, shape, pre=model.pre, post=model.post, group_size=mix.group_size)
+        whole = partition_cost(baseline.plain(), shape, pre=model.pre, post=model.post, group_size=1)
+        return {
+            "collapse": collapsed.as_json(),
+            "cost": {
+                "edge_multiply_adds": cost.edge_multiply_adds,
+                "cloud_multiply_adds": cost.cloud.multiply_adds,
+                "whole_multiply_adds": whole.whole_multiply_adds,
+                "edge_share": cost.edge_multiply_adds / whole.whole_multiply_adds,
+                "edge_parameters": cost.edge_parameters,
+                "cloud_parameters": cost.cloud.parameters,
+                "bytes_up": cost.edge_first.output_bytes,
+                "bytes_down": cost.cloud.output_bytes,
+            },
+            "pictures": {"examples": EXAMPLES},
+        }
+
+    def _batches(self, faces: Labelled, limit: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """What the network takes, and labels, of up to `limit` photographs in a random order, changed as in a test."""
+        rows = torch.randperm(len(faces), generator=torch.Generator().manual_seed(self.seed))[:limit]
+        for batch in test_batches(faces.take(rows.sort().values), self.task, self.experiment, 1, 0):
+            yield inputs(batch, self.experiment.data, augment=False).to(best_device()), batch[self.task.name]
+
+
+def _check(experiment: Experiment, splits: Splits) -> None:
+    """What can only be seen with the data at hand."""
+    size, faces = experiment.mix.group_size, evaluated(experiment, splits)
+    if not len(faces):
+        raise ValueError(
+            "train: there must be a validation set to evaluate on, got none: set data.validation_share above 0"
+        )
+    if not len(splits.validation) and (experiment.baseline.early_stopping or experiment.mixed.early_stopping):
+        raise ValueError("train: early_stopping must have a validation set, got none: set data.validation_share above 0")
+    if not 1 <= size <= 64:
+        raise ValueError(f"train: mix.group_size must be between 1 and 64, got {size}")
+    if strange := [warm for warm in experiment.mix.warm_up if warm < 1 or size % warm]:
+        raise ValueError(f"train: mix.warm_up must be divisors of the group size {size}, got {strange[0]}")
+
+
+def _finished(path: Path, experiment: Experiment) -> dict[str, Any]:
+    """The results of a seed that was run before, if it was the same experiment."""
+    found: dict[str, Any] = json.loads(path.read_text())
+    settings = _plain(asdict(experiment))
+    if different := sorted(name for name in settings if settings[name] != found["settings"].get(name)):
+        name = different[0]
+        raise ValueError(
+            f"train: {path} must be of the same experiment, got one whose {', '.join(different)} differ ({name}: "
+            f"{found['settings'].get(name)}, and now {settings[name]}): take another folder, or remove it"
+        )
+    return found
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings as JSON values."""
+    found: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    return found

@@ -17,7 +17,7 @@ from .mixed_network import MixedNetwork
 from .settings import Experiment
 from .task import Task
 
-__all__ = ["best_device", "decisions", "measure"]
+__all__ = ["best_device", "decisions", "measure", "test_batches"]
 
 
 def best_device() -> torch.device:
@@ -33,7 +33,7 @@ def decisions(
     Args:
         network: left in eval mode, on the best device.
         faces: with the task's labels.
-        seed: of groups and keys. The task's distortions depend on `number` alone: all networks see the same faces.
+        seed: of keys. Groups and the task's distortions depend on `number` alone: all networks see the same faces.
         number: of the round.
         mixed: through the mix.
     """
@@ -42,7 +42,7 @@ def decisions(
     network.to(device).eval()
     found: Tensor | None = None
     with torch.inference_mode():
-        for step, batch in enumerate(_batches(faces, task, experiment, size, seed, number)):
+        for step, batch in enumerate(test_batches(faces, task, experiment, size, number)):
             images = inputs({name: value.to(device) for name, value in batch.items()}, experiment.data, augment=False)
             key = None
             if mixed:
@@ -59,10 +59,12 @@ def decisions(
     return found
 
 
-def _batches(
-    faces: Labelled, task: Task, experiment: Experiment, size: int, seed: int, number: int
+def test_batches(
+    faces: Labelled, task: Task, experiment: Experiment, size: int, number: int
 ) -> DataLoader[dict[str, Tensor]]:
+    """All of `faces` in groups of `size`, once: a round of tests. Groups and distortions depend on its number alone."""
     batch_size = -(-experiment.baseline.batch_size // size) * size
+    seed = seed_of("evaluation", experiment.data.split_seed)  # the same faces and groups for all networks
     loading = loader(FaceBatches(faces, task.name, batch_size, size, seed, tests=True), experiment.data.workers)
     loading.sampler.set_epoch(number)  # type: ignore[attr-defined]
     return loading

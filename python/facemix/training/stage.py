@@ -23,7 +23,7 @@ from facemix.storage import load_tensors, save_tensors
 
 from .learner import Learner
 
-__all__ = ["CURVES", "WEIGHTS", "WEIGHTS_KIND", "make_trainer", "train_stage"]
+__all__ = ["CURVES", "WEIGHTS", "WEIGHTS_KIND", "train_stage"]
 
 WEIGHTS, CURVES, RECIPE = "weights.safetensors", "curves.json", "recipe.json"
 #: What the config of a file of weights says that it is.
@@ -40,49 +40,14 @@ class WholeFiles(TorchCheckpointIO):
             torch.save(checkpoint, temporary)
 
 
-def make_trainer(folder: Path, epochs: int, clip: float | None, patience: int | None, options: Mapping[str, Any]) -> L.Trainer:
-    """Lightning's trainer for one stage.
-
-    Args:
-        folder: for checkpoints and TensorBoard's files.
-        epochs, clip, patience: see `FitSettings`.
-        options: keyword arguments of `lightning.Trainer`; they win.
-    """
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # else it advertises, and lists devices, for each stage
-    callbacks: list[Callback] = [
-        ModelCheckpoint(folder, LAST, save_on_train_epoch_end=True, enable_version_counter=False)
-    ]
-    if patience is not None:
-        best = ModelCheckpoint(folder, BEST, monitor="validation_loss", enable_version_counter=False)
-        callbacks += [EarlyStopping("validation_loss", patience=patience), best]
-    ours: dict[str, Any] = {
-        "max_epochs": epochs,
-        "gradient_clip_val": clip,
-        "callbacks": callbacks,
-        "logger": TensorBoardLogger(folder, name="", version=""),
-        "plugins": [WholeFiles()],
-        "deterministic": "warn",
-        "use_distributed_sampler": False,
-        "num_sanity_val_steps": 0,
-        "log_every_n_steps": 10,
-        "enable_model_summary": False,
-        "enable_progress_bar": sys.stderr.isatty(),
-    }
-    return L.Trainer(**{**ours, **options})
-
-
 def train_stage(
-    learner: Learner,
-    trainer: L.Trainer,
-    folder: Path,
-    recipe: Mapping[str, Any],
-    config: Mapping[str, Any],
+    learner: Learner, options: Mapping[str, Any], folder: Path, recipe: Mapping[str, Any], config: Mapping[str, Any]
 ) -> dict[str, Tensor]:
     """Train, and return the weights by their names in the plain network, and leave them in `folder`.
 
     Args:
-        learner, trainer: see there.
+        learner: see there.
+        options: keyword arguments of `lightning.Trainer`, which win over ours.
         folder: of this stage alone.
         recipe: JSON values that decide the outcome. What lies in the folder must have been made by the same.
         config: JSON values to keep with the weights.
@@ -96,6 +61,7 @@ def train_stage(
         learner.curves = json.loads((folder / CURVES).read_text())
         return load_tensors(weights)[0]
     last, best = folder / f"{LAST}.ckpt", folder / f"{BEST}.ckpt"
+    trainer = _trainer(learner, folder, options)
     with torch.random.fork_rng(), warnings.catch_warnings():
         # About workers that nobody asked for, and networks whose parts are in eval mode.
         warnings.filterwarnings("ignore", module="lightning")
@@ -109,6 +75,32 @@ def train_stage(
     _finish(folder, result, {"kind": WEIGHTS_KIND, **config, "recipe": dict(recipe)}, learner.curves)
     trainer.strategy.barrier()
     return result
+
+
+def _trainer(learner: Learner, folder: Path, options: Mapping[str, Any]) -> L.Trainer:
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # else it advertises, and lists devices, for each stage
+    fit = learner.settings
+    callbacks: list[Callback] = [
+        ModelCheckpoint(folder, LAST, save_on_train_epoch_end=True, enable_version_counter=False)
+    ]
+    if fit.early_stopping is not None:
+        best = ModelCheckpoint(folder, BEST, monitor="validation_loss", enable_version_counter=False)
+        callbacks += [EarlyStopping("validation_loss", patience=fit.early_stopping), best]
+    ours: dict[str, Any] = {
+        "max_epochs": fit.epochs,
+        "gradient_clip_val": fit.clip,
+        "callbacks": callbacks,
+        "logger": TensorBoardLogger(folder, name="", version=""),
+        "plugins": [WholeFiles()],
+        "deterministic": "warn",
+        "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 10,
+        "enable_model_summary": False,
+        "enable_progress_bar": sys.stderr.isatty(),
+    }
+    return L.Trainer(**{**ours, **options})
 
 
 def _check_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:

@@ -1,0 +1,65 @@
+"""A trained network's two files: what the cloud serves, and what the edge runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from facemix.data import MEAN, STD, Labelled, synthetic_faces
+from facemix.export import export_cloud, export_edge
+from facemix.export_torch import export_edge_torch
+
+from .settings import Experiment
+
+__all__ = ["CLOUD", "EDGE", "write_halves"]
+
+CLOUD, EDGE = "cloud.safetensors", "edge.safetensors"
+DECOYS, CALIBRATION = 64, 256
+
+
+def write_halves(
+    folder: Path,
+    network: nn.Module,
+    experiment: Experiment,
+    options: Mapping[str, Any],
+    train: Labelled,
+    labels: list[str],
+) -> None:
+    """Write both into `folder`.
+
+    The scales of int8 are found in photographs of the training set, of which nothing else is kept. Decoys are drawn,
+    not photographed: they belong to nobody.
+
+    Args:
+        network: plain, in eval mode, of `options`.
+        labels: a name for each person, or attribute.
+    """
+    model, mix, (_, channels, height, width) = experiment.model, experiment.mix, train.images.shape
+    image_shape = channels, height, width
+    name, cut = experiment.name, {"pre": model.pre, "post": model.post}
+    export_cloud(folder / CLOUD, network, model.name, options, image_shape, name=name, **cut)
+    decoys = synthetic_faces(DECOYS, 1, (height, width), channels).images
+    common: dict[str, Any] = {
+        "name": name,
+        "group_size": mix.group_size,
+        "mean": [MEAN] * channels,
+        "std": [STD] * channels,
+        "max_coeff": mix.max_coeff,
+        "calibration": _last(np.asarray(train.images[:CALIBRATION])) if len(train) >= mix.group_size else None,
+        "decoys": _last((decoys * 255).round().byte().numpy()),
+        "attributes" if experiment.data.task == "attributes" else "classes": labels,
+        **cut,
+    }
+    if model.pre == model.post == 1 and not options.get("head"):
+        export_edge(folder / EDGE, network, image_shape, **common)
+    else:
+        export_edge_torch(folder / EDGE, network, model.name, options, image_shape, **common)
+
+
+def _last(images: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """[N, C, H, W] as a camera gives it, [N, H, W, C]."""
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
