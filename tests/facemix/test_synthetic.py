@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from facemix.data import augment, normalise, synthetic_faces
+from facemix.data import augment, synthetic_faces
 from facemix.data.synthetic import ATTRIBUTES
 
 
@@ -59,10 +59,6 @@ def test_augment_changes_images_a_little() -> None:
     changed = augment(images)
     assert changed.shape == images.shape
     assert 0.001 < (changed - images).abs().mean() < 0.2
-
-
-def test_normalise() -> None:
-    assert normalise(torch.tensor([0.0, 0.5, 1.0])).tolist() == [-2, 0, 2]
 
 
 def test_refusals_say_what_came() -> None:

@@ -2,13 +2,15 @@
 
 from .cache import decoded
 from .celeba import load_celeba
-from .faces import UNKNOWN, Faces
+from .faces import Faces
 from .folder import load_folder
+from .labelled import UNKNOWN, Labelled
 from .lfwa import load_lfwa
 from .orl import load_orl, orl_folder
 from .photos import DataError, Photos
+from .source import Splits, open_data
 from .synthetic import synthetic_faces
-from .transforms import MEAN, STD, augment, normalise
+from .transforms import MEAN, STD, augment, change, normalise
 
 __all__ = [
     "MEAN",
@@ -16,14 +18,18 @@ __all__ = [
     "UNKNOWN",
     "DataError",
     "Faces",
+    "Labelled",
     "Photos",
+    "Splits",
     "augment",
+    "change",
     "decoded",
     "load_celeba",
     "load_folder",
     "load_lfwa",
     "load_orl",
     "normalise",
+    "open_data",
     "orl_folder",
     "synthetic_faces",
 ]

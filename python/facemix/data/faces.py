@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
-__all__ = ["UNKNOWN", "Faces"]
+from .labelled import split_rows
 
-#: The value of an attribute that nobody can tell, to be left out of losses and of accuracies.
-UNKNOWN = -1
+__all__ = ["Faces"]
 
 
 @dataclass(frozen=True)
@@ -44,20 +42,6 @@ class Faces:
         )
 
     def split(self, share: float, seed: int) -> tuple[Faces, Faces]:
-        """Split into two disjoint sets, the first with `share` of each person's images (rounded).
-
-        The images of each person are drawn without replacement by a generator seeded with `seed`, so that the
-        same seed gives the same split on every machine; rows keep their order.
-
-        Raises:
-            ValueError: if `share` is not between 0 and 1, exclusive.
-        """
-        if not 0 < share < 1:
-            raise ValueError(f"split: share must be between 0 and 1, exclusive, got {share}")
-        generator = torch.Generator().manual_seed(seed)
-        first = torch.zeros(len(self), dtype=torch.bool)
-        for person in range(self.people):
-            rows = torch.nonzero(self.identity == person).flatten()
-            chosen = torch.randperm(len(rows), generator=generator)[: round(share * len(rows))]
-            first[rows[chosen]] = True
-        return self.take(torch.nonzero(first).flatten()), self.take(torch.nonzero(~first).flatten())
+        """Split into two disjoint sets, see `split_rows`."""
+        first, second = split_rows(len(self), self.identity, share, seed)
+        return self.take(first), self.take(second)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from .faces import UNKNOWN
+from .labelled import UNKNOWN
 from .photos import DataError, Photos, check_photos, numbered
 
 __all__ = ["load_folder"]

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from facemix.errors import FacemixError
 
+from .labelled import split_rows
+
 __all__ = ["DataError", "Photos"]
 
 
@@ -49,6 +51,11 @@ class Photos:
             None if self.identity is None else self.identity[rows],
             {name: value[rows] for name, value in self.attributes.items()},
         )
+
+    def split(self, share: float, seed: int) -> tuple[Photos, Photos]:
+        """Split into two disjoint sets, see `split_rows`."""
+        first, second = split_rows(len(self), self.identity, share, seed)
+        return self.take(first), self.take(second)
 
 
 def numbered(people: Iterable[str]) -> Tensor:

@@ -1,0 +1,120 @@
+"""From settings to photographs, for each source; and settings that do not suit it."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from face_sets import ATTRIBUTES, celeba, lfwa, picture
+from facemix.data import Labelled, load_orl, open_data
+from facemix.data.labelled import split_rows
+from facemix.training.settings import DataSettings
+
+
+def settings(folder: Path, source: str, **rest: Any) -> DataSettings:
+    return DataSettings(**{"source": source, "cache": folder / "cache", "size": (12, 10), "root": folder, **rest})
+
+
+def folder_of(root: Path, people: list[str], header: str = "image,identity,glasses,hat") -> Path:
+    for row, person in enumerate(people):
+        picture(root / f"{row}.png", row, (24, 20))
+        line = {"image": f"{row}.png", "identity": person, "glasses": row % 2, "hat": row % 3 % 2}
+        with (root / "labels.csv").open("a", newline="") as file:
+            if not row:
+                file.write(header + "\n")
+            csv.DictWriter(file, header.split(","), extrasaction="ignore").writerow(line)
+    return root / "labels.csv"
+
+
+def test_orl_has_the_split_of_all_figures(tmp_path: Path) -> None:
+    splits = open_data(settings(tmp_path, "orl", size=(28, 23), validation_share=0.3))
+    for name, expected in zip(("train", "test"), load_orl((28, 23)), strict=True):
+        part = getattr(splits, name)
+        if name == "train":  # five of seven photographs
+            first, second = split_rows(280, expected.identity, 0.7, 0)
+            validation, expected = expected.take(second), expected.take(first)
+            np.testing.assert_array_equal(splits.validation.images, (validation.images * 255).round().numpy())
+        np.testing.assert_array_equal(part.images, (expected.images * 255).round().numpy())
+        assert part.images.dtype == np.uint8
+        assert torch.equal(part.identity, expected.identity)
+        assert all(torch.equal(part.attributes[key], value) for key, value in expected.attributes.items())
+    assert splits.train.identity.bincount().tolist() == [5] * 40
+    assert splits.validation.identity.bincount().tolist() == [2] * 40
+
+
+def test_synthetic(tmp_path: Path) -> None:
+    chosen = settings(tmp_path, "synthetic", people=5, photos=10, channels=3, test_share=0.2, validation_share=0.25)
+    splits = open_data(chosen)
+    assert [len(part) for part in splits] == [30, 10, 10]
+    assert splits.train.images.shape == (30, 3, 12, 10)
+    assert splits.train.images.std() > 10  # of 0 to 255
+    again, other = (open_data(settings(tmp_path, "synthetic", split_seed=seed)).train.images for seed in (0, 1))
+    assert not np.array_equal(again, other)
+
+
+def test_celeba_has_a_validation_set_of_its_own(tmp_path: Path) -> None:
+    celeba(tmp_path, [3, 4, 3, 8, 5, 4], [0, 0, 0, 1, 2, 0])
+    splits = open_data(settings(tmp_path, "celeba", task="attributes", attributes=["Young", "Eyeglasses"], channels=3))
+    assert [len(part) for part in splits] == [4, 1, 1]
+    assert list(splits.train.attributes) == ["Young", "Eyeglasses"]
+    assert splits.train.images.shape == (4, 3, 12, 10)
+    with pytest.raises(ValueError, match=r"everybody in the validation set must be .* got 1 of 1 people who are not"):
+        open_data(settings(tmp_path, "celeba"))
+
+
+def test_lfwa_gives_some_of_its_training_photographs(tmp_path: Path) -> None:
+    lfwa(tmp_path, {"Ann_Bee": 4, "Cid_Dot": 4}, [1, 2, 3, 4, 5], [6, 7, 8])
+    splits = open_data(settings(tmp_path, "lfwa", task="attributes", validation_share=0.25))
+    assert [len(part) for part in splits] == [4, 1, 3]
+    assert list(splits.train.attributes) == ATTRIBUTES
+    assert splits.validation.identity.tolist() == [0]
+    assert len(open_data(settings(tmp_path, "lfwa")).test) == 3
+
+
+def test_a_folder_is_split_by_people_where_they_are_known(tmp_path: Path) -> None:
+    labels = folder_of(tmp_path, ["Ann"] * 4 + ["Bee"] * 4 + ["Cid"])
+    splits = open_data(settings(tmp_path, "folder", labels=labels, test_share=0.25))
+    assert splits.train.identity.tolist() == [0, 0, 0, 1, 1, 1, 2]
+    assert splits.test.identity.tolist() == [0, 1]
+    assert (splits.train.people, splits.validation.people, len(splits.validation)) == (3, 0, 0)
+
+
+def test_a_folder_without_people(tmp_path: Path) -> None:
+    labels = folder_of(tmp_path, ["?"] * 8, "image,hat,glasses")
+    splits = open_data(settings(tmp_path, "folder", labels=labels, task="attributes", test_share=0.25))
+    assert [len(part) for part in splits] == [6, 0, 2]
+    assert splits.train.identity is None
+    assert list(splits.train.attributes) == ["hat", "glasses"]
+    with pytest.raises(ValueError, match="people must be known for task 'identity'"):
+        open_data(settings(tmp_path, "folder", labels=labels))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"attributes": ["hat", "beard"]}, "must be of glasses, hat .*'folder'.*, got 'beard'"),
+        ({"task": "attributes", "attributes": []}, "there must be attributes for task 'attributes', got none"),
+        ({"labels": None}, "labels must be given for source 'folder', got none"),
+        ({"source": "celeba", "root": None}, "root must be given for source 'celeba', got none"),
+        ({"test_share": 1.0}, "test_share must be between 0 and 1, exclusive, got 1.0"),
+        ({"validation_share": 1.0}, "validation_share must be at least 0 and below 1, got 1.0"),
+        ({"test_share": 0.1}, "photographs to train on and to test on, got 6 and 0"),
+        ({"test_share": 0.9, "task": "attributes"}, "photographs to train on and to test on, got 0 and 6"),
+    ],
+)
+def test_settings_that_do_not_suit(tmp_path: Path, change: dict[str, Any], text: str) -> None:
+    labels = folder_of(tmp_path, ["Ann"] * 3 + ["Bee"] * 3)
+    with pytest.raises(ValueError, match=f"open_data: .*{text}"):
+        open_data(settings(tmp_path, **{"source": "folder", "labels": labels, **change}))
+
+
+def test_labelled() -> None:
+    part = Labelled(np.arange(12, dtype=np.uint8).reshape(3, 1, 2, 2), torch.tensor([0, 2, 0]), {"hat": torch.ones(3)})
+    taken = part.take(torch.tensor([2, 1]))
+    assert taken.images[:, 0, 0, 0].tolist() == [8, 4]
+    assert (taken.identity.tolist(), taken.people, len(taken)) == ([0, 2], 3, 2)
+    assert Labelled(part.images).people == 0
