@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import facemix
-from facemix.commands import cost, demo, export, infer, serve
+from facemix.commands import cost, demo, export, infer, serve, train
 from facemix.errors import FacemixError
 
 __all__ = ["main"]
@@ -25,9 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"facemix {facemix.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (cost, demo, export, infer, serve):
+    for command in (cost, demo, export, infer, serve, train):
         command.add(commands)
-    arguments = parser.parse_args(argv)
+    arguments, arguments.rest = parser.parse_known_args(argv)
+    if arguments.rest and not getattr(arguments, "takes_rest", False):
+        parser.error(f"unrecognized arguments: {' '.join(arguments.rest)}")
     try:
         status: int = arguments.run(arguments) or 0
     except ModuleNotFoundError as error:

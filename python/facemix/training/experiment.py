@@ -22,9 +22,8 @@ from facemix.models import build
 
 from .batches import seed_of
 from .deploy import write_halves
-from .examples import draw_group
 from .learner import Learner, inputs
-from .measure import best_device, measure, test_batches
+from .measure import best_device, draw_group, measure, test_batches
 from .mixed_network import MixedNetwork
 from .settings import Experiment, FitSettings, ModelSettings
 from .stage import train_stage

@@ -190,7 +190,7 @@ def share_of_key(key: fo.MixKey, rank: int, processes: int) -> fo.MixKey:
 
 def inputs(batch: dict[str, Tensor], data: DataSettings, *, augment: bool) -> Tensor:
     """Bytes to what the network takes: changed by the task's distortion, in training also by augmentation."""
-    images = batch["images"].float() / 255
+    images = batch["images"].to(batch["distort"].dtype) / 255  # float64, where Lightning is told so
     images = change(images, batch["distort"], data.distort)
     if augment:
         images = change(images, batch["augment"], data.augment)

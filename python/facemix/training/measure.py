@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,15 +10,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import facemix_ops as fo
-from facemix.data import Labelled
+from facemix.data import MEAN, STD, Labelled
 
 from .batches import FaceBatches, loader, seed_of
+from .examples import draw_examples
 from .learner import inputs
 from .mixed_network import MixedNetwork
 from .settings import Experiment
 from .task import Task
 
-__all__ = ["best_device", "decisions", "measure", "test_batches"]
+__all__ = ["best_device", "decisions", "draw_group", "measure", "test_batches"]
 
 
 def best_device() -> torch.device:
@@ -68,6 +70,26 @@ def test_batches(
     loading = loader(FaceBatches(faces, task.name, batch_size, size, seed, tests=True), experiment.data.workers)
     loading.sampler.set_epoch(number)  # type: ignore[attr-defined]
     return loading
+
+
+def draw_group(path: Path, network: MixedNetwork, faces: Labelled, task: Task, experiment: Experiment, seed: int) -> None:
+    """Write a PNG of the first group of a round of tests, see `draw_examples`; of as many rows as there are, if fewer."""
+    size = experiment.mix.group_size
+    batch = {name: value[:size] for name, value in next(iter(test_batches(faces, task, experiment, size, 0))).items()}
+    images = inputs(batch, experiment.data, augment=False)
+    generator = torch.Generator().manual_seed(seed)
+    network.cpu().eval()
+    with (
+        torch.inference_mode(),
+        fo.MixKey.sample(size, size, max_coeff=experiment.mix.max_coeff, generator=generator) as key,
+    ):
+        features = network.first(images)
+        decided = task.decide(network(images, key))
+        mixed = fo.group_mix(features, key)
+    draw_examples(
+        path, ((images * STD + MEAN) * 255).round().clamp(0, 255).byte(), features, mixed,
+        task.words(batch[task.name]), task.words(decided),
+    )  # fmt: skip
 
 
 def measure(

@@ -39,6 +39,10 @@ class MixedNetwork(nn.Module):
         first, last = self._halves
         return last(self._parts.cloud(first(images, key)), key)
 
+    def first(self, images: Tensor) -> Tensor:
+        """What the edge's first part makes of images, before the mix: [B, ...]."""
+        return self._parts.edge_first(images)
+
     def train(self, mode: bool = True) -> MixedNetwork:
         """The parts follow: they have the network's layers, but a mode of their own."""
         super().train(mode)

@@ -18,7 +18,8 @@ class Changes:
         scale: largest change of size, as a share: 0.25 is from 75 % to 125 %.
         shift: largest move, as a share of the side.
         mirror: left and right swapped, every second time.
-        contrast, brightness: largest change, as a share of the range from black to white.
+        contrast: largest change, as a share.
+        brightness: largest change, as a share of the range from black to white.
     """
 
     rotation: float = 0.0
@@ -48,7 +49,8 @@ class DataSettings:
         attributes: which, by name; default: all.
         size: (height, width), to which photographs are resized.
         channels: 1 (grey) or 3.
-        people, photos: of synthetic: identities, and images of each.
+        people: of synthetic: how many identities.
+        photos: of synthetic: how many images of each.
         test_share: of the photographs that are tested on, for synthetic and folder; the other sources have a split.
         validation_share: of each person's training photographs that are held out; celeba has a validation set.
         split_seed: of these draws. It does not change with the seed of the training.
@@ -83,7 +85,8 @@ class ModelSettings:
     Attributes:
         name: of `facemix.models.names()`.
         options: of its builder, but for classes, channels and activation, which follow from the rest.
-        pre, post: blocks of the edge's first part, layers of its last, see `facemix.partition`.
+        pre: blocks of the edge's first part (the paper's N_pre), see `facemix.partition`.
+        post: layers, or blocks, of its last part.
     """
 
     name: str = "resnet18"

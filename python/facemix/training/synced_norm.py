@@ -3,10 +3,11 @@ the layers that mix could fold."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 __all__ = ["SyncedBatchNorm2d", "synced"]
 
@@ -21,11 +22,10 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(x)
         processes = dist.get_world_size()
-        values = x.float()
-        # Both reductions are differentiable: their backward pass sums over the processes as well.
-        mean = all_reduce(values.mean((0, 2, 3))) / processes
+        values = x if x.dtype == torch.float64 else x.float()
+        mean = _Sum.apply(values.mean((0, 2, 3))) / processes
         centred = values - mean.view(-1, 1, 1)
-        var = all_reduce((centred * centred).mean((0, 2, 3))) / processes
+        var = _Sum.apply((centred * centred).mean((0, 2, 3))) / processes
         self._keep(mean.detach(), var.detach(), processes * x.numel() // x.shape[1])
         scale = torch.rsqrt(var + self.eps) * self.weight
         return (centred * scale.view(-1, 1, 1) + self.bias.view(-1, 1, 1)).to(x.dtype)
@@ -39,6 +39,22 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, momentum)
         self.running_var.lerp_(var * (count / max(count - 1, 1)), momentum)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over the processes. Its gradient is the sum of theirs: each has a loss that depends on it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total
 
 
 def synced(network: nn.Module) -> nn.Module:

@@ -51,6 +51,10 @@ class IdentityTask:
         """int64 [B], the person."""
         return scores.argmax(1)
 
+    def words(self, decided: Tensor) -> list[str]:
+        """Decisions, or labels, [B], in words."""
+        return [f"person {person}" for person in decided.tolist()]
+
     def score(self, rounds: Sequence[Tensor], labels: Tensor) -> dict[str, Any]:
         """Figures of the decisions of each round [N]."""
         return identity_score(rounds, labels, self.people)
@@ -92,6 +96,13 @@ class AttributeTask:
     def decide(self, scores: Tensor) -> Tensor:
         """int8 [B, attributes], 1 for yes."""
         return scores.view(len(scores), -1, 2).argmax(2).to(torch.int8)
+
+    def words(self, decided: Tensor) -> list[str]:
+        """Decisions, or labels, [B, attributes], in words: the attributes that an image has."""
+        return [
+            ", ".join(name for name, value in zip(self.names, row, strict=True) if value == 1) or "none"
+            for row in decided.tolist()
+        ]
 
     def score(self, rounds: Sequence[Tensor], labels: Tensor) -> dict[str, Any]:
         """Figures of the decisions of each round [N, attributes]."""

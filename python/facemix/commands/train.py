@@ -1,0 +1,103 @@
+"""`facemix train`: an experiment, from a recipe or a YAML file of your own, with every setting on the command line too."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from facemix.training.settings import Experiment
+
+__all__ = ["add", "experiment_parser", "read_experiment", "recipes", "run"]
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command. Its options come from the settings of an experiment, and are parsed by `run`."""
+    parser = commands.add_parser(
+        "train",
+        help="train a network with the mix in the loop, its baseline and its controls, and report what came of them",
+        add_help=False,
+    )
+    parser.set_defaults(run=run, takes_rest=True)
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    return {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+
+
+def experiment_parser(prog: str, description: str) -> ArgumentParser:
+    """A parser for a recipe and all settings of `Experiment`."""
+    from jsonargparse import ArgumentParser
+
+    from facemix.training.settings import Experiment
+
+    parser = ArgumentParser(prog=prog, description=description)
+    parser.add_argument("--config", action="config", help="a YAML file, in place of a recipe or on top of it")
+    parser.add_class_arguments(Experiment)
+    return parser
+
+
+def read_experiment(parser: ArgumentParser, rest: list[str]) -> tuple[Any, Experiment]:
+    """Parse what follows the command: a recipe, then options, which win over it.
+
+    Returns:
+        What else `parser` knows, and the experiment.
+
+    Raises:
+        ValueError: if there is no such recipe, or a setting will not do.
+    """
+    from jsonargparse import Namespace
+
+    from facemix.training.settings import Experiment
+
+    if rest and not rest[0].startswith("-"):
+        found = recipes().get(rest[0], Path(rest[0]))
+        if not found.is_file():
+            raise ValueError(f"{parser.prog}: RECIPE must be one of {', '.join(recipes())}, or a file, got {rest[0]!r}")
+        rest = ["--config", str(found), *rest[1:]]
+    arguments = parser.parse_args(rest)
+    names = Experiment.__dataclass_fields__
+    values = parser.instantiate(Namespace({name: arguments[name] for name in names}))
+    return arguments, Experiment(**{name: values[name] for name in names})
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train, measure and report."""
+    parser = experiment_parser(
+        "facemix train [RECIPE]",
+        "Train a baseline, then from it a network with the mix in its forward pass, and a control whose cloud part is "
+        "linear; measure all of them, through the mix and without it; write the files that `facemix serve` and "
+        f"`facemix infer` take, and a report. RECIPE is one of {', '.join(recipes())}, or a YAML file; options win "
+        "over it. What was interrupted goes on where it was. Under torchrun, or with --trainer.devices, several "
+        "processes share the work.",
+    )
+    parser.add_argument("--out", type=Path, default=None, help="folder for all that comes out (default: runs/NAME)")
+    parser.add_argument("--seeds", type=int, default=1, help="how often, each time with another seed")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
+    parser.add_argument(
+        "--baselines", type=Path, default=None, help="folder of baselines that several experiments share"
+    )
+    options, experiment = read_experiment(parser, arguments.rest)
+    if options.seeds < 1:
+        raise ValueError(f"train: --seeds must be positive, got {options.seeds}")
+
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from facemix.data import open_data
+    from facemix.training.experiment import run_experiment
+
+    out: Path = options.out or Path("runs") / experiment.name
+    splits = open_data(experiment.data)
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        run_experiment(experiment, seed, out / f"seed-{seed}", splits, options.baselines)
+    if rank_zero_only.rank == 0:
+        from facemix.report import HTML, write_report
+
+        write_report([out], out)
+        print(f"report: {out / HTML}")

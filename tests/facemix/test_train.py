@@ -1,0 +1,145 @@
+"""Experiments: what they leave behind, that they repeat to the bit, and that neither an end at any moment nor several
+processes change what comes out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from facemix.cli import main
+from facemix.storage import load_tensors
+
+SETTINGS = {
+    "name": "tiny",
+    "data.source": "synthetic",
+    "data.people": 4,
+    "data.photos": 10,
+    "data.size": "[24,24]",
+    "data.validation_share": 0.2,
+    "data.augment.mirror": "true",
+    "data.distort.rotation": 0.1,
+    "model.options": "{width: 0.0625}",
+    "mix.group_size": 4,
+    "baseline.epochs": 3,
+    "baseline.batch_size": 8,
+    "mixed.epochs": 4,
+    "mixed.batch_size": 8,
+    "rounds": 2,
+}
+OPTIONS = [f"--{name}={value}" for name, value in SETTINGS.items()]
+STAGES = ("baseline", "mixing_aware", "linear_cloud")
+
+
+def command(out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "facemix", "train", *OPTIONS, *more, "--out", str(out)]
+
+
+def train(out: Path, *more: str) -> dict[str, Any]:
+    """In this process; the results of seed 0."""
+    assert main(["train", *OPTIONS, *more, "--out", str(out)]) == 0
+    return results(out)
+
+
+def results(out: Path) -> dict[str, Any]:
+    return json.loads((out / "seed-0" / "results.json").read_text())
+
+
+def weights(out: Path, stage: str) -> dict[str, torch.Tensor]:
+    return load_tensors(out / "seed-0" / stage / "weights.safetensors")[0]
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """All that does not depend on the clock."""
+    return all(one[name] == other[name] for name in ("settings", "scores", "collapse", "curves", "cost"))
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment that ran from beginning to end."""
+    out = tmp_path_factory.mktemp("once")
+    torch.set_num_threads(1)
+    train(out)
+    return out
+
+
+def test_results_hold_networks_and_controls(once: Path) -> None:
+    found = results(once)
+    assert set(found["scores"]) == {
+        "baseline", "baseline_mixed", "mixing_aware", "mixing_aware_plain", "linear_cloud"
+    }  # fmt: skip
+    for score in found["scores"].values():
+        assert len(score["rounds"]) == 2  # the distortion is drawn anew for each
+        assert 0 <= score["accuracy"] <= 1
+    assert found["data"]["train"] + found["data"]["validation"] + found["data"]["test"] == 40
+    assert [len(found["curves"][stage]) for stage in STAGES] == [3, 4, 4]
+    assert found["curves"]["baseline"][-1]["loss"] < found["curves"]["baseline"][0]["loss"]
+    assert all(point["validation_loss"] > 0 for point in found["curves"]["mixing_aware"])
+    assert 0 < found["cost"]["edge_share"] < 1
+    assert found["collapse"]["verdict"]
+    for name in ("cloud.safetensors", "edge.safetensors", "examples.png"):
+        assert (once / "seed-0" / name).stat().st_size
+    assert (once / "report.html").stat().st_size
+    for stage in STAGES:
+        files = {path.name for path in (once / "seed-0" / stage).iterdir()}
+        assert {"weights.safetensors", "curves.json", "recipe.json"} <= files
+        assert not {name for name in files if name.endswith(".ckpt")}
+        assert any(name.startswith("events.out.tfevents") for name in files)
+
+
+def test_the_same_seed_gives_the_same_bits(once: Path, tmp_path: Path) -> None:
+    assert same(results(once), train(tmp_path))
+    for stage in STAGES:
+        one, other = weights(once, stage), weights(tmp_path, stage)
+        assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_what_is_done_is_not_done_again_and_another_experiment_is_refused(
+    once: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (once / "seed-0" / "results.json").stat().st_mtime_ns
+    assert main(["train", *OPTIONS, "--out", str(once)]) == 0
+    assert (once / "seed-0" / "results.json").stat().st_mtime_ns == before
+    capsys.readouterr()
+    assert main(["train", *OPTIONS, "--mixed.epochs=5", "--out", str(once)]) == 1
+    assert "must be of the same experiment, got one whose mixed differ" in capsys.readouterr().err
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_end(once: Path, tmp_path: Path) -> None:
+    """Killed while it trains through the mix, and once more while results are measured."""
+    seed = tmp_path / "seed-0"
+    for moment in (seed / "mixing_aware" / "last.ckpt", seed / "cloud.safetensors"):
+        process = subprocess.Popen(command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not moment.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (seed / "results.json").exists()
+    assert same(results(once), train(tmp_path))
+
+
+def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
+    """In double precision: in single, Adam makes much of a rounding error where a gradient is nearly zero."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(one, "--trainer.precision=64-true")
+    several = ["--trainer.precision=64-true", "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, *command(two, *several)[1:]],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    for stage in STAGES:
+        found, expected = weights(two, stage), weights(one, stage)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-9)
+    assert same(results(one), {**results(two), "settings": results(one)["settings"], "curves": results(one)["curves"]})
