@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import facemix
-from facemix.commands import cost, demo, export, infer, serve
+from facemix.commands import cost, demo, export, infer, report, serve, sweep
 from facemix.errors import FacemixError
 
 __all__ = ["main"]
@@ -25,9 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"facemix {facemix.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (cost, demo, export, infer, serve):
+    for command in (cost, demo, export, infer, report, serve, sweep):
         command.add(commands)
-    arguments = parser.parse_args(argv)
+    arguments, rest = parser.parse_known_args(argv)
+    if rest:
+        if "forwarded" not in arguments:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        arguments.forwarded = rest
     try:
         status: int = arguments.run(arguments) or 0
     except ModuleNotFoundError as error:
