@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import facemix
-from facemix.commands import cost, demo, export, infer, serve, train
+from facemix.commands import cost, demo, export, infer, report, serve, sweep, train
 from facemix.errors import FacemixError
 
 __all__ = ["main"]
@@ -25,11 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"facemix {facemix.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (cost, demo, export, infer, serve, train):
+    for command in (cost, demo, export, infer, report, serve, sweep, train):
         command.add(commands)
-    arguments, arguments.rest = parser.parse_known_args(argv)
-    if arguments.rest and not getattr(arguments, "takes_rest", False):
-        parser.error(f"unrecognized arguments: {' '.join(arguments.rest)}")
+    arguments, rest = parser.parse_known_args(argv)
+    if rest:
+        if "forwarded" not in arguments:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        arguments.forwarded = rest
     try:
         status: int = arguments.run(arguments) or 0
     except ModuleNotFoundError as error:

@@ -16,7 +16,7 @@ def test_module_runs_and_prints_the_version() -> None:
     assert result.stdout.strip() == f"facemix {facemix.__version__}"
 
 
-@pytest.mark.parametrize("arguments", [[], ["cost"], ["demo"], ["export"], ["infer"], ["serve"]])
+@pytest.mark.parametrize("arguments", [[], ["cost"], ["demo"], ["export"], ["infer"], ["report"], ["serve"], ["sweep"]])
 def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*arguments, "--help"])
@@ -24,6 +24,13 @@ def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "mix" in text
     assert "encrypt" not in text
+
+
+def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["report", "folder", "--mixed.epochs", "3"])  # only a sweep hands on what it does not know
+    assert ended.value.code == 2
+    assert "unrecognized arguments: --mixed.epochs 3" in capsys.readouterr().err
 
 
 def test_missing_photographs_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,8 +22,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "train",
         help="train a network with the mix in the loop, its baseline and its controls, and report what came of them",
         add_help=False,
+        allow_abbrev=False,
     )
-    parser.set_defaults(run=run, takes_rest=True)
+    parser.set_defaults(run=run, forwarded=[])
 
 
 def recipes() -> dict[str, Path]:
@@ -83,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
     parser.add_argument(
         "--baselines", type=Path, default=None, help="folder of baselines that several experiments share"
     )
-    options, experiment = read_experiment(parser, arguments.rest)
+    options, experiment = read_experiment(parser, arguments.forwarded)
     if options.seeds < 1:
         raise ValueError(f"train: --seeds must be positive, got {options.seeds}")
 

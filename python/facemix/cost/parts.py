@@ -111,7 +111,7 @@ def partition_cost(
             f"partition_cost: image_shape must be (channels, height, width) and group_size at least 1, "
             f"got {image_shape} and {group_size}"
         )
-    parts = partition(copy.deepcopy(model).to("meta").eval(), pre, post)
+    parts = partition(copy.deepcopy(model).to("meta", torch.float32).eval(), pre, post)
     x = torch.zeros(1, *image_shape, device="meta")
     first, x = _count(parts.edge_first, x)
     cloud, x = _count(parts.cloud, x)

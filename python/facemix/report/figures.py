@@ -1,0 +1,94 @@
+"""Tables of accuracy and cost."""
+
+from __future__ import annotations
+
+from .paper import PAPER_SETTINGS, paper_rows
+from .results import Runs
+from .spread import count, percent
+from .table import NETWORKS, Table
+
+__all__ = ["accuracy", "comparison", "cost", "paper"]
+
+BYTE_UNITS = ((1 << 20, "MiB"), (1 << 10, "KiB"))
+
+
+def accuracy(runs: Runs) -> Table:
+    """Networks by accuracy over the seeds."""
+    rows = []
+    for name in runs.networks:
+        spread = runs.accuracy(name)
+        balanced = "" if name == "collapsed" else runs.score(name, "balanced_accuracy").percent()
+        rows.append((NETWORKS[name][0], spread.percent(), spread.limits(), balanced))
+    chance = runs.score("baseline", "chance").percent()
+    rows.append(("chance", chance, "", ""))
+    data = runs.first["data"]
+    seeds = ", ".join(str(seed["seed"]) for seed in runs.seeds)
+    note = (
+        f"On {data[data['evaluated_on']]} photographs of the {data['evaluated_on']} set; seeds {seeds}: mean ± "
+        f"standard deviation. Through the mix: {runs.first.settings['rounds']} rounds for each seed, "
+        "with fresh keys and groups."
+    )
+    return Table("Accuracy", ("network", "accuracy", "lowest to highest", "balanced accuracy"), tuple(rows), note)
+
+
+def comparison(experiments: list[Runs]) -> Table:
+    """Several experiments, a line each."""
+    names = [name for name in NETWORKS if any(name in runs.networks for runs in experiments)]
+    rows = []
+    for runs in experiments:
+        mix, model = runs.first.settings["mix"], runs.first.settings["model"]
+        cells = (runs.accuracy(name).percent() if name in runs.networks else "" for name in names)
+        cut = (str(mix["group_size"]), str(model["pre"]), percent(runs.first["cost"]["edge_share"]))
+        rows.append((runs.name, *cut, str(len(runs.seeds)), *cells))
+    columns = ("experiment", "group size", "N_pre", "edge's share", "seeds", *(NETWORKS[name][1] for name in names))
+    return Table("Experiments", columns, tuple(rows))
+
+
+def paper(runs: Runs) -> Table | None:
+    """Our accuracy beside the paper's; None for data that it does not use."""
+    lines = paper_rows(runs.first["data"]["source"])
+    if not lines:
+        return None
+    model, mix = runs.first.settings["model"], runs.first.settings["mix"]
+    validation = runs.first["data"]["evaluated_on"] == "validation"
+    rows = []
+    for line in lines:
+        network = "baseline" if line.pre is None else "mixing_aware"
+        ours = network in runs.networks and line.pre in (None, model["pre"])
+        printed = line.validation if validation else line.test
+        balanced = None if validation else line.balanced
+        rows.append(
+            (
+                "baseline" if line.pre is None else f"FaceMix, N_pre = {line.pre}",
+                runs.accuracy(network).percent() if ours else "",
+                f"{printed} %" if printed is not None else "",
+                runs.score(network, "balanced_accuracy").percent() if ours else "",
+                f"{balanced} %" if balanced is not None else "",
+            )
+        )
+    ours_are = f"{model['name']}, {len(runs.first['data']['labels'])} labels, groups of {mix['group_size']}"
+    note = f"The paper's are of {PAPER_SETTINGS}; these are of {ours_are}, {len(runs.seeds)} seeds."
+    columns = ("network", "accuracy here", "the paper's", "balanced accuracy here", "the paper's, balanced")
+    return Table("Beside the paper", columns, tuple(rows), note)
+
+
+def cost(runs: Runs) -> Table:
+    """Of one image, on each side."""
+    values = runs.first["cost"]
+    rows = (
+        ("multiply-adds on the edge", f"{count(values['edge_multiply_adds'])} ({percent(values['edge_share'])})"),
+        ("multiply-adds in the cloud", count(values["cloud_multiply_adds"])),
+        ("multiply-adds of the whole baseline", count(values["whole_multiply_adds"])),
+        ("parameters on the edge", count(values["edge_parameters"])),
+        ("parameters in the cloud", count(values["cloud_parameters"])),
+        ("upload, float32", _size(values["bytes_up"])),
+        ("download, float32", _size(values["bytes_down"])),
+    )
+    return Table("Cost of an image", ("", "figure"), rows)
+
+
+def _size(size: int) -> str:
+    for factor, unit in BYTE_UNITS:
+        if size >= factor:
+            return f"{size / factor:.2f} {unit}"
+    return f"{size} bytes"

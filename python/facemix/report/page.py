@@ -1,0 +1,62 @@
+"""The report as one HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from .answers import confusion
+from .charts import curves, data_uri, matrix, strip
+from .figures import comparison
+from .results import Runs
+from .section import section
+from .table import NETWORKS
+
+__all__ = ["page"]
+
+TEMPLATE, NO_BREAK = "report.html.j2", "\N{NO-BREAK SPACE}"
+
+
+def page(experiments: list[Runs]) -> str:
+    """The HTML of one experiment or several.
+
+    Raises:
+        OSError: a picture that results name cannot be read.
+    """
+    environment = Environment(
+        loader=PackageLoader("facemix.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["whole"] = _whole
+    return environment.get_template(TEMPLATE).render(
+        title=", ".join(runs.name for runs in experiments),
+        comparison=comparison(experiments) if len(experiments) > 1 else None,
+        parts=[(section(runs), _pictures(runs)) for runs in experiments],
+    )
+
+
+def _whole(text: str) -> str:
+    """Without line breaks between a figure, its deviation and its unit."""
+    return text.replace(" ± ", f"{NO_BREAK}±{NO_BREAK}").replace(" %", f"{NO_BREAK}%")
+
+
+def _pictures(runs: Runs) -> dict[str, Any]:
+    """Everything that Markdown does without."""
+    chance = runs.score("baseline", "chance").mean
+    network = "mixing_aware" if "mixing_aware" in runs.networks else "baseline"
+    counts = confusion(runs, network)
+    return {
+        # The last row of the table is chance itself.
+        "strips": [*(strip(runs.accuracy(name), chance) for name in runs.networks), ""],
+        "curves": curves(runs),
+        "matrix": matrix(counts) if counts else None,
+        "matrix_of": NETWORKS[network][1],
+        "files": [
+            (f"{name}, seed {runs.first['seed']}", data_uri(runs.first.folder / file))
+            for name, file in runs.first.values.get("pictures", {}).items()
+        ],
+    }

@@ -1,0 +1,133 @@
+"""Reads what `facemix train` writes: a `results.json` for each seed of an experiment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .spread import Spread
+from .table import NETWORKS
+
+__all__ = ["KIND", "RESULTS", "Result", "Runs", "read_result", "read_runs"]
+
+KIND = "facemix-experiment-1"
+RESULTS = "results.json"
+NEEDED = ("name", "seed", "settings", "environment", "seconds", "data", "scores", "cost", "curves")
+#: Settings of `data` that say where things lie on a machine, and decide no figure.
+PLACES = ("root", "labels", "cache", "workers")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One seed of an experiment.
+
+    Attributes:
+        folder: of its `results.json`, and of the pictures.
+        values: what is in there.
+    """
+
+    folder: Path
+    values: dict[str, Any]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values[key]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that decide figures."""
+        settings: dict[str, Any] = self.values["settings"]
+        return {**settings, "data": {k: v for k, v in settings["data"].items() if k not in PLACES}}
+
+    @property
+    def accuracies(self) -> dict[str, float]:
+        """By network; "collapsed" is the mixing-aware one with a matrix for its cloud."""
+        accuracies = {name: score["accuracy"] for name, score in self.values["scores"].items()}
+        collapse = self.values.get("collapse")
+        return {**accuracies, "collapsed": collapse["collapsed_accuracy"]} if collapse else accuracies
+
+    @property
+    def recovered(self) -> float | None:
+        """What an audit recovered, as a share; None where there was none."""
+        privacy = self.values.get("privacy")
+        return privacy["recovered"] if privacy else None
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The seeds of an experiment, at least one, in order."""
+
+    seeds: tuple[Result, ...]
+
+    @property
+    def first(self) -> Result:
+        """That of the lowest seed; what does not depend on the seed is read from it."""
+        return self.seeds[0]
+
+    @property
+    def name(self) -> str:
+        """The experiment's."""
+        return str(self.first["name"])
+
+    @cached_property
+    def networks(self) -> list[str]:
+        """What every seed has an accuracy of, in the order of tables."""
+        return [name for name in NETWORKS if all(name in seed.accuracies for seed in self.seeds)]
+
+    def spread(self, figure: Callable[[Result], float]) -> Spread:
+        """A figure over the seeds."""
+        return Spread.of(map(figure, self.seeds))
+
+    def accuracy(self, network: str) -> Spread:
+        """Of a network in `networks`."""
+        return self.spread(lambda seed: seed.accuracies[network])
+
+    def score(self, network: str, figure: str) -> Spread:
+        """A figure of a network's score, such as "balanced_accuracy"."""
+        return self.spread(lambda seed: seed["scores"][network][figure])
+
+
+def read_result(path: Path) -> Result:
+    """Read one `results.json`.
+
+    Raises:
+        ValueError: it is no such file.
+        OSError: it cannot be read.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"report: {path} must be JSON, got {error}") from error
+    kind = values.get("kind") if isinstance(values, dict) else type(values).__name__
+    if kind != KIND:
+        raise ValueError(f"report: {path} must be of kind {KIND!r}, got {kind!r}")
+    missing = [name for name in NEEDED if name not in values]
+    if missing:
+        raise ValueError(f"report: {path} must have {', '.join(NEEDED)}, got none of {', '.join(missing)}")
+    if "baseline" not in values["scores"]:
+        raise ValueError(
+            f"report: {path} must have scores of the baseline, got {', '.join(values['scores']) or 'none'}"
+        )
+    return Result(path.parent, values)
+
+
+def read_runs(folder: Path) -> Runs:
+    """Read the seeds of an experiment: `seed-*/results.json` in `folder`.
+
+    Raises:
+        ValueError: none is there, or they are of different settings.
+    """
+    paths = sorted(folder.glob(f"seed-*/{RESULTS}"))
+    if not paths:
+        raise ValueError(f"report: DIR must hold seed-*/{RESULTS} of a finished `facemix train`, got {folder}")
+    seeds = sorted(map(read_result, paths), key=lambda result: result["seed"])
+    for seed in seeds[1:]:
+        if seed.settings != seeds[0].settings:
+            raise ValueError(
+                f"report: seeds in one folder must have the same settings, got different ones in {seeds[0].folder} and "
+                f"{seed.folder}"
+            )
+    return Runs(tuple(seeds))

@@ -1,0 +1,117 @@
+"""What a sweep trains, and where it leaves that."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from facemix.atomic import atomic_path
+from facemix.report.results import RESULTS
+
+__all__ = ["Job", "Plan"]
+
+KIND = "facemix-sweep-1"
+#: Options of `facemix train` that a sweep gives itself.
+OURS = ("--mix.group_size", "--model.pre", "--out", "--seeds", "--first-seed", "--baselines")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One seed of one row.
+
+    Attributes:
+        pre: blocks of the edge's first part; None without the mix, where nothing is cut.
+        group_size: images in a group; 1: no mix.
+        seed: of the training.
+    """
+
+    pre: int | None
+    group_size: int
+    seed: int
+
+    @property
+    def row(self) -> str:
+        """The name of the row, and of its folder."""
+        return "group-1" if self.pre is None else f"pre-{self.pre}-group-{self.group_size}"
+
+    @property
+    def name(self) -> str:
+        """The name of the job."""
+        return f"{self.row}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep.
+
+    Attributes:
+        recipe: of `facemix train`.
+        group_sizes, pre: every pair is a row; the baseline, which has no mix, is one in any case.
+        seeds: of each row: 0, 1, ...
+        out: folder of everything.
+        options: more options for `facemix train`.
+    """
+
+    recipe: str
+    group_sizes: tuple[int, ...]
+    pre: tuple[int, ...]
+    seeds: int
+    out: Path
+    options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, values in (("group-sizes", self.group_sizes), ("pre", self.pre), ("seeds", (self.seeds,))):
+            if min(values) < 1:
+                raise ValueError(f"sweep: --{name} must be at least 1, got {min(values)}")
+        for option in self.options:
+            if option.partition("=")[0] in OURS:
+                raise ValueError(f"sweep: options for train must not be one of {', '.join(OURS)}, got {option}")
+
+    @property
+    def baselines(self) -> list[Job]:
+        """They come first: every other job starts from that of its seed."""
+        return [Job(None, 1, seed) for seed in range(self.seeds)]
+
+    @property
+    def mixed(self) -> list[Job]:
+        """The other jobs: seed after seed, so that an interrupted sweep has whole figures of the first ones."""
+        sizes = sorted({size for size in self.group_sizes if size > 1})
+        return [Job(pre, size, seed) for seed in range(self.seeds) for pre in sorted({*self.pre}) for size in sizes]
+
+    def command(self, job: Job) -> list[str]:
+        """The command line of a job."""
+        mix = ["--mix.group_size", str(job.group_size)]
+        cut = [] if job.pre is None else ["--model.pre", str(job.pre)]
+        seed = ["--first-seed", str(job.seed), "--seeds", "1"]
+        folders = ["--out", str(self.out / job.row), "--baselines", str(self.out / "baselines")]
+        return [sys.executable, "-m", "facemix", "train", self.recipe, *folders, *seed, *self.options, *mix, *cut]
+
+    def log(self, job: Job) -> Path:
+        """Where a job's output goes."""
+        return self.out / job.row / f"seed-{job.seed}.log"
+
+    def done(self, job: Job) -> bool:
+        """Whether a job left its results, which it does last."""
+        return (self.out / job.row / f"seed-{job.seed}" / RESULTS).is_file()
+
+    def claim(self) -> None:
+        """Note recipe and options in the folder, for later sweeps to compare with; rows and seeds may be added.
+
+        Raises:
+            ValueError: the folder is that of another sweep, whose results would be taken for this one's.
+        """
+        path = Path(self.recipe)
+        recipe = path.read_text(encoding="utf-8") if path.is_file() else self.recipe
+        note = {"kind": KIND, "recipe": recipe, "options": list(self.options)}
+        noted = self.out / "sweep.json"
+        if noted.is_file():
+            if json.loads(noted.read_text(encoding="utf-8")) != note:
+                raise ValueError(
+                    f"sweep: --out must be new, or of a sweep with the same recipe and options, got {self.out} "
+                    f"(see {noted})"
+                )
+            return
+        with atomic_path(noted) as temporary:
+            temporary.write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")

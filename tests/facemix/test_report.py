@@ -1,0 +1,303 @@
+"""Reports, of made-up results."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiments import attribute_score, collapse_values, png, results, save
+from facemix.cli import main
+from facemix.report import Runs, Spread, read_runs, write_report
+from facemix.report.charts import curves, matrix, strip
+from facemix.report.paper import paper_rows
+from facemix.report.results import Result
+from facemix.report.spread import count
+from facemix.report.table import Table
+from facemix.report.verdict import verdict
+from PIL import Image
+
+ALL = {
+    "baseline": 0.93,
+    "baseline_mixed": 0.21,
+    "mixing_aware": 0.91,
+    "mixing_aware_plain": 0.92,
+    "linear_cloud": 0.62,
+    "collapsed": 0.55,
+}
+VOID = {"meta", "img", "link"}
+
+
+class Reader(HTMLParser):
+    """Tags that were opened and not closed, all text, and whatever would be loaded from elsewhere."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.sources: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        self.sources += [value or "" for name, value in attributes if name in ("src", "href", "xlink:href", "srcset")]
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data.replace("\N{NO-BREAK SPACE}", " "))
+
+
+def runs_of(*values: dict[str, Any]) -> Runs:
+    return Runs(tuple(Result(Path(), each) for each in values))
+
+
+def made(accuracies: dict[str, float], **options: Any) -> Runs:
+    return runs_of(*(results(seed, accuracies, **options) for seed in range(2)))
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment of three seeds with a picture, and its report."""
+    out = tmp_path_factory.mktemp("experiment")
+    for seed in range(3):
+        folder = save(out, {**results(seed, ALL), "pictures": {"examples": "examples.png"}})
+        png(folder / "examples.png", 3 + seed)
+    assert main(["report", str(out)]) == 0
+    return out
+
+
+def test_page_is_whole_and_alone(reported: Path) -> None:
+    text = (reported / "report.html").read_text()
+    page = Reader(text)
+    assert page.open == []
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert not re.search(r"url\(|@import|<script", text)
+    assert "prefers-color-scheme: dark" in text
+    pictures = [base64.b64decode(source.partition(",")[2]) for source in page.sources]
+    assert (reported / "seed-0" / "examples.png").read_bytes() in pictures
+    assert "Bob <b>" in "".join(page.text)  # names are text, never markup
+    assert "<b>" not in text
+
+
+def test_page_and_markdown_say_the_same(reported: Path) -> None:
+    page = "".join(Reader((reported / "report.html").read_text()).text)
+    text = (reported / "report.md").read_text()
+    spreads = ("94.0 ± 1.0 %", "93.0 to 95.0 %", "22.0 ± 1.0 %", "63.0 ± 1.0 %", "56.0 ± 1.0 %", "33.3 ± 0.0 %")
+    for words in (
+        *spreads,
+        "Yes: the mix costs 2.0 points of accuracy, and no control does as well for less.",
+        "is right in 92.0 ± 1.0 %; the baseline, without the mix, in 94.0 ± 1.0 %: 2.0 points lost.",
+        "the cloud's non-linear layers bring 29.0 points.",
+        "Collapse (control 3): The matrix does not match.",
+        "no facemix audit was run",
+        "seeds 0, 1, 2: mean ± standard deviation",
+        "10.00 M (10.0 %)",
+        "3.00 MiB",
+        "data.augment.scale",
+        "0123abcd",
+        "12, 12, 12",
+    ):
+        assert words in page, words
+        assert words in text, words
+    assert "/photographs" not in text + page  # where they lie decides nothing
+    assert "| Ann taken for Bob &lt;b&gt; | 24 | 8.0 % |" in text  # 7, 8 and 9 of 100 each
+
+
+def test_markdown_of_a_table() -> None:
+    table = Table("Title", ("", "figure"), (("a|b", "1"), ("<i>&", "2")), "A note.")
+    assert table.markdown().splitlines() == [
+        *["**Title**", "", "|  | figure |", "|---|---:|", r"| a\|b | 1 |", "| &lt;i&gt;&amp; | 2 |", "", "A note."],
+    ]
+
+
+def test_the_list_of_results(reported: Path) -> None:
+    listed = json.loads((reported / "results.json").read_text())
+    assert listed == [json.loads((reported / f"seed-{seed}" / "results.json").read_text()) for seed in range(3)]
+
+
+def test_several_experiments(reported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other"
+    save(other, {**results(0, {"baseline": 0.8}, group_size=1), "name": "no mix"})
+    folders = [str(reported), str(other)]
+    assert main(["report", *folders]) == 1
+    assert "--out must be given with several folders, got 2" in capsys.readouterr().err
+    assert main(["report", *folders, "--out", str(tmp_path / "both")]) == 0
+    text = (tmp_path / "both" / "report.md").read_text()
+    assert "| made-up | 4 | 1 | 10.0 % | 3 | 94.0 ± 1.0 % | 92.0 ± 1.0 % |" in text
+    assert "| no mix | 1 | 1 | 10.0 % | 1 | 80.0 % |  |  |  |  |  |" in text
+    assert "**No network was trained for the mix.**" in text
+    assert Reader((tmp_path / "both" / "report.html").read_text()).open == []
+
+
+def test_attributes(tmp_path: Path) -> None:
+    for seed in range(2):
+        values = results(seed, ALL)
+        values["scores"] = {name: attribute_score(score["accuracy"]) for name, score in values["scores"].items()}
+        values["data"]["source"] = "lfwa"
+        save(tmp_path, values)
+    write_report([tmp_path], tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    row = "| wearing hat | 25.0 % | 75.0 % | 93.5 ± 0.7 % | 91.5 ± 0.7 % | 62.5 ± 0.7 % | 91.5 ± 0.7 % | 89.5 ± 0.7 % |"
+    assert f"{row} 60.5 ± 0.7 % | 80.0 % | 90.0 % |" in text  # 8 of 10 who have it, 27 of 30 who have not
+    assert "| FaceMix, N_pre = 1 | 91.5 ± 0.7 % | 90.5 % | 89.5 ± 0.7 % | 86.8 % |" in text
+    assert "| FaceMix, N_pre = 2 |  | 90.7 % |  | 86.9 % |" in text
+    page = (tmp_path / "report.html").read_text()
+    assert "wearing hat" in page
+    assert "taken for" not in page
+    assert "matrix" not in re.findall(r'<img class="(\w+)"', page)
+
+
+def test_the_papers_figures() -> None:
+    """Its Table 2 has accuracies on two sets, its Table 3 one, and the balanced one."""
+    celeba, lfwa = paper_rows("celeba"), paper_rows("lfwa")
+    assert [(row.pre, row.validation, row.test) for row in celeba] == [
+        *[(None, 91.6, 91.0), (1, 91.2, 90.7), (2, 91.2, 90.7), (3, 91.4, 91.0)],
+    ]
+    assert [(row.pre, row.test, row.balanced) for row in lfwa] == [
+        *[(None, 91.1, 87.1), (1, 90.5, 86.8), (2, 90.7, 86.9), (3, 90.7, 87.1)],
+    ]
+    assert paper_rows("orl") == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "answer", "headline"),
+    [
+        ({}, "yes", "Yes: the mix costs 2.0 points"),
+        ({"mixing_aware": 0.95}, "yes", "Yes: the mix costs 0.0 points"),
+        (
+            {"mixing_aware": 0.80, "collapsed": 0.2},
+            "no",
+            "No: the mix costs 13.0 points of accuracy, more than the 3.0",
+        ),
+        ({"linear_cloud": 0.905}, "no", "No: a cloud without any non-linearity does as well"),
+        ({"linear_cloud": 0.895}, "yes", "Yes"),
+        ({"collapsed": 0.905}, "no", "No: one matrix on the edge does what the cloud does. It costs the edge less"),
+        ({"collapsed": None}, "open", "The mix costs 2.0 points of accuracy; whether it is needed is open"),
+        ({"linear_cloud": None}, "open", "The mix costs 2.0 points of accuracy; whether it is needed is open"),
+    ],
+)
+def test_verdict(changes: dict[str, float | None], answer: str, headline: str) -> None:
+    runs = made({name: accuracy for name, accuracy in {**ALL, **changes}.items() if accuracy is not None})
+    given = verdict(runs)
+    assert given.answer == answer
+    assert given.headline.startswith(headline)
+
+
+def test_verdict_on_a_matrix_that_costs_more_than_the_split() -> None:
+    """It matches; but reduced or not, the edge computes more with it than as it is cut."""
+    runs = made({**ALL, "collapsed": 0.905})
+    for seed in runs.seeds:
+        seed.values["collapse"] = collapse_values(0.91, 0.905, multiply_adds=20_000_000)
+    assert verdict(runs).answer == "yes"
+    for seed in runs.seeds:
+        seed.values["collapse"] |= {"matrix_multiply_adds": 15_000_000}  # and its reduced form: 2006
+    assert verdict(runs).headline.startswith("No: one matrix on the edge")
+
+
+def test_verdict_tells_seeds_apart() -> None:
+    runs = made(ALL)
+    runs.seeds[1].values["collapse"] = collapse_values(0.92, 0.92)
+    told = verdict(runs)
+    assert told.answer == "yes"
+    assert "Collapse (control 3). Seed 0: The matrix does not match. Seed 1: The matrix matches." in told.reasons
+    for seed in runs.seeds:
+        seed.values["privacy"] = {"recovered": 0.97 + 0.01 * seed["seed"]}
+    assert "facemix audit recovered 97.5 % of what the cloud received mixed." in verdict(runs).reasons
+    small = made({**ALL, "linear_cloud": 0.88})
+    small.seeds[0].values["scores"]["linear_cloud"]["accuracy"] = 0.82
+    assert "bring 6.0 points." in " ".join(verdict(small).reasons)
+    small.seeds[1].values["scores"]["linear_cloud"]["accuracy"] = 0.94
+    assert "bring 3.5 points, which is within the spread of the seeds." in " ".join(verdict(small).reasons)
+
+
+def test_curves() -> None:
+    values = results(0, ALL)
+    values["curves"]["baseline"] = [
+        {"epoch": n, "loss": loss, "validation_loss": 1.0}
+        for n, loss in ((1, 4.0), (2, 0.04), (3, 0.0), (4, float("nan")))
+    ]
+    values["curves"]["linear_cloud"] = []
+    charts = dict(curves(runs_of(values)))
+    assert list(charts) == ["baseline", "mixing-aware, through the mix"]
+    lines = re.findall(r'<polyline class="(\w+)" points="([^"]*)"', charts["baseline"])
+    assert [name for name, _ in lines] == ["loss", "validation_loss"]
+    (left, top), (_, bottom) = [tuple(map(float, point.split(","))) for point in lines[0][1].split()]
+    ((_, middle), *_) = [tuple(map(float, point.split(","))) for point in lines[1][1].split()]
+    assert left == 46.0
+    assert top == 8.0  # the largest loss of all
+    # The scale is logarithmic: 1 lies between 4 and 0.04 as log 1 does.
+    assert (middle - top) / (bottom - top) == pytest.approx(0.602 / 2, abs=0.01)
+    assert curves(runs_of({**values, "curves": {}})) == []
+
+
+def test_strip() -> None:
+    places = re.findall(r'cx="([^"]*)"', strip(Spread.of((0.0, 0.5, 1.0)), 0.25))
+    assert places == ["6.0", "90.0", "174.0"]
+    assert 'class="chance" x1="48.0"' in strip(Spread.of((0.0,)), 0.25)
+
+
+def test_matrix(tmp_path: Path) -> None:
+    uri = matrix([[3, 1], [0, 0]])
+    assert uri is not None
+    path = tmp_path / "matrix.png"
+    path.write_bytes(base64.b64decode(uri.partition(",")[2]))
+    with Image.open(path) as image:
+        side = image.width // 2
+        assert image.size == (320, 320)
+        shown = [image.getpixel((side * x + 1, side * y + 1))[3] for y in (0, 1) for x in (0, 1)]
+    assert shown == [round(255 * 0.75**0.5), round(255 * 0.5), 0, 0]
+    assert matrix([[1]] * 1501) is None
+
+
+def test_spread() -> None:
+    spread = Spread.of((0.9, 0.94))
+    assert spread.percent() == "92.0 ± 2.8 %"
+    assert spread.limits() == "90.0 to 94.0 %"
+    assert (spread - Spread.of((0.8, 0.94))).values == pytest.approx((0.1, 0.0))
+    assert Spread.of((0.905,)).percent() == "90.5 %"
+    assert [count(n) for n in (9216, 46_000, 430_000, 1_500_000_000)] == ["9,216", "0.05 M", "0.43 M", "1.50 G"]
+
+
+def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def refused(message: str) -> None:
+        assert main(["report", str(tmp_path)]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("facemix: error: report: ")
+        assert message in error
+        assert not (tmp_path / "report.html").exists()
+
+    refused(f"DIR must hold seed-*/results.json of a finished `facemix train`, got {tmp_path}")
+    values = results(0, ALL)
+    file = save(tmp_path, values) / "results.json"
+    file.write_text("{")
+    refused(f"{file} must be JSON, got")
+    file.write_text("[]")
+    refused("must be of kind 'facemix-experiment-1', got 'list'")
+    save(tmp_path, {**values, "kind": "facemix-experiment-0"})
+    refused("got 'facemix-experiment-0'")
+    save(tmp_path, {name: value for name, value in values.items() if name not in ("cost", "curves")})
+    refused("got none of cost, curves")
+    save(tmp_path, {**values, "scores": {}})
+    refused("must have scores of the baseline, got none")
+    save(tmp_path, values)
+    save(tmp_path, results(1, ALL, group_size=8))
+    refused(f"must have the same settings, got different ones in {tmp_path / 'seed-0'} and {tmp_path / 'seed-1'}")
+    save(tmp_path, results(1, ALL))
+    assert len(read_runs(tmp_path).seeds) == 2  # paths alone may differ
+    with pytest.raises(ValueError, match="--out must not be the folder of a seed"):
+        write_report([tmp_path], tmp_path / "seed-1")
+    assert json.loads((tmp_path / "seed-1" / "results.json").read_text())["seed"] == 1
+    save(tmp_path, {**results(0, ALL), "pictures": {"examples": "lost.png"}})
+    assert main(["report", str(tmp_path)]) == 1
+    assert "lost.png" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
