@@ -94,6 +94,14 @@ def test_results_hold_networks_and_controls(once: Path) -> None:
         assert any(name.startswith("events.out.tfevents") for name in files)
 
 
+def test_every_norm_learns_through_the_mix(once: Path) -> None:
+    """The one that is fused with the mix, too."""
+    before, after = weights(once, "baseline"), weights(once, "mixing_aware")
+    norms = [name for name in before if name.endswith("num_batches_tracked")]
+    assert norms
+    assert all(after[name] == 3 * (3 + 4) for name in norms)  # 24 photographs in batches of 8
+
+
 def test_the_same_seed_gives_the_same_bits(once: Path, tmp_path: Path) -> None:
     assert same(results(once), train(tmp_path))
     for stage in STAGES:

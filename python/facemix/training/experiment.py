@@ -5,29 +5,26 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor, nn
+from torch import Tensor
 
 from facemix.atomic import atomic_path
 from facemix.collapse import collapse
 from facemix.cost import partition_cost
 from facemix.data import Labelled, Splits
 from facemix.environment import environment
-from facemix.models import build
 
 from .batches import seed_of
 from .deploy import write_halves
-from .learner import Learner, inputs
+from .learner import inputs
 from .measure import best_device, draw_group, measure, test_batches
-from .mixed_network import MixedNetwork
-from .settings import Experiment, FitSettings, ModelSettings
-from .stage import train_stage
-from .synced_norm import synced
+from .settings import Experiment
+from .stages import Stages, Trained, plain
 from .task import AttributeTask, IdentityTask, Task
 
 __all__ = ["RESULTS", "run_experiment", "task_of"]
@@ -35,8 +32,6 @@ __all__ = ["RESULTS", "run_experiment", "task_of"]
 RESULTS, EXAMPLES = "results.json", "examples.png"
 #: What results.json says that it is.
 RESULTS_KIND = "facemix-experiment-1"
-# Settings of the data and of the trainer that do not decide what comes out.
-NO_MATTER = ("cache", "workers", "root", "devices", "num_nodes", "strategy", "accelerator", "enable_progress_bar")
 
 
 def run_experiment(
@@ -87,27 +82,6 @@ def evaluated(experiment: Experiment, splits: Splits) -> Labelled:
 
 
 @dataclass(frozen=True)
-class _Trained:
-    """A network that was trained: how to build it, its weights, and how it got there."""
-
-    model: ModelSettings
-    options: dict[str, Any]
-    group_size: int
-    weights: dict[str, Tensor]
-    curves: list[dict[str, Any]]
-
-    def plain(self) -> nn.Module:
-        """The network, in eval mode."""
-        network = build(self.model.name, self.options)
-        network.load_state_dict(self.weights)
-        return network.eval().requires_grad_(False)
-
-    def mixed(self) -> MixedNetwork:
-        """The network with the mix in it."""
-        return MixedNetwork(self.plain(), self.model.pre, self.model.post, max(self.group_size, 2))
-
-
-@dataclass(frozen=True)
 class _Run:
     """One seed of an experiment."""
 
@@ -118,66 +92,19 @@ class _Run:
     task: Task
     baseline: Path
 
-    def train(self) -> dict[str, _Trained]:
+    def train(self) -> dict[str, Trained]:
         """All stages, by name."""
-        experiment = self.experiment
-        baseline = self._stage("baseline", self.baseline / "baseline", {}, experiment.baseline, None)
-        trained = {"baseline": baseline}
-        if experiment.mix.group_size == 1:
-            return trained
-        activations = {"mixing_aware": experiment.mix.activation}
-        if experiment.linear_control:
+        mix, splits = self.experiment.mix, self.splits
+        stages = Stages(self.experiment, self.seed, splits.train, splits.validation, self.task)
+        trained = {"baseline": stages.baseline(self.baseline / "baseline")}
+        activations = {"mixing_aware": mix.activation} if mix.group_size > 1 else {}
+        if activations and self.experiment.linear_control:
             activations["linear_cloud"] = "identity"
         for name, activation in activations.items():
-            edge = {"pre": experiment.model.pre, "post": experiment.model.post}
-            options = {"activation": activation, **edge}
-            trained[name] = self._stage(name, self.folder / name, options, experiment.mixed, baseline)
+            trained[name] = stages.mixing(name, activation, trained["baseline"], self.folder / name)
         return trained
 
-    def _stage(
-        self, name: str, folder: Path, options: Mapping[str, Any], fit: FitSettings, start: _Trained | None
-    ) -> _Trained:
-        """Train one network, or take what was trained before.
-
-        Args:
-            options: of the model, beyond those that the experiment names.
-            start: the network whose weights it begins with; its cloud part goes through the mix. None: a new one.
-        """
-        experiment, seed = self.experiment, seed_of(self.seed, name)
-        mix = experiment.mix if start is not None else replace(experiment.mix, group_size=1, warm_up=[], distillation=0.0)
-        channels = self.splits.train.images.shape[1]
-        options = {**experiment.model.options, "num_classes": self.task.outputs, "in_channels": channels, **options}
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            network = build(experiment.model.name, options)
-        if start is not None:
-            network.load_state_dict(start.weights, strict=False)  # a PReLU's slope is new
-        data, trainer = (
-            {key: value for key, value in values.items() if key not in NO_MATTER}
-            for values in (_plain(asdict(experiment.data)), _plain(experiment.trainer))
-        )
-        recipe = {
-            "seed": self.seed, "data": data, "trainer": trainer, "model": experiment.model.name, "options": options, "fit": asdict(fit),
-        } | ({} if start is None else {
-            "cut": [experiment.model.pre, experiment.model.post], "mix": asdict(mix),
-            "baseline": asdict(experiment.baseline),
-        })  # fmt: skip
-        config = {
-            "builder": experiment.model.name, "options": options, "pre": experiment.model.pre,
-            "post": experiment.model.post, "group_size": mix.group_size, "max_coeff": mix.max_coeff,
-            "image_shape": list(self.splits.train.images.shape[1:]),
-        }  # fmt: skip
-        teacher = start.plain() if start is not None and mix.distillation else None
-        learner = Learner(
-            MixedNetwork(synced(network), experiment.model.pre, experiment.model.post, mix.group_size),
-            self.task, self.splits.train, self.splits.validation, experiment.data, fit, mix, seed, teacher,
-        )  # fmt: skip
-        print(f"facemix train: seed {self.seed}, {name}: {len(self.splits.train)} photographs, {fit.epochs} epochs",
-              flush=True)  # fmt: skip
-        weights = train_stage(learner, experiment.trainer, folder, recipe, config)
-        return _Trained(experiment.model, options, mix.group_size, weights, learner.curves)
-
-    def measure(self, trained: Mapping[str, _Trained]) -> dict[str, Any]:
+    def measure(self, trained: Mapping[str, Trained]) -> dict[str, Any]:
         """Scores, controls, cost, pictures and the files to deploy: what results.json holds."""
         experiment, splits, task = self.experiment, self.splits, self.task
         faces = evaluated(experiment, splits)
@@ -198,7 +125,7 @@ class _Run:
             "kind": RESULTS_KIND,
             "name": experiment.name,
             "seed": self.seed,
-            "settings": _plain(asdict(experiment)),
+            "settings": plain(asdict(experiment)),
             "environment": environment(),
             "data": {
                 "source": experiment.data.source,
@@ -215,7 +142,7 @@ class _Run:
             "curves": {name: network.curves for name, network in trained.items()},
         }
 
-    def _of_mixing(self, baseline: _Trained, mixed: _Trained, faces: Labelled) -> dict[str, Any]:
+    def _of_mixing(self, baseline: Trained, mixed: Trained, faces: Labelled) -> dict[str, Any]:
         """What only a network that mixes has: a cost on each side, a collapsed self, a picture, files to deploy."""
         experiment, model, mix = self.experiment, self.experiment.model, self.experiment.mix
         shape, network = tuple(faces.images.shape[1:]), mixed.plain()
@@ -270,17 +197,11 @@ def _check(experiment: Experiment, splits: Splits) -> None:
 def _finished(path: Path, experiment: Experiment) -> dict[str, Any]:
     """The results of a seed that was run before, if it was the same experiment."""
     found: dict[str, Any] = json.loads(path.read_text())
-    settings = _plain(asdict(experiment))
+    settings = plain(asdict(experiment))
     if different := sorted(name for name in settings if settings[name] != found["settings"].get(name)):
         name = different[0]
         raise ValueError(
             f"train: {path} must be of the same experiment, got one whose {', '.join(different)} differ ({name}: "
             f"{found['settings'].get(name)}, and now {settings[name]}): take another folder, or remove it"
         )
-    return found
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings as JSON values."""
-    found: dict[str, Any] = json.loads(json.dumps(values, default=str))
     return found

@@ -63,6 +63,11 @@ class Learner(L.LightningModule):
         self._losses: list[Tensor] = []
         self._validation: list[Tensor] = []
 
+    @property
+    def photographs(self) -> int:
+        """To learn from."""
+        return len(self._faces)
+
     def group_size(self, epoch: int) -> int:
         """The group size of an epoch: `mix.group_size`, or one of the warm-up's, which share the first half."""
         warm_up = self.mix.warm_up

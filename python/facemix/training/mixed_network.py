@@ -10,6 +10,8 @@ from facemix.partition import partition
 
 __all__ = ["MixedNetwork"]
 
+KEYS_DECIDE = 2  # a group size for layers that would draw keys of their own, which they never do here
+
 
 class MixedNetwork(nn.Module):
     """A plain network cut in three: what the edge runs, mix, what the cloud runs, un-mix, what the edge runs (paper,
@@ -18,18 +20,17 @@ class MixedNetwork(nn.Module):
     Args:
         network: plain; trained in place.
         pre, post: the cut, see `facemix.partition`.
-        group_size: images in a group; keys may have smaller groups, too.
 
     Shapes: images [B, C, H, W] and a key for B rows, or None for no mix -> scores [B, classes], in the order of the
     images.
     """
 
-    def __init__(self, network: nn.Module, pre: int, post: int, group_size: int) -> None:
+    def __init__(self, network: nn.Module, pre: int, post: int) -> None:
         super().__init__()
         self.network = network
         # A tuple, so that nn.Module does not list the parameters a second time.
         self._parts = partition(network, pre, post)
-        first, last = first_half(self._parts.edge_first, group_size), last_half(self._parts.edge_last)
+        first, last = first_half(self._parts.edge_first, KEYS_DECIDE), last_half(self._parts.edge_last)
         self._halves = (first, last)
 
     def forward(self, images: Tensor, key: fo.MixKey | None = None) -> Tensor:

@@ -41,16 +41,25 @@ class WholeFiles(TorchCheckpointIO):
 
 
 def train_stage(
-    learner: Learner, options: Mapping[str, Any], folder: Path, recipe: Mapping[str, Any], config: Mapping[str, Any]
-) -> dict[str, Tensor]:
-    """Train, and return the weights by their names in the plain network, and leave them in `folder`.
+    name: str,
+    learner: Learner,
+    options: Mapping[str, Any],
+    folder: Path,
+    recipe: Mapping[str, Any],
+    config: Mapping[str, Any],
+) -> tuple[dict[str, Tensor], bool]:
+    """Train, or take what was trained before.
 
     Args:
+        name: what is printed.
         learner: see there.
         options: keyword arguments of `lightning.Trainer`, which win over ours.
         folder: of this stage alone.
         recipe: JSON values that decide the outcome. What lies in the folder must have been made by the same.
         config: JSON values to keep with the weights.
+
+    Returns:
+        The weights by their names in the plain network, which are in `folder` too, and whether they had been there.
 
     Raises:
         ValueError: if the folder holds another training.
@@ -59,12 +68,15 @@ def train_stage(
     weights = folder / WEIGHTS
     if weights.exists():
         learner.curves = json.loads((folder / CURVES).read_text())
-        return load_tensors(weights)[0]
+        return load_tensors(weights)[0], True
     last, best = folder / f"{LAST}.ckpt", folder / f"{BEST}.ckpt"
     trainer = _trainer(learner, folder, options)
+    if trainer.is_global_zero:  # the progress bar shows on a terminal only
+        print(f"facemix train: {name}: {learner.photographs} photographs, {learner.settings.epochs} epochs", flush=True)
     with torch.random.fork_rng(), warnings.catch_warnings():
-        # About workers that nobody asked for, and networks whose parts are in eval mode.
+        # About workers that nobody asked for.
         warnings.filterwarnings("ignore", module="lightning")
+        learner.train()  # Lightning leaves the modes of layers as they are
         trainer.fit(learner, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -74,7 +86,7 @@ def train_stage(
     result = {name: tensor.detach().cpu() for name, tensor in learner.network.network.state_dict().items()}
     _finish(folder, result, {"kind": WEIGHTS_KIND, **config, "recipe": dict(recipe)}, learner.curves)
     trainer.strategy.barrier()
-    return result
+    return result, False
 
 
 def _trainer(learner: Learner, folder: Path, options: Mapping[str, Any]) -> L.Trainer:

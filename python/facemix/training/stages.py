@@ -1,0 +1,132 @@
+"""The trainings of an experiment: the baseline, and networks that go on from it through the mix."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from facemix.data import Labelled
+from facemix.models import build
+
+from .batches import seed_of
+from .learner import Learner
+from .mixed_network import MixedNetwork
+from .settings import Experiment, FitSettings, ModelSettings
+from .stage import train_stage
+from .synced_norm import synced
+from .task import Task
+
+__all__ = ["Stages", "Trained", "plain"]
+
+# Settings of the data and of the trainer that do not decide what comes out.
+NO_MATTER = ("cache", "workers", "root", "devices", "num_nodes", "strategy", "accelerator", "enable_progress_bar")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that was trained.
+
+    Attributes:
+        model: what it is, and where it is cut.
+        options: that `models.build` makes such a network of.
+        weights: by name.
+        curves: how it got there, see `Learner`.
+        from_cache: whether it had been trained before.
+    """
+
+    model: ModelSettings
+    options: dict[str, Any]
+    weights: dict[str, Tensor]
+    curves: list[dict[str, Any]] = field(default_factory=list)
+    from_cache: bool = False
+
+    def plain(self) -> nn.Module:
+        """The network, in eval mode."""
+        network = build(self.model.name, self.options)
+        network.load_state_dict(self.weights)
+        return network.eval().requires_grad_(False)
+
+    def mixed(self) -> MixedNetwork:
+        """The network with the mix in it."""
+        return MixedNetwork(self.plain(), self.model.pre, self.model.post)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What a seed of an experiment trains. Each stage has a folder; what was done there before is not done again.
+
+    Attributes:
+        experiment: see there.
+        seed: of initial weights, batches, augmentation and keys.
+        train, validation: photographs to learn from, and, if there are any, to look at after each epoch.
+        task: what is asked of them.
+    """
+
+    experiment: Experiment
+    seed: int
+    train: Labelled
+    validation: Labelled
+    task: Task
+
+    def baseline(self, folder: Path) -> Trained:
+        """The network without any mix, from random weights."""
+        return self._stage("baseline", folder, {}, self.experiment.baseline, None)
+
+    def mixing(self, name: str, activation: str, baseline: Trained, folder: Path) -> Trained:
+        """The network that goes on from the baseline's weights, through the mix.
+
+        Args:
+            name: of the stage; others have other keys.
+            activation: of the cloud part.
+        """
+        options = {"activation": activation, "pre": self.experiment.model.pre, "post": self.experiment.model.post}
+        return self._stage(name, folder, options, self.experiment.mixed, baseline)
+
+    def _stage(
+        self, name: str, folder: Path, options: Mapping[str, Any], fit: FitSettings, start: Trained | None
+    ) -> Trained:
+        experiment, seed = self.experiment, seed_of(self.seed, name)
+        mix = experiment.mix if start is not None else replace(experiment.mix, group_size=1, warm_up=[], distillation=0.0)
+        channels = self.train.images.shape[1]
+        options = {**experiment.model.options, "num_classes": self.task.outputs, "in_channels": channels, **options}
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = build(experiment.model.name, options)
+        if start is not None:
+            network.load_state_dict(start.weights, strict=False)  # a PReLU's slope is new
+        data, trainer = (
+            {key: value for key, value in values.items() if key not in NO_MATTER}
+            for values in (plain(asdict(experiment.data)), plain(experiment.trainer))
+        )
+        recipe = {
+            "seed": self.seed, "data": data, "trainer": trainer, "model": experiment.model.name, "options": options, "fit": asdict(fit),
+        } | ({} if start is None else {
+            "cut": [experiment.model.pre, experiment.model.post], "mix": asdict(mix),
+            "baseline": asdict(experiment.baseline),
+        })  # fmt: skip
+        config = {
+            "builder": experiment.model.name, "options": options, "pre": experiment.model.pre,
+            "post": experiment.model.post, "group_size": mix.group_size, "max_coeff": mix.max_coeff,
+            "image_shape": list(self.train.images.shape[1:]),
+        }  # fmt: skip
+        teacher = start.plain() if start is not None and mix.distillation else None
+        learner = Learner(
+            MixedNetwork(synced(network), experiment.model.pre, experiment.model.post),
+            self.task, self.train, self.validation, experiment.data, fit, mix, seed, teacher,
+        )  # fmt: skip
+        weights, from_cache = train_stage(
+            f"seed {self.seed}, {name}", learner, experiment.trainer, folder, recipe, config
+        )
+        return Trained(experiment.model, options, weights, learner.curves, from_cache)
+
+
+def plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings as JSON values."""
+    found: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    return found
