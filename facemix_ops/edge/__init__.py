@@ -13,6 +13,7 @@
 
 from .bundle import Bundle, BundleError
 from .model import EdgeModel
-from .request import MixedRequest, Result
+from .request import MixedRequest
+from .result import Result
 
 __all__ = ["Bundle", "BundleError", "EdgeModel", "MixedRequest", "Result"]

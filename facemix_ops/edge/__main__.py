@@ -17,9 +17,10 @@ def describe(bundle: Bundle) -> dict[str, str]:
     channels, height, width = bundle.features_shape
     values = bundle.group_size * channels * height * width / KIB
     scales = bundle.group_size * channels * 4 / KIB  # sent along with int8
-    classes = f"{len(bundle.last_weight)}"
-    if bundle.classes is not None:
-        classes += f": {', '.join(bundle.classes[:5])}{', ...' * (len(bundle.classes) > 5)}"
+    what, names = ("classes", bundle.classes) if bundle.attributes is None else ("attributes", bundle.attributes)
+    told = f"{len(bundle.last_weight if names is None else names)}"
+    if names is not None:
+        told += f": {', '.join(names[:5])}{', ...' * (len(names) > 5)}"
     return {
         "model": f"{bundle.name}, version {bundle.version}",
         "network": bundle.network,
@@ -38,7 +39,7 @@ def describe(bundle: Bundle) -> dict[str, str]:
         "int8 scales": "none" if bundle.scales is None else f"{bundle.scales.min():g} to {bundle.scales.max():g}",
         "decoys": "none" if bundle.decoys is None else str(len(bundle.decoys)),
         "reply for an image": str(bundle.last_weight.shape[1]),
-        "classes": classes,
+        what: told,
     }
 
 

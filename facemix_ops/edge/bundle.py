@@ -7,7 +7,8 @@ The pipeline writes it (``facemix.export.export_edge``). Tensors, float32 but fo
     wire.scales [OC]                                 what 1 stands for in int8 on the wire; need not be there
     decoys [D, H, W, C], uint8                       public images; need not be there
 
-and in the metadata a JSON config with the fields of `Bundle` that are no tensors.
+and in the metadata a JSON config with the fields of `Bundle` that are no tensors. Of these, attributes need not be
+there; who does not know them refuses a file that has them.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Bundle:
         classes: a name for each of the N scores, or None.
         scales: [OC], what 1 stands for in each channel of int8, or None: then int8 cannot be sent.
         decoys: uint8 [D, H, W, C], public images to fill groups with where the caller has no others; or None.
+        attributes: a name for each two of the N scores, of no and of yes, where the network tells attributes; or None.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Bundle:
     classes: tuple[str, ...] | None
     scales: NDArray[np.float32] | None = None
     decoys: NDArray[np.uint8] | None = None
+    attributes: tuple[str, ...] | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Bundle:
@@ -115,7 +118,7 @@ class Bundle:
         config = safetensors.parse_json(contents.metadata[CONFIG_KEY], "the config")
         _check_kind(config.pop("kind", None))
         safetensors.check_digest(data, contents)
-        return _build(Fields(config), safetensors.tensors(data, contents, {DECOYS}))
+        return _build(Fields({"attributes": None, **config}), safetensors.tensors(data, contents, {DECOYS}))
 
     @property
     def conv_shape(self) -> tuple[int, int]:
@@ -186,6 +189,7 @@ def _build(fields: Fields, tensors: dict[str, NDArray[Any]]) -> Bundle:
         classes=fields.texts("classes", len(last), MAX_NAME),
         scales=tensors.get(SCALES),
         decoys=tensors.get(DECOYS),
+        attributes=fields.names("attributes", MAX_NAME),
     )
     fields.finish()
     _check(bundle)
@@ -229,6 +233,10 @@ def _check(b: Bundle) -> None:
                 f"{b.scales.min():g} to {b.scales.max():g}")  # fmt: skip
     if b.decoys is not None:
         require(b.decoys.shape[1:] == b.image_shape, DECOYS, f"be images of {b.image_shape}", list(b.decoys.shape))
+    if b.attributes is not None:
+        require(b.classes is None, "classes", "be null where there are attributes", b.classes)
+        require(2 * len(b.attributes) == len(b.last_weight), "attributes", "be a name for each two scores",
+                f"{len(b.attributes)} for {len(b.last_weight)}")  # fmt: skip
     try:
         check_max_coeff("bundle", b.max_coeff, b.group_size)
     except ValueError as error:

@@ -62,6 +62,15 @@ class Fields:
             _bad(field, f"be {count} texts of 1 to {longest} printable characters, or null", values)
         return tuple(values)
 
+    def names(self, field: str, longest: int) -> tuple[str, ...] | None:
+        values = self._take(field)
+        if values is None:
+            return None
+        good = isinstance(values, list) and values and all(_is_text(v, longest) for v in values)
+        if not good or len(set(values)) != len(values):
+            _bad(field, f"be different texts of 1 to {longest} printable characters, or null", values)
+        return tuple(values)
+
     def choice(self, field: str, choices: tuple[str, ...]) -> str:
         value = self._take(field)
         if value not in choices:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,21 +12,8 @@ from ..rules import bad_type, bad_value
 from . import kernels
 from .bundle import Bundle
 from .key import Key
+from .result import Result, result_of
 from .wire import widened
-
-
-class Result(NamedTuple):
-    """What the network says of the images, in their order.
-
-    Attributes:
-        scores: float32 [N, classes].
-        labels: int64 [N], the class with the highest score.
-        names: of those classes; None where the bundle has no names.
-    """
-
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    names: list[str] | None
 
 
 class MixedRequest:
@@ -78,9 +65,7 @@ class MixedRequest:
             scores = np.empty((shape[0], len(bundle.last_weight)), np.float32)
             kernels.unmix_linear(bundle, outputs, key, scores, self._threads)
             scores = scores[key.rows[: self._images]]
-        labels = scores.argmax(1)
-        names = None if bundle.classes is None else [bundle.classes[label] for label in labels]
-        return Result(scores, labels, names)
+        return result_of(scores, bundle)
 
     def close(self) -> None:
         """Zero the key. What was sent stays."""

@@ -20,7 +20,7 @@ from .cloud.model import CloudModel
 from .errors import FacemixError
 from .wire.names import FEATURES, NETWORK, OUTPUTS, SCALES
 
-__all__ = ["OPSET", "TOLERANCE", "WIRE_DTYPES", "check_onnx", "onnx_model", "row_bytes"]
+__all__ = ["OPSET", "TOLERANCE", "WIRE_DTYPES", "check_onnx", "onnx_model", "quiet", "row_bytes"]
 
 WIRE_DTYPES = ("float32", "float16", "int8")
 
@@ -64,7 +64,7 @@ def onnx_model(model: CloudModel, wire_dtype: str) -> onnx.ModelProto:
     feeds = [torch.from_numpy(array) for array in _feeds(model, wire_dtype, 2).values()]
     rows = torch.export.Dim("rows", min=1)
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 OnTheWire(model.module).eval(),
                 tuple(feeds),
@@ -126,7 +126,7 @@ def row_bytes(model: CloudModel, wire_dtype: str) -> int:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep PyTorch's remarks about its own internals, and about packages it could use, from the user."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

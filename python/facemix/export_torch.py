@@ -35,6 +35,7 @@ def export_edge_torch(
     max_coeff: float | None = None,
     wire_dtype: str = "float32",
     classes: Sequence[str] | None = None,
+    attributes: Sequence[str] | None = None,
     calibration: NDArray[np.uint8] | None = None,
     decoys: NDArray[np.uint8] | None = None,
     pre: int | str = 2,
@@ -55,6 +56,7 @@ def export_edge_torch(
         max_coeff: bound on the largest coefficient of a key, see `facemix_ops.MixKey.sample`.
         wire_dtype: what the edge sends where it is not told: "float32", "float16", "bfloat16" or "int8".
         classes: a name for each score.
+        attributes: of a network that tells attributes, a name for each two scores, which are of no and of yes.
         calibration: images like those to classify, uint8 [N, H, W, C], at least a group of them: the scales of int8 are
             found in their mixtures, see `facemix.calibration`. Without them, int8 cannot be sent. They are not kept.
         decoys: public images uint8 [D, H, W, C], kept in the file to fill groups with.
@@ -85,6 +87,7 @@ def export_edge_torch(
         "max_coeff": max_coeff,
         "wire_dtype": wire_dtype,
         "classes": None if classes is None else list(classes),
+        **({} if attributes is None else {"attributes": list(attributes)}),
     }
     weights = {
         key: tensor.float() if tensor.is_floating_point() else tensor

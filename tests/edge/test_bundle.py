@@ -144,6 +144,12 @@ FIELDS: list[tuple[str, Any, str]] = [
     ("classes", ["a", "b", "c"], "classes must be 4 texts"),
     ("classes", ["a", "b", "c", ""], "classes must be 4 texts"),
     ("classes", "abcd", "classes must be 4 texts"),
+    ("attributes", ["a", "a"], "attributes must be different texts of 1 to 200 printable characters, or null"),
+    ("attributes", ["a", ""], "attributes must be different texts"),
+    ("attributes", ["a", 1], "attributes must be different texts"),
+    ("attributes", [], "attributes must be different texts"),
+    ("attributes", "ab", "attributes must be different texts"),
+    ("attributes", ["a", "b"], "classes must be null where there are attributes, got ('ann', 'ben', 'cid', 'dot')"),
     ("extra", 1, "the config must have no other fields, got ['extra']"),
 ]
 
@@ -153,6 +159,15 @@ def test_every_field_is_checked(field: str, value: Any, message: str) -> None:
     """Also where the digest holds: it keeps nobody from writing a file by hand."""
     with pytest.raises(BundleError, match=re.escape(message)):
         Bundle.parse(bundle_bytes(**{field: value}))
+
+
+def test_attributes() -> None:
+    """Two scores each. Files without the field are as old as those that know nothing of it."""
+    assert Bundle.parse(bundle_bytes()).attributes is None
+    assert Bundle.parse(bundle_bytes(classes=None, attributes=None)).attributes is None
+    assert Bundle.parse(bundle_bytes(classes=None, attributes=["hat", "tie"])).attributes == ("hat", "tie")
+    with pytest.raises(BundleError, match="attributes must be a name for each two scores, got 3 for 4"):
+        Bundle.parse(bundle_bytes(classes=None, attributes=["hat", "tie", "bow"]))
 
 
 @pytest.mark.parametrize("field", sorted(CONFIG.keys() - {"kind"}))

@@ -46,6 +46,15 @@ def test_scales_and_decoys_are_described(tmp_path: Path, capsys: pytest.CaptureF
     assert rows["decoys"].strip() == "3"
 
 
+def test_attributes_are_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "edge.safetensors"
+    path.write_bytes(bundle_bytes(classes=None, attributes=["hat", "tie"]))
+    assert main([str(path)]) == 0
+    rows = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert rows["attributes"].strip() == "2: hat, tie"
+    assert "classes" not in rows
+
+
 @pytest.mark.parametrize("changes", [{"pool": None}, {"classes": None}, {"activation": None}])
 def test_fields_may_be_absent(changes: dict[str, None], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "edge.safetensors"

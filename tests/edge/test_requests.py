@@ -14,6 +14,7 @@ from bundles import CLASSES, FEATURES, OUTPUTS, bundle_bytes, images
 from facemix_ops.edge import Bundle, EdgeModel, MixedRequest
 from facemix_ops.edge import key as key_module
 from facemix_ops.edge.key import Key
+from facemix_ops.edge.result import result_of
 
 
 @pytest.fixture
@@ -205,5 +206,30 @@ def test_names_and_labels(model: EdgeModel) -> None:
         result = request.classify(reply())
     np.testing.assert_array_equal(result.labels, result.scores.argmax(1))
     assert result.names == [model.bundle.classes[label] for label in result.labels]
-    scores, labels, names = result
-    assert (scores.shape, labels.shape, len(names)) == ((4, CLASSES), (4,), 4)
+    scores, labels, names, attributes = result
+    assert (scores.shape, labels.shape, len(names), attributes) == ((4, CLASSES), (4,), 4, None)
+
+
+def test_attributes() -> None:
+    model = EdgeModel(Bundle.parse(bundle_bytes(classes=None, attributes=["hat", "tie"])))
+    with model.mix(images(8)) as request:
+        scores, labels, names, attributes = request.classify(reply(8))
+    assert names is None
+    assert attributes is not None
+    assert list(attributes) == ["hat", "tie"]
+    for column, yes in enumerate(attributes.values()):
+        no_and_yes = np.exp(scores[:, 2 * column : 2 * column + 2].astype(float))
+        np.testing.assert_allclose(yes, no_and_yes[:, 1] / no_and_yes.sum(1), rtol=1e-4)
+        np.testing.assert_array_equal(labels[:, column], yes > 0.5)
+        assert yes.dtype == np.float32
+    assert (labels.shape, labels.dtype) == ((8, 2), np.int64)
+
+
+def test_attributes_of_large_scores() -> None:
+    scores = np.array([[0, 1e30, 5, 5], [-1e30, -2e30, 1, 0]], np.float32)
+    with np.errstate(over="raise", invalid="raise"):
+        result = result_of(scores, Bundle.parse(bundle_bytes(classes=None, attributes=["hat", "tie"])))
+    np.testing.assert_array_equal(result.labels, [[1, 0], [0, 0]])
+    assert result.attributes is not None
+    np.testing.assert_allclose(result.attributes["hat"], [1, 0])
+    np.testing.assert_allclose(result.attributes["tie"], [0.5, 1 / (1 + np.e)], rtol=1e-6)

@@ -16,7 +16,9 @@ def test_module_runs_and_prints_the_version() -> None:
     assert result.stdout.strip() == f"facemix {facemix.__version__}"
 
 
-@pytest.mark.parametrize("arguments", [[], ["cost"], ["demo"], ["export"], ["infer"], ["report"], ["serve"], ["sweep"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["collapse"], ["cost"], ["demo"], ["export"], ["infer"], ["report"], ["serve"], ["sweep"]]
+)
 def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*arguments, "--help"])

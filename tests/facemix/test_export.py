@@ -72,6 +72,7 @@ def test_deeper_cuts(tmp_path: Path) -> None:
         ({"max_coeff": 0.4}, "max_coeff must be above 1/sqrt(S) = 0.500"),
         ({"wire_dtype": "float64"}, "wire_dtype must be one of"),
         ({"classes": ["a"]}, "classes must be 5 texts"),
+        ({"attributes": ["a", "b"]}, "attributes must be a name for each two scores, got 2 for 5"),
     ],
 )
 def test_arguments(options: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from facemix.demo.cloud_process import cloud_process
 from facemix.edge import Answer, CloudUnreachable, Cost
 from facemix.export import export_cloud, export_edge
 from facemix.export_torch import export_edge_torch
-from facemix.infer.results import WRITERS, Guess, Row
+from facemix.infer.results import WRITERS, Attribute, Guess, Row
 from facemix.infer.run import Tally, classify_all
 from facemix.infer.sources import MAX_DECOYS, decoys_for, find
 from numpy.typing import NDArray
@@ -169,9 +169,9 @@ ODD = [
 ]
 
 
-def written(format: str, rows: list[Row], complete: bool = True) -> str:
+def written(format: str, rows: list[Row], complete: bool = True, model: dict[str, Any] | None = None) -> str:
     stream = io.StringIO()
-    writer = WRITERS[format](stream, {"name": "middle"})
+    writer = WRITERS[format](stream, model or {"name": "middle"})
     for row in rows:
         writer.add(row)
     writer.finish({"images": len(rows)}, complete)
@@ -236,9 +236,35 @@ def test_table() -> None:
     assert lines[5] == ["c.png", "2", "0.00"]
 
 
+def test_attributes_in_all_formats() -> None:
+    rows = [
+        Row("a.png", attributes=[Attribute("[hat]", 0.98765432), Attribute("tie", 0.5)]),
+        Row("b.png", error="must be an image, got an empty file"),
+    ]
+    model = {"name": "middle", "attributes": ["[hat]", "tie"]}
+    document = json.loads(written("json", rows, model=model))
+    assert document["images"] == [
+        {
+            "image": "a.png",
+            "attributes": {"[hat]": {"yes": True, "probability": 0.987654}, "tie": {"yes": False, "probability": 0.5}},
+        },
+        {"image": "b.png", "error": "must be an image, got an empty file"},
+    ]
+    assert written("csv", rows, model=model).splitlines() == [
+        "image,attribute,answer,probability,error",
+        "a.png,[hat],yes,0.987654,",
+        "a.png,tie,no,0.5,",
+        'b.png,,,,"must be an image, got an empty file"',
+    ]
+    lines = [line.split() for line in written("table", rows, model=model).splitlines()]
+    assert lines[0] == ["image", "attribute", "answer", "probability"]
+    assert lines[2:4] == [["a.png", "[hat]", "yes", "0.988"], ["tie", "no", "0.500"]]
+    assert lines[4][:4] == ["b.png", "must", "be", "an"]
+
+
 # The run, with a network that reads the brightness.
 
-BUNDLE: Any = SimpleNamespace(name="m", version=1, network="f", image_shape=(16, 16, 1), classes=None)
+BUNDLE: Any = SimpleNamespace(name="m", version=1, network="f", image_shape=(16, 16, 1), classes=None, attributes=None)
 
 
 def brightness(images: NDArray[np.uint8]) -> Answer:
@@ -404,6 +430,42 @@ def test_local_is_the_network_in_one_piece(
         found[int(Path(row["image"]).stem), int(row["label"])] = float(row["score"])
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     assert [row["label"] for row in rows if row["rank"] == "1"] == [str(label) for label in expected.argmax(1).tolist()]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_attributes(
+    deep: bool,
+    cloud_file: Path,
+    cloud: str,
+    folder: Path,
+    tmp_path: Path,
+    network: torch.nn.Module,
+    faces: Faces,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The six scores are those of three attributes, of either kind of edge half."""
+    edge, names = str(tmp_path / "edge.safetensors"), ["hat", "tie", "bow"]
+    settings = {**SETTINGS, "classes": None, "attributes": names}
+    if deep:
+        export_edge_torch(Path(edge), network, "resnet18", OPTIONS, SHAPE, pre=2, **settings)
+    else:
+        export_edge(Path(edge), network, SHAPE, **settings)
+        status, out, _ = run(
+            capsys, "photos", "--edge", edge, "--server", cloud, "--decoys", "public", "--format", "csv"
+        )
+        assert status == 0
+        assert [row["attribute"] for row in in_csv(out)] == 20 * names
+    middle = "deep-cloud.safetensors" if deep else str(cloud_file)
+    status, out, err = run(capsys, "photos", "--edge", edge, "--local", middle, "--format", "json")
+    assert status == 0, err
+    document = json.loads(out)
+    assert document["model"]["attributes"] == names
+    with torch.no_grad():
+        scores = network(normalise(torch.from_numpy(pixels(faces)[:20]).permute(0, 3, 1, 2) / 255))
+    expected = scores.view(20, 3, 2).softmax(2)[..., 1]
+    found = [[entry["attributes"][name]["probability"] for name in names] for entry in document["images"]]
+    torch.testing.assert_close(torch.tensor(found), expected, rtol=1e-3, atol=1e-4)
+    assert all(of["yes"] == (of["probability"] > 0.5) for e in document["images"] for of in e["attributes"].values())
 
 
 @pytest.mark.parametrize("wire_dtype", ["bfloat16", "int8"])

@@ -127,14 +127,16 @@ def test_the_list_of_results(reported: Path) -> None:
 
 def test_several_experiments(reported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = tmp_path / "other"
-    save(other, {**results(0, {"baseline": 0.8}, group_size=1), "name": "no mix"})
+    save(other, {**results(0, {"baseline": 0.8}, group_size=1), "name": "another"})
     folders = [str(reported), str(other)]
     assert main(["report", *folders]) == 1
     assert "--out must be given with several folders, got 2" in capsys.readouterr().err
     assert main(["report", *folders, "--out", str(tmp_path / "both")]) == 0
     text = (tmp_path / "both" / "report.md").read_text()
     assert "| made-up | 4 | 1 | 10.0 % | 3 | 94.0 ± 1.0 % | 92.0 ± 1.0 % |" in text
-    assert "| no mix | 1 | 1 | 10.0 % | 1 | 80.0 % |  |  |  |  |  |" in text
+    assert "| another | 1 |  |  | 1 | 80.0 % |  |  |  |  |  |" in text
+    headings = [line for line in text.splitlines() if line.startswith("#")]
+    assert headings == ["# made-up, another", "## made-up, N_pre = 1, S = 4", "## another, no mix"]
     assert "**No network was trained for the mix.**" in text
     assert Reader((tmp_path / "both" / "report.html").read_text()).open == []
 

@@ -250,6 +250,13 @@ def rewritten(path: Path, config: dict[str, Any], **tensors: Any) -> bytes:
         ({"outputs_shape": [65]}, {}, "the weights must suit the network"),
         ({"features_shape": [8, 8, 9]}, {}, r"features_shape must be \[8, 8, 8\], got \[8, 8, 9\]"),
         ({"classes": ["a"]}, {}, r"classes must be a name for each score, or null, got scores of shape \[6\]"),
+        ({"attributes": ["a"]}, {}, "attributes must be a name for each two scores, without classes, got 1 for 6"),
+        (
+            {"attributes": list("abc"), "classes": list("abcdef")},
+            {},
+            "attributes must be .* without classes, got 3 for 6 and classes",
+        ),
+        ({"attributes": ["a", "a", "b"]}, {}, "attributes must be different texts"),
         ({"std": [0.0]}, {}, "std must be at least"),
         ({"max_coeff": 0.4}, {}, "max_coeff must be above"),
         ({"group_size": 65}, {}, "group_size must be an integer from 2 to 64"),

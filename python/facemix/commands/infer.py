@@ -38,7 +38,8 @@ exit status:
   130  Ctrl-C
 
 What was classified before Ctrl-C or a failure is written all the same, and JSON then says "complete": false.
-Scores are the network's own, not probabilities.
+Scores are the network's own, not probabilities. Of a network that tells attributes each comes with yes or no and
+the probability of yes that the network gives it, which nobody has calibrated.
 """
 
 
@@ -67,7 +68,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     results = parser.add_argument_group("results")
     results.add_argument("--format", choices=FORMATS, default="table", help="of the results (default: %(default)s)")
     results.add_argument("--output", type=Path, metavar="FILE", help="write them to FILE, not to standard output")
-    results.add_argument("--top", type=int, default=1, metavar="K", help="classes for each image (default: 1)")
+    results.add_argument(
+        "--top", type=int, default=1, metavar="K", help="classes for each image (default: 1); attributes come all"
+    )
     results.add_argument("--quiet", action="store_true", help="no progress and no line about the cost")
     sending = parser.add_argument_group("sending")
     sending.add_argument(

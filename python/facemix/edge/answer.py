@@ -45,14 +45,16 @@ class Prediction(NamedTuple):
     """What the network says of one image.
 
     Attributes:
-        scores: float32 [classes].
-        label: the class with the highest score.
+        scores: float32 [classes], or [2 * attributes].
+        label: the class with the highest score; None of a network that tells attributes.
         name: of that class; None where the bundle has no names.
+        attributes: by name the network's probability of yes; None of a network that tells classes apart.
     """
 
     scores: NDArray[np.float32]
-    label: int
+    label: int | None
     name: str | None
+    attributes: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +62,7 @@ class Answer:
     """What the network says of the images, in their order.
 
     Attributes:
-        scores: float32 [N, classes].
-        labels: int64 [N], the class with the highest score.
-        names: of those classes; None where the bundle has no names.
+        scores, labels, names, attributes: see `facemix_ops.edge.Result`.
         cost: see there.
     """
 
@@ -70,12 +70,16 @@ class Answer:
     labels: NDArray[np.int64]
     names: list[str] | None
     cost: Cost
+    attributes: dict[str, NDArray[np.float32]] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Prediction:
         """What the network says of image `index`."""
+        if self.attributes is not None:
+            yes = {name: float(values[index]) for name, values in self.attributes.items()}
+            return Prediction(self.scores[index], None, None, yes)
         name = None if self.names is None else self.names[index]
         return Prediction(self.scores[index], int(self.labels[index]), name)
 

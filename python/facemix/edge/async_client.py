@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemix.wire import DATATYPE_OF
+from facemix_ops.edge.result import result_of
 
 from .answer import Answer, Meter, Prediction
 from .connection import Connection
@@ -215,7 +216,5 @@ class AsyncClient:
         places[rows] = np.arange(len(rows))
         places = places[stand_ins]
         scores = np.concatenate([r.scores[: len(b.rows)] for r, b in zip(results, batches, strict=True)])[places]
-        labels = np.concatenate([r.labels[: len(b.rows)] for r, b in zip(results, batches, strict=True)])[places]
-        classes = self._half.bundle.classes
-        names = None if classes is None else [classes[label] for label in labels]
-        return Answer(scores, labels, names, meter.cost(count, len(batches)))
+        result = result_of(scores, self._half.bundle)
+        return Answer(**result._asdict(), cost=meter.cost(count, len(batches)))

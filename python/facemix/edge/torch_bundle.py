@@ -57,6 +57,7 @@ class TorchBundle:
         classes: a name for each score, or None.
         scales: float32 [C], value = integer * scale of int8 on the wire, or None.
         decoys: public images uint8 [D, H, W, C], or None.
+        attributes: see `facemix_ops.edge.Bundle`.
     """
 
     name: str
@@ -77,6 +78,7 @@ class TorchBundle:
     classes: tuple[str, ...] | None
     scales: NDArray[np.float32] | None
     decoys: NDArray[np.uint8] | None
+    attributes: tuple[str, ...] | None = None
 
 
 def written(
@@ -127,7 +129,7 @@ def _build(config: dict[str, Any], scales: Tensor | None, decoys: Tensor | None)
     if not isinstance(outputs, list) or not outputs or not all(type(size) is int and size > 0 for size in outputs):
         raise BundleError(f"outputs_shape must be positive integers, got {str(outputs)[:80]}")
     classes = config.get("classes")
-    fields = Fields(config)
+    fields = Fields({"attributes": None, **config})
     image = fields.integers("image_shape", 3, 1)
     bundle = TorchBundle(
         name=fields.text("name", MAX_NAME),
@@ -148,6 +150,7 @@ def _build(config: dict[str, Any], scales: Tensor | None, decoys: Tensor | None)
         classes=fields.texts("classes", len(classes) if isinstance(classes, list) else 1, MAX_NAME),
         scales=None if scales is None else scales.numpy(),
         decoys=None if decoys is None else decoys.numpy(),
+        attributes=fields.names("attributes", MAX_NAME),
     )
     fields.finish()
     _check(bundle)

@@ -20,6 +20,7 @@ from facemix.partition import partition
 from facemix_ops.edge import BundleError, Result
 from facemix_ops.edge.key import Key
 from facemix_ops.edge.preprocess import check_images
+from facemix_ops.edge.result import result_of
 from facemix_ops.edge.wire import LARGEST, WIRE_DTYPES, widened
 from facemix_ops.rules import bad_type, bad_value
 
@@ -173,9 +174,7 @@ class TorchRequest:
             bad_value(op, "reply", "be finite", f"{np.count_nonzero(~np.isfinite(outputs))} values that are not")
         with self:
             scores = self._half.unmixed(outputs, self._key)
-        labels = scores.argmax(1)
-        names = None if bundle.classes is None else [bundle.classes[label] for label in labels]
-        return Result(scores, labels, names)
+        return result_of(scores, bundle)
 
     def close(self) -> None:
         """Zero the key. What was sent stays."""
@@ -237,4 +236,7 @@ def _parts(bundle: TorchBundle, weights: Mapping[str, Tensor]) -> tuple[fx.Graph
         raise BundleError(f"features_shape must be {list(features)}, got {list(bundle.features_shape)}")
     if len(scores) != 2 or (bundle.classes is not None and len(bundle.classes) != scores[1]):
         raise BundleError(f"classes must be a name for each score, or null, got scores of shape {list(scores[1:])}")
+    if bundle.attributes is not None and (bundle.classes is not None or 2 * len(bundle.attributes) != scores[1]):
+        got = f"{len(bundle.attributes)} for {scores[1]}{' and classes' * (bundle.classes is not None)}"
+        raise BundleError(f"attributes must be a name for each two scores, without classes, got {got}")
     return first, last

@@ -16,6 +16,7 @@ from facemix.edge import Answer, Cost
 from facemix.edge.torch_half import TorchHalf
 from facemix_ops.edge import Bundle, EdgeModel
 from facemix_ops.edge.preprocess import Preprocess
+from facemix_ops.edge.result import result_of
 
 __all__ = ["LocalModel"]
 
@@ -52,14 +53,13 @@ class LocalModel:
             scores = (
                 self._half.last(outputs) if isinstance(self._half, TorchHalf) else _last(self._half.bundle, outputs)
             ).numpy()
-        labels, classes = scores.argmax(1), self._half.bundle.classes
-        names = None if classes is None else [classes[label] for label in labels]
+        result = result_of(scores, self._half.bundle)
         seconds = time.perf_counter() - start
         cost = Cost(
             images=len(images), rows=len(images), requests=0, attempts=0, messages=0, bytes_up=0, bytes_down=0,
             edge_seconds=seconds, cloud_seconds=0.0, network_seconds=0.0,
         )  # fmt: skip
-        return Answer(scores, labels, names, cost)
+        return Answer(**result._asdict(), cost=cost)
 
 
 def _first(bundle: Bundle, images: NDArray[np.uint8]) -> Tensor:

@@ -14,8 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["WRITERS", "Guess", "Row", "Writer"]
+__all__ = ["WRITERS", "Attribute", "Guess", "Row", "Writer"]
 
+# Columns of CSV, between the image and the error.
+GUESS_COLUMNS, ATTRIBUTE_COLUMNS = ("rank", "label", "name", "score"), ("attribute", "answer", "probability")
 WIDE = 10_000  # columns of what is no terminal: nothing is cut off or wrapped
 
 
@@ -29,16 +31,32 @@ class Guess:
 
 
 @dataclass(frozen=True)
+class Attribute:
+    """An attribute, and the network's probability that the image has it."""
+
+    name: str
+    probability: float
+
+    @property
+    def answer(self) -> str:
+        """yes or no."""
+        return "yes" if self.probability > 0.5 else "no"
+
+
+@dataclass(frozen=True)
 class Row:
-    """What came of an image: guesses, the best one first, or the reason why there are none."""
+    """What came of an image: guesses, the best one first, or all attributes, or the reason why there is neither."""
 
     image: str
     guesses: Sequence[Guess] = ()
     error: str | None = None
+    attributes: Sequence[Attribute] = ()
 
 
 class Writer(Protocol):
-    """One format. Nothing is written before the first row, so that a run that fails at once leaves nothing."""
+    """One format. Nothing is written before the first row, so that a run that fails at once leaves nothing. `model` has
+    "attributes" where the rows have them, and not guesses.
+    """
 
     def __init__(self, stream: TextIO, model: dict[str, Any]) -> None: ...
 
@@ -56,16 +74,21 @@ class TableWriter:
         self._console = Console(file=stream, highlight=False, width=None if stream.isatty() else WIDE)
         self._table = Table(box=box.SIMPLE_HEAD, show_edge=False)
         self._table.add_column("image", overflow="fold")
-        self._table.add_column("class", overflow="fold")
-        self._table.add_column("score", justify="right", no_wrap=True)
+        kind, *numbers = ATTRIBUTE_COLUMNS if "attributes" in model else ("class", "score")
+        self._table.add_column(kind, overflow="fold")
+        for number in numbers:
+            self._table.add_column(number, justify="right", no_wrap=True)
 
     def add(self, row: Row) -> None:
         image = Text(_printable(row.image))
         if row.error is not None:
-            self._table.add_row(image, Text(_printable(row.error), style="red"), "")
+            self._table.add_row(image, Text(_printable(row.error), style="red"))
         for guess in row.guesses:
             name = str(guess.label) if guess.name is None else guess.name
             self._table.add_row(image, Text(_printable(name)), f"{guess.score:.2f}")
+            image = Text("")
+        for of in row.attributes:
+            self._table.add_row(image, Text(_printable(of.name)), of.answer, f"{of.probability:.3f}")
             image = Text("")
 
     def finish(self, cost: dict[str, Any], complete: bool) -> None:
@@ -73,20 +96,23 @@ class TableWriter:
 
 
 class CsvWriter:
-    """One line for each guess, or for the error; each image's lines are written at once."""
+    """One line for each guess or attribute, or for the error; each image's lines are written at once."""
 
     def __init__(self, stream: TextIO, model: dict[str, Any]) -> None:
         self._stream, self._writer, self._begun = stream, csv.writer(stream, lineterminator="\n"), False
+        self._columns = ATTRIBUTE_COLUMNS if "attributes" in model else GUESS_COLUMNS
 
     def add(self, row: Row) -> None:
         if not self._begun:
-            self._writer.writerow(("image", "rank", "label", "name", "score", "error"))
+            self._writer.writerow(("image", *self._columns, "error"))
             self._begun = True
         image = _text(row.image)
         if row.error is not None:
-            self._writer.writerow((image, "", "", "", "", row.error))
+            self._writer.writerow((image, *[""] * len(self._columns), row.error))
         for rank, guess in enumerate(row.guesses, 1):
             self._writer.writerow((image, rank, guess.label, guess.name or "", f"{guess.score:.6g}", ""))
+        for of in row.attributes:
+            self._writer.writerow((image, of.name, of.answer, f"{of.probability:.6g}", ""))
         self._stream.flush()
 
     def finish(self, cost: dict[str, Any], complete: bool) -> None:
@@ -103,6 +129,11 @@ class JsonWriter:
         entry: dict[str, Any] = {"image": _text(row.image)}
         if row.error is not None:
             entry["error"] = row.error
+        elif row.attributes:
+            entry["attributes"] = {
+                of.name: {"yes": of.answer == "yes", "probability": float(f"{of.probability:.6g}")}
+                for of in row.attributes
+            }
         else:
             entry["guesses"] = [
                 {"label": guess.label, "name": guess.name, "score": float(f"{guess.score:.6g}")}

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from facemix.atomic import atomic_path
-from facemix.edge import Answer, Cost
+from facemix.edge import Answer, Cost, Prediction
 from facemix.edge.images import ImageError, load_images
 from facemix_ops.edge import Bundle, EdgeModel
 
-from .results import WRITERS, Guess, Row
+from .results import WRITERS, Attribute, Guess, Row
 
 if TYPE_CHECKING:
     from facemix.edge.torch_bundle import TorchBundle
@@ -101,7 +101,7 @@ def classify_all(
         bundle: of the edge half.
         classify: uint8 [N, H, W, C] to scores.
         call_images: N, but for the last call.
-        top: how many guesses for an image.
+        top: how many guesses for an image, where they are of classes.
         format: see `results`.
         output: a file, which is written as a whole; None: standard output.
         quiet: nothing on standard error.
@@ -113,7 +113,9 @@ def classify_all(
     """
     tally = Tally()
     failure: BaseException | None = None
-    model = {"name": bundle.name, "version": bundle.version, "network": bundle.network}
+    model: dict[str, Any] = {"name": bundle.name, "version": bundle.version, "network": bundle.network}
+    if bundle.attributes is not None:
+        model["attributes"] = list(bundle.attributes)
     # On a terminal, bars and lines that are written meanwhile would get into each other's way.
     bar = not quiet and sys.stderr.isatty() and not (output is None and format != "table" and sys.stdout.isatty())
     total = len(paths) if isinstance(paths, Sized) else None
@@ -178,19 +180,23 @@ def _rows(
     batch: list[tuple[str, Image]], bundle: AnyBundle, classify: Classify, top: int, tally: Tally
 ) -> Iterator[Row]:
     images = [image for _, image in batch if not isinstance(image, ImageError)]
-    scores: Iterator[NDArray[np.float32]] = iter(())
+    predictions: Iterator[Prediction] = iter(())
     if images:
         answer = classify(np.stack(images))
         tally.add(answer.cost)
-        scores = iter(answer.scores)
+        predictions = (answer[n] for n in range(len(answer)))
     for path, image in batch:
         if isinstance(image, ImageError):
             tally.refused += 1
             yield Row(path, error=image.problem)
         else:
-            yield Row(path, _guesses(next(scores), bundle.classes, top))
+            yield _row(path, next(predictions), bundle.classes, top)
 
 
-def _guesses(scores: NDArray[np.float32], classes: tuple[str, ...] | None, top: int) -> list[Guess]:
+def _row(path: str, prediction: Prediction, classes: tuple[str, ...] | None, top: int) -> Row:
+    if prediction.attributes is not None:
+        return Row(path, attributes=[Attribute(name, yes) for name, yes in prediction.attributes.items()])
+    scores = prediction.scores
     best = np.argsort(-scores, kind="stable")[:top].tolist()
-    return [Guess(label, None if classes is None else classes[label], float(scores[label])) for label in best]
+    names = [None if classes is None else classes[label] for label in best]
+    return Row(path, [Guess(label, name, float(scores[label])) for label, name in zip(best, names, strict=True)])

@@ -41,7 +41,7 @@ def collapse(runs: Runs) -> Table | None:
         ("accuracy with the matrix, without a mix", share("collapsed_accuracy")),
         ("decisions in which the two agree", share("agreement")),
         ("decisions in which the network agrees with itself under another key", share("self_agreement")),
-        ("error of the scores, of their own spread", share("relative_error")),
+        ("error of the scores, of their norm", share("relative_error")),
         ("matrix, outputs x inputs", f"{outputs:,} x {inputs:,}"),
         ("multiply-adds of the matrix", count(first["matrix_multiply_adds"])),
         ("multiply-adds of the cloud part", count(first["cloud_multiply_adds"])),

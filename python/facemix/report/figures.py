@@ -7,7 +7,7 @@ from .results import Runs
 from .spread import count, percent
 from .table import NETWORKS, Table
 
-__all__ = ["accuracy", "comparison", "cost", "paper"]
+__all__ = ["accuracy", "comparison", "cost", "heading", "paper"]
 
 BYTE_UNITS = ((1 << 20, "MiB"), (1 << 10, "KiB"))
 
@@ -31,6 +31,11 @@ def accuracy(runs: Runs) -> Table:
     return Table("Accuracy", ("network", "accuracy", "lowest to highest", "balanced accuracy"), tuple(rows), note)
 
 
+def heading(experiments: list[Runs]) -> str:
+    """The names of experiments; variants of one share theirs."""
+    return ", ".join(dict.fromkeys(runs.name for runs in experiments))
+
+
 def comparison(experiments: list[Runs]) -> Table:
     """Several experiments, a line each."""
     names = [name for name in NETWORKS if any(name in runs.networks for runs in experiments)]
@@ -38,8 +43,8 @@ def comparison(experiments: list[Runs]) -> Table:
     for runs in experiments:
         mix, model = runs.first.settings["mix"], runs.first.settings["model"]
         cells = (runs.accuracy(name).percent() if name in runs.networks else "" for name in names)
-        cut = (str(mix["group_size"]), str(model["pre"]), percent(runs.first["cost"]["edge_share"]))
-        rows.append((runs.name, *cut, str(len(runs.seeds)), *cells))
+        cut = (str(model["pre"]), percent(runs.first["cost"]["edge_share"])) if mix["group_size"] > 1 else ("", "")
+        rows.append((runs.name, str(mix["group_size"]), *cut, str(len(runs.seeds)), *cells))
     columns = ("experiment", "group size", "N_pre", "edge's share", "seeds", *(NETWORKS[name][1] for name in names))
     return Table("Experiments", columns, tuple(rows))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .figures import comparison
+from .figures import comparison, heading
 from .results import Runs
 from .section import section
 
@@ -11,12 +11,12 @@ __all__ = ["markdown"]
 
 def markdown(experiments: list[Runs]) -> str:
     """Verdicts and tables of one experiment or several."""
-    parts = [f"# {', '.join(runs.name for runs in experiments)}"]
+    parts = [f"# {heading(experiments)}"]
     if len(experiments) > 1:
         parts.append(comparison(experiments).markdown())
     for runs in experiments:
         if len(experiments) > 1:
-            parts.append(f"## {runs.name}")
+            parts.append(f"## {runs.variant}")
         told = section(runs)
         parts.append(f"**{told.verdict.headline}**")
         parts.append("\n".join(f"- {reason}" for reason in told.verdict.reasons))

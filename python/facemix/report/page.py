@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .answers import confusion
 from .charts import curves, data_uri, matrix, strip
-from .figures import comparison
+from .figures import comparison, heading
 from .results import Runs
 from .section import section
 from .table import NETWORKS
@@ -33,7 +33,7 @@ def page(experiments: list[Runs]) -> str:
     )
     environment.filters["whole"] = _whole
     return environment.get_template(TEMPLATE).render(
-        title=", ".join(runs.name for runs in experiments),
+        title=heading(experiments),
         comparison=comparison(experiments) if len(experiments) > 1 else None,
         parts=[(section(runs), _pictures(runs)) for runs in experiments],
     )

@@ -72,6 +72,12 @@ class Runs:
         """The experiment's."""
         return str(self.first["name"])
 
+    @property
+    def variant(self) -> str:
+        """The name, and what a sweep varies."""
+        size, pre = self.first["settings"]["mix"]["group_size"], self.first["settings"]["model"]["pre"]
+        return f"{self.name}, " + (f"N_pre = {pre}, S = {size}" if size > 1 else "no mix")
+
     @cached_property
     def networks(self) -> list[str]:
         """What every seed has an accuracy of, in the order of tables."""

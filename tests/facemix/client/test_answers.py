@@ -6,7 +6,7 @@ import asyncio
 
 import numpy as np
 import pytest
-from edge_halves import CLASSES, DECOYS, ROW, WatchedHalf, check, images
+from edge_halves import CLASSES, DECOYS, ROW, WatchedHalf, check, expected, images
 from facemix.edge import AsyncClient, Client, Cost
 from facemix.wire.names import DATATYPES_PROPERTY
 from fake_cloud import FakeCloud, Running
@@ -25,6 +25,22 @@ def test_right_answers_in_the_callers_order(count: int, half: WatchedHalf, clien
 
 def test_scores_have_a_row_for_each_image_and_a_column_for_each_class(client: Client) -> None:
     assert client.classify(images(6)).scores.shape == (6, CLASSES)
+
+
+def test_attributes(server: Running) -> None:
+    with Client(WatchedHalf(classes=None, attributes=["hat", "tie"]), server.address) as client:
+        answer = client.classify(images(8))
+    want = expected(images(8))
+    assert answer.names is None
+    assert answer.attributes is not None
+    np.testing.assert_array_equal(answer.labels, want[:, 1::2] > want[:, ::2])
+    for n, prediction in enumerate(answer):
+        assert (prediction.label, prediction.name) == (None, None)
+        assert prediction.attributes == pytest.approx(
+            {name: 1 / (1 + np.exp(want[n, 2 * i] - want[n, 2 * i + 1])) for i, name in enumerate(["hat", "tie"])},
+            rel=1e-3,
+        )
+        assert prediction.attributes == {name: values[n] for name, values in answer.attributes.items()}
 
 
 @pytest.mark.parametrize("wire_dtype", ["float32", "float16", "bfloat16", "int8"])

@@ -1,0 +1,118 @@
+"""`facemix collapse`: whether one matrix on the edge does what the cloud does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from facemix.collapse import Collapse
+    from facemix.training.settings import Experiment
+
+__all__ = ["add", "run"]
+
+STAGES = ("mixing_aware", "linear_cloud", "baseline")
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "collapse",
+        help="replace a trained network's cloud part by one matrix, and say what is lost",
+        description="Replace the cloud part of a network that `facemix train` left, and the edge's last layer, by "
+        "their mean derivative: one matrix on the features, which the edge can compute by itself. Where it is right as "
+        "often as the network through the mix, the cloud is not needed. For a network of your own: the function "
+        "facemix.collapse.collapse.",
+    )
+    parser.add_argument("folder", type=Path, help="of one seed of an experiment, such as runs/orl/seed-0")
+    parser.add_argument(
+        "--stage", choices=STAGES, default=STAGES[0], help="which of its networks (default: %(default)s)"
+    )
+    parser.add_argument("--images", type=int, default=256, help="training photographs to use (default: %(default)s)")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="write the collapsed network as ONNX, pixels to scores"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Collapse, test and print."""
+    if arguments.images < 1:
+        raise ValueError(f"collapse: --images must be positive, got {arguments.images}")
+    from facemix.data import open_data
+    from facemix.models import build
+    from facemix.storage import load_tensors
+    from facemix.training.batches import seed_of
+    from facemix.training.collapsing import collapse_trained
+    from facemix.training.experiment import RESULTS, evaluated, task_of
+    from facemix.training.stage import WEIGHTS
+
+    folder: Path = arguments.folder
+    weights, config = load_tensors(folder / arguments.stage / WEIGHTS)
+    results = json.loads((folder / RESULTS).read_text())
+    experiment = _experiment(results["settings"])
+    network = build(config["builder"], config["options"])
+    network.load_state_dict(weights)
+    splits = open_data(experiment.data)
+    found = collapse_trained(
+        network,
+        splits.train,
+        evaluated(experiment, splits),
+        task_of(experiment, splits),
+        experiment,
+        seed_of(results["seed"], "collapse"),
+        group_size=config["group_size"],
+        images=arguments.images,
+        progress=True,
+    )
+    if arguments.write is not None:
+        from facemix.data import MEAN, STD
+        from facemix.export_collapsed import export_collapsed
+
+        shape = found.cost.image_shape
+        export_collapsed(arguments.write, found.network.cpu(), shape, mean=[MEAN] * shape[0], std=[STD] * shape[0])
+    if arguments.json:
+        print(json.dumps(found.as_json(), indent=2))
+    else:
+        _show(found, f"{experiment.name}, {arguments.stage}")
+
+
+def _experiment(settings: dict[str, Any]) -> Experiment:
+    from jsonargparse import ArgumentParser
+
+    from facemix.training.settings import Experiment
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--experiment", type=Experiment)
+    try:
+        experiment: Experiment = parser.instantiate(parser.parse_object({"experiment": settings})).experiment
+    except argparse.ArgumentError as error:
+        raise ValueError(f"collapse: the results must hold the settings of an experiment, got {error}") from None
+    return experiment
+
+
+def _show(found: Collapse, title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for column in ("", "right", "agrees", "multiply-adds"):
+        table.add_column(column, justify="left" if not column else "right")
+    outputs, inputs = found.shape
+    matrix, cloud = found.matrix_multiply_adds, found.cost.cloud.multiply_adds
+    table.add_row("the network", f"{found.accuracy:.1%}", f"{found.self_agreement:.1%}", f"{cloud} in the cloud")
+    table.add_row(
+        f"a {outputs} x {inputs} matrix", f"{found.collapsed_accuracy:.1%}", f"{found.agreement:.1%}", f"{matrix}"
+    )
+    if (low := found.low_rank) is not None:
+        table.add_row(f"of rank {low.rank}", f"{low.accuracy:.1%}", f"{low.agreement:.1%}", f"{low.multiply_adds}")
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"the mean of {found.images} derivatives; of {found.decisions} decisions; agreement with the network, and of "
+        f"the network with itself under another key; guessing the commonest is right in {found.chance:.1%}\n"
+        f"{found.verdict}"
+    )

@@ -1,0 +1,108 @@
+"""`facemix collapse` on the folder that an experiment leaves, and the model that it writes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from facemix.cli import main
+from facemix.collapse import collapse
+from facemix.data import open_data
+from facemix.export_collapsed import export_collapsed
+from facemix.models import build
+from facemix.storage import save_tensors
+from facemix.training.settings import Changes, DataSettings, Experiment, MixSettings, ModelSettings
+
+DATA = DataSettings(source="synthetic", people=4, photos=10, size=(24, 24), distort=Changes(rotation=0.1))
+EXPERIMENT = Experiment(
+    "tiny", DATA, ModelSettings(options={"width": 0.0625}, post=2), MixSettings(4, max_coeff=0.9), rounds=2
+)
+STAGES = {"mixing_aware": ("prelu", 4), "linear_cloud": ("identity", 4), "baseline": ("relu", 1)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Networks that nobody trained."""
+    folder = tmp_path_factory.mktemp("seed-3")
+    torch.manual_seed(0)
+    for stage, (activation, group_size) in STAGES.items():
+        options = {"num_classes": 4, "in_channels": 1, "width": 0.0625, "activation": activation, "post": 2}
+        network = build("resnet18", options)
+        with torch.no_grad():
+            network(torch.randn(16, 1, 24, 24))
+        (folder / stage).mkdir()
+        config = {"builder": "resnet18", "options": options, "group_size": group_size}
+        save_tensors(folder / stage / "weights.safetensors", network.state_dict(), config)
+    settings = json.loads(json.dumps(asdict(EXPERIMENT), default=str))
+    (folder / "results.json").write_text(json.dumps({"settings": settings, "seed": 3}))
+    return folder
+
+
+def figures(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["collapse", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_network_of_an_experiment(stage: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = figures(capsys, str(folder), "--stage", stage)
+    tests = len(open_data(DATA).test)
+    assert found["decisions"] == 2 * tests  # in each of two rounds, and no row that only fills a batch
+    assert found["group_size"] == STAGES[stage][1]
+    assert found["shape"] == [32, 4 * 6 * 6]
+    assert found == figures(capsys, str(folder), "--stage", stage)
+    if stage == "baseline":
+        assert found["self_agreement"] == 1
+
+
+def test_the_table_ends_with_the_verdict(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    verdict = figures(capsys, str(folder))["verdict"]
+    assert main(["collapse", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "tiny, mixing_aware" in printed
+    assert "a 32 x 144 matrix" in printed
+    assert " ".join(printed.split()).endswith(" ".join(verdict.split()))
+
+
+def test_writes_a_model_of_pixels(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "collapsed.onnx"
+    figures(capsys, str(folder), "--stage", "linear_cloud", "--images", "7", "--write", str(path))
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [24, 24, 1])
+    assert session.run(None, {"images": np.zeros((5, 24, 24, 1), np.uint8)})[0].shape == (5, 4)
+
+
+def test_the_model_answers_as_the_collapsed_network_does(tmp_path: Path) -> None:
+    network = build("resnet18", {"num_classes": 3, "width": 0.0625, "activation": "identity"})
+    images = torch.randint(0, 256, (2, 33, 37, 3), dtype=torch.uint8)
+    mean, std = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
+    x = ((images / 255 - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2)
+    found = collapse(network, x, [(x, torch.tensor([0, 1]))])
+    export_collapsed(tmp_path / "m.onnx", found.network, (3, 33, 37), mean=mean, std=std)
+    session = onnxruntime.InferenceSession((tmp_path / "m.onnx").read_bytes(), providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = network(x).numpy()
+    np.testing.assert_allclose(session.run(["scores"], {"images": images.numpy()})[0], expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--images", "0"], "collapse: --images must be positive, got 0"), (["--stage", "baseline"], "must be a file")],
+)
+def test_refusals(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["collapse", str(tmp_path), *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_settings_that_are_none(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mixing_aware").symlink_to(folder / "mixing_aware")
+    (tmp_path / "results.json").write_text(json.dumps({"settings": {"rounds": "many"}, "seed": 0}))
+    assert main(["collapse", str(tmp_path)]) == 1
+    assert "collapse: the results must hold the settings of an experiment, got" in capsys.readouterr().err
