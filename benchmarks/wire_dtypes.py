@@ -157,18 +157,19 @@ def measure(rounds: int, calls: int, cache: Path) -> dict[str, Any]:
     settings = DemoSettings()
     train, test = load_orl(settings.size)
     trained = train_mixed(settings, train, train_baseline(settings, train, cache, False), cache, False)
+    network = trained.plain()
     channels, *size = test.images.shape[1:]
     pixels = (255 * train.images).round().byte().permute(0, 2, 3, 1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "edge.safetensors"
         export_edge(
-            path, trained.model, (channels, *size), name="wire", group_size=settings.group_size,
+            path, network, (channels, *size), name="wire", group_size=settings.group_size,
             mean=[MEAN] * channels, std=[STD] * channels, max_coeff=settings.max_coeff, calibration=pixels,
         )  # fmt: skip
         bundle = Bundle.load(path)
     values = mixtures(EdgeModel(bundle), pixels.numpy())
     who = contestants(bundle, {name: end(bundle, values) for name, end in RANGES.items()})
-    cloud, request = partition(trained.model).cloud.eval(), settings.request_groups * settings.group_size
+    cloud, request = partition(network).cloud.eval(), settings.request_groups * settings.group_size
     x = normalise(test.images)
     large = contestants(stem(), {"int8": LARGEST * stem().scales})
     first = {name: who[name] for name in large}

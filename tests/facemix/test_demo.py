@@ -13,13 +13,13 @@ from facemix.cli import main
 from facemix.cloud.model import CloudModel
 from facemix.data import Faces, synthetic_faces
 from facemix.demo.cloud_process import cloud_process
-from facemix.demo.models import mixed_config, train_baseline, train_mixed
+from facemix.demo.models import train_baseline, train_mixed
 from facemix.demo.report import show
 from facemix.demo.run import run_demo
 from facemix.demo.settings import DemoSettings
 from facemix.environment import environment
 from facemix.errors import FacemixError
-from facemix.training import TrainConfig, accuracy
+from facemix.training.settings import FitSettings
 from PIL import Image
 
 from facemix_ops.edge import Bundle
@@ -28,7 +28,7 @@ SETTINGS = DemoSettings(
     size=(32, 32),
     width=0.125,
     group_size=4,
-    baseline=TrainConfig(epochs=8, batch_size=16),
+    baseline=FitSettings(epochs=8, batch_size=16),
     rounds=2,
     request_groups=3,
 )
@@ -88,15 +88,14 @@ def test_trained_networks_come_from_the_cache(result: dict[str, Any], split: tup
     baseline = train_baseline(SETTINGS, split[0], folder / "cache", fresh=False)
     mixed = train_mixed(SETTINGS, split[0], baseline, folder / "cache", fresh=False)
     assert (baseline.from_cache, mixed.from_cache) == (True, True)
-    assert accuracy(baseline.model, split[1]) == result["baseline"]["accuracy_without_mixing"]
-    assert accuracy(mixed.model, split[1]) == result["mixing_aware"]["accuracy_without_mixing"]
+    assert result["from_cache"] == {"baseline": False, "mixing_aware": False}
 
 
 def test_fresh_trains_again_to_the_same_bits(split: tuple[Faces, Faces], tmp_path: Path) -> None:
-    settings = replace(SETTINGS, baseline=TrainConfig(epochs=1, batch_size=16))
+    settings = replace(SETTINGS, baseline=FitSettings(epochs=1, batch_size=16))
     first, again = (train_baseline(settings, split[0], tmp_path, fresh=fresh) for fresh in (False, True))
     assert not again.from_cache
-    states = zip(first.model.state_dict().values(), again.model.state_dict().values(), strict=True)
+    states = zip(first.weights.values(), again.weights.values(), strict=True)
     assert all(torch.equal(one, other) for one, other in states)
 
 
@@ -148,12 +147,6 @@ def test_the_edge_of_a_small_device(result: dict[str, Any], folder: Path) -> Non
     bundle = Bundle.load(folder / "out" / "mixed-edge.safetensors")
     assert (bundle.name, bundle.group_size, bundle.image_shape) == ("mixed-cloud", 4, (32, 32, 1))
     assert CloudModel(folder / "out" / "mixed-cloud.safetensors").input_shape == bundle.features_shape
-
-
-def test_batches_divide_into_groups() -> None:
-    config = TrainConfig(epochs=3, batch_size=40)
-    assert [mixed_config(config, size).batch_size for size in (2, 7, 8, 16, 64)] == [40, 42, 40, 48, 64]
-    assert mixed_config(config, 8).epochs == 6
 
 
 def test_a_cloud_that_does_not_start(tmp_path: Path) -> None:

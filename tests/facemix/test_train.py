@@ -139,7 +139,12 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     """In double precision: in single, Adam makes much of a rounding error where a gradient is nearly zero."""
     one, two = tmp_path / "one", tmp_path / "two"
     train(one, "--trainer.precision=64-true")
-    several = ["--trainer.precision=64-true", "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
+    several = [
+        "--trainer.precision=64-true",
+        "--trainer.devices=2",
+        "--trainer.strategy=ddp",
+        "--trainer.accelerator=cpu",
+    ]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [*torchrun, *command(two, *several)[1:]],

@@ -290,9 +290,9 @@ from pathlib import Path
 from facemix.data import synthetic_faces
 from facemix.demo.settings import DemoSettings
 from facemix.demo.web.run import run_web
-from facemix.training import TrainConfig
+from facemix.training.settings import FitSettings
 
-settings = DemoSettings(size=(32, 32), width=0.125, group_size=4, baseline=TrainConfig(epochs=1, batch_size=16))
+settings = DemoSettings(size=(32, 32), width=0.125, group_size=4, baseline=FitSettings(epochs=1, batch_size=16))
 faces = synthetic_faces(6, 8, (32, 32)).split(0.5, seed=0)
 run_web(settings, faces, faces, Path("out"), Path("cache"))
 """

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import torch
 from facemix.data import Faces, synthetic_faces
 from facemix.demo.halves import write_halves
-from facemix.demo.models import BUILDER, Trained
 from facemix.demo.settings import DemoSettings
 from facemix.demo.web.booth import Booth
 from facemix.demo.web.keeper import Keeper
 from facemix.demo.web.photographs import Photographs
 from facemix.demo.web.server import PageServer
 from facemix.models import build
+from facemix.training.stages import Trained
 
 from facemix_ops.edge import EdgeModel
 
@@ -53,8 +53,8 @@ def _network(seed: int) -> Trained:
     options = {"num_classes": PEOPLE, "in_channels": 1, "width": SETTINGS.width, "activation": "prelu"}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build(BUILDER, options)
+        model = build("resnet18", options)
         with torch.no_grad():
             for _ in range(3):  # batch statistics that are not the trivial ones
                 model(torch.randn(16, 1, *SETTINGS.size))
-        return Trained(options, dict(model.state_dict()), from_cache=False)
+        return Trained(SETTINGS.experiment().model, options, dict(model.state_dict()))

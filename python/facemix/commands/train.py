@@ -1,4 +1,4 @@
-"""`facemix train`: an experiment, from a recipe or a YAML file of your own, with every setting on the command line too."""
+"""`facemix train`: an experiment, from a recipe or a YAML file of your own; every setting is an option, too."""
 
 from __future__ import annotations
 
@@ -88,16 +88,15 @@ def run(arguments: argparse.Namespace) -> None:
     if options.seeds < 1:
         raise ValueError(f"train: --seeds must be positive, got {options.seeds}")
 
-    from lightning.pytorch.utilities import rank_zero_only
-
     from facemix.data import open_data
     from facemix.training.experiment import run_experiment
+    from facemix.training.stage import is_first_process
 
     out: Path = options.out or Path("runs") / experiment.name
     splits = open_data(experiment.data)
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         run_experiment(experiment, seed, out / f"seed-{seed}", splits, options.baselines)
-    if rank_zero_only.rank == 0:
+    if is_first_process():
         from facemix.report import HTML, write_report
 
         write_report([out], out)

@@ -10,7 +10,7 @@ from .orl import load_orl, orl_folder
 from .photos import DataError, Photos
 from .source import Splits, open_data
 from .synthetic import synthetic_faces
-from .transforms import MEAN, STD, augment, change, normalise
+from .transforms import MEAN, STD, change, normalise
 
 __all__ = [
     "MEAN",
@@ -21,7 +21,6 @@ __all__ = [
     "Labelled",
     "Photos",
     "Splits",
-    "augment",
     "change",
     "decoded",
     "load_celeba",

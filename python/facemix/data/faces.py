@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
-from .labelled import split_rows
+from .labelled import Labelled, split_rows
 
 __all__ = ["Faces"]
 
@@ -45,3 +46,7 @@ class Faces:
         """Split into two disjoint sets, see `split_rows`."""
         first, second = split_rows(len(self), self.identity, share, seed)
         return self.take(first), self.take(second)
+
+    def labelled(self) -> Labelled:
+        """The same, as pixels of whole numbers."""
+        return Labelled((self.images * 255).round().to(torch.uint8).numpy(), self.identity, self.attributes)

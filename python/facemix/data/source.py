@@ -87,7 +87,7 @@ def _path(settings: DataSettings, name: str) -> Path:
 
 def _synthetic(settings: DataSettings) -> Labelled:
     faces = synthetic_faces(settings.people, settings.photos, settings.size, settings.channels)
-    return Labelled((faces.images * 255).round().to(torch.uint8).numpy(), faces.identity, faces.attributes)
+    return faces.labelled()
 
 
 def _with_validation(parts: Mapping[str, Photos | Labelled], settings: DataSettings) -> dict[str, Photos | Labelled]:

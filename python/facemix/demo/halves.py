@@ -11,8 +11,8 @@ from torch import Tensor
 
 from facemix.data import MEAN, STD
 from facemix.export import export_cloud, export_edge
+from facemix.training.stages import Trained
 
-from .models import BUILDER, Trained
 from .settings import DemoSettings
 
 __all__ = ["pixels", "write_halves"]
@@ -34,12 +34,13 @@ def write_halves(
         image_shape: (channels, height, width) of an image.
         public: images [N, C, H, W], values 0 to 1, that find int8's scales and go into the edge's file as decoys.
     """
+    network = trained.plain()
     served, channels = f"{name}-cloud", image_shape[0]
     cloud, edge = folder / f"{served}.safetensors", folder / f"{name}-edge.safetensors"
-    export_cloud(cloud, trained.model, BUILDER, trained.options, image_shape, name=served)
+    export_cloud(cloud, network, trained.model.name, trained.options, image_shape, name=served)
     export_edge(
         edge,
-        trained.model,
+        network,
         image_shape,
         name=served,
         group_size=settings.group_size,

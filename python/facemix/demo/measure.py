@@ -12,11 +12,11 @@ from torch import Tensor
 
 from facemix.data import Faces
 from facemix.edge import Answer, Client
+from facemix.training.stages import Trained
 from facemix_ops.edge import EdgeModel, MixedRequest
 
 from .cloud_process import cloud_process
 from .halves import pixels, write_halves
-from .models import Trained
 from .settings import DemoSettings
 
 __all__ = ["Passage", "through_cloud"]

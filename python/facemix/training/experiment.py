@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from facemix.atomic import atomic_path
@@ -24,6 +23,7 @@ from .deploy import write_halves
 from .learner import inputs
 from .measure import best_device, draw_group, measure, test_batches
 from .settings import Experiment
+from .stage import is_first_process
 from .stages import Stages, Trained, plain
 from .task import AttributeTask, IdentityTask, Task
 
@@ -60,7 +60,7 @@ def run_experiment(
     task = task_of(experiment, splits)
     run = _Run(experiment, seed, folder, splits, task, (baselines or folder.parent) / f"seed-{seed}")
     trained = run.train()
-    if rank_zero_only.rank:
+    if not is_first_process():
         return {}
     results = run.measure(trained)
     results["seconds"] = time.perf_counter() - start
@@ -97,7 +97,7 @@ class _Run:
         mix, splits = self.experiment.mix, self.splits
         stages = Stages(self.experiment, self.seed, splits.train, splits.validation, self.task)
         trained = {"baseline": stages.baseline(self.baseline / "baseline")}
-        activations = {"mixing_aware": mix.activation} if mix.group_size > 1 else {}
+        activations: dict[str, str] = {"mixing_aware": mix.activation} if mix.group_size > 1 else {}
         if activations and self.experiment.linear_control:
             activations["linear_cloud"] = "identity"
         for name, activation in activations.items():
@@ -187,7 +187,9 @@ def _check(experiment: Experiment, splits: Splits) -> None:
             "train: there must be a validation set to evaluate on, got none: set data.validation_share above 0"
         )
     if not len(splits.validation) and (experiment.baseline.early_stopping or experiment.mixed.early_stopping):
-        raise ValueError("train: early_stopping must have a validation set, got none: set data.validation_share above 0")
+        raise ValueError(
+            "train: early_stopping must have a validation set, got none: set data.validation_share above 0"
+        )
     if not 1 <= size <= 64:
         raise ValueError(f"train: mix.group_size must be between 1 and 64, got {size}")
     if strange := [warm for warm in experiment.mix.warm_up if warm < 1 or size % warm]:

@@ -1,5 +1,5 @@
-"""One training as Lightning runs it. All that is random is a function of seed, stage, epoch and step, so that a run that
-was interrupted, or is spread over processes, is the same run.
+"""One training as Lightning runs it. All that is random is a function of seed, stage, epoch and step: a run that was
+interrupted, or is spread over processes, is the same run.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import Adam, AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
@@ -138,7 +138,11 @@ class Learner(L.LightningModule):
         images = inputs(batch, self.data, augment=False)
         size = self.mix.group_size
         generator = torch.Generator().manual_seed(seed_of(self.seed, "validation key", self.current_epoch, batch_idx))
-        key = None if size == 1 else fo.MixKey.sample(len(images), size, max_coeff=self.mix.max_coeff, generator=generator)
+        key = (
+            None
+            if size == 1
+            else fo.MixKey.sample(len(images), size, max_coeff=self.mix.max_coeff, generator=generator)
+        )
         scores = self.network(images, None if key is None else key.to(self.device))
         real = batch["real"]
         self._validation.append(self.task.loss(scores[real], batch[self.task.name][real]) * real.sum())

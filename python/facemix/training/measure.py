@@ -49,9 +49,9 @@ def decisions(
             key = None
             if mixed:
                 generator = torch.Generator().manual_seed(seed_of(seed, "evaluation key", number, step))
-                key = fo.MixKey.sample(
-                    len(images), size, max_coeff=experiment.mix.max_coeff, generator=generator
-                ).to(device)
+                key = fo.MixKey.sample(len(images), size, max_coeff=experiment.mix.max_coeff, generator=generator).to(
+                    device
+                )
             decided = task.decide(network(images, key)).cpu()
             if found is None:
                 found = decided.new_empty((len(faces), *decided.shape[1:]))
@@ -72,8 +72,10 @@ def test_batches(
     return loading
 
 
-def draw_group(path: Path, network: MixedNetwork, faces: Labelled, task: Task, experiment: Experiment, seed: int) -> None:
-    """Write a PNG of the first group of a round of tests, see `draw_examples`; of as many rows as there are, if fewer."""
+def draw_group(
+    path: Path, network: MixedNetwork, faces: Labelled, task: Task, experiment: Experiment, seed: int
+) -> None:
+    """Write a PNG of the first group of a round of tests, see `draw_examples`."""
     size = experiment.mix.group_size
     batch = {name: value[:size] for name, value in next(iter(test_batches(faces, task, experiment, size, 0))).items()}
     images = inputs(batch, experiment.data, augment=False)
@@ -95,7 +97,7 @@ def draw_group(path: Path, network: MixedNetwork, faces: Labelled, task: Task, e
 def measure(
     network: MixedNetwork, faces: Labelled, task: Task, experiment: Experiment, seed: int, *, mixed: bool
 ) -> dict[str, Any]:
-    """The `Score` of a network, see `scores`: of as many rounds as the experiment says, of one where nothing is drawn."""
+    """Figures of a network, see `scores`: of the experiment's rounds, of one round where nothing is drawn."""
     drawn = mixed or experiment.data.distort != type(experiment.data.distort)()
     rounds = range(experiment.rounds if drawn else 1)
     found = [decisions(network, faces, task, experiment, seed, number, mixed=mixed) for number in rounds]

@@ -23,12 +23,17 @@ from facemix.storage import load_tensors, save_tensors
 
 from .learner import Learner
 
-__all__ = ["CURVES", "WEIGHTS", "WEIGHTS_KIND", "train_stage"]
+__all__ = ["CURVES", "WEIGHTS", "WEIGHTS_KIND", "is_first_process", "train_stage"]
 
 WEIGHTS, CURVES, RECIPE = "weights.safetensors", "curves.json", "recipe.json"
 #: What the config of a file of weights says that it is.
 WEIGHTS_KIND = "facemix-weights-1"
 LAST, BEST = "last", "best"
+
+
+def is_first_process() -> bool:
+    """Of those that train together: the one that writes."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -126,7 +131,7 @@ def _check_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
                 f"train: {folder} must hold nothing, or the same training; it holds one whose {', '.join(different)} "
                 f"differ ({key}: {found.get(key)}, and now {plain.get(key)}): take another folder, or remove it"
             )
-    elif rank_zero_only.rank == 0:
+    elif is_first_process():
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(plain, indent=2) + "\n")
 

@@ -92,7 +92,9 @@ class Stages:
         self, name: str, folder: Path, options: Mapping[str, Any], fit: FitSettings, start: Trained | None
     ) -> Trained:
         experiment, seed = self.experiment, seed_of(self.seed, name)
-        mix = experiment.mix if start is not None else replace(experiment.mix, group_size=1, warm_up=[], distillation=0.0)
+        mix = experiment.mix
+        if start is None:
+            mix = replace(mix, group_size=1, warm_up=[], distillation=0.0)
         channels = self.train.images.shape[1]
         options = {**experiment.model.options, "num_classes": self.task.outputs, "in_channels": channels, **options}
         with torch.random.fork_rng():
@@ -105,7 +107,8 @@ class Stages:
             for values in (plain(asdict(experiment.data)), plain(experiment.trainer))
         )
         recipe = {
-            "seed": self.seed, "data": data, "trainer": trainer, "model": experiment.model.name, "options": options, "fit": asdict(fit),
+            "seed": self.seed, "data": data, "trainer": trainer, "model": experiment.model.name, "options": options,
+            "fit": asdict(fit),
         } | ({} if start is None else {
             "cut": [experiment.model.pre, experiment.model.post], "mix": asdict(mix),
             "baseline": asdict(experiment.baseline),
