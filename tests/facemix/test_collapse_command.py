@@ -55,6 +55,7 @@ def test_every_network_of_an_experiment(stage: str, folder: Path, capsys: pytest
     tests = len(open_data(DATA).test)
     assert found["decisions"] == 2 * tests  # in each of two rounds, and no row that only fills a batch
     assert found["group_size"] == STAGES[stage][1]
+    assert found["images"] == 28  # of the training set, which divides into groups
     assert found["shape"] == [32, 4 * 6 * 6]
     assert found == figures(capsys, str(folder), "--stage", stage)
     if stage == "baseline":
@@ -72,7 +73,8 @@ def test_the_table_ends_with_the_verdict(folder: Path, capsys: pytest.CaptureFix
 
 def test_writes_a_model_of_pixels(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "collapsed.onnx"
-    figures(capsys, str(folder), "--stage", "linear_cloud", "--images", "7", "--write", str(path))
+    found = figures(capsys, str(folder), "--stage", "linear_cloud", "--images", "7", "--write", str(path))
+    assert found["images"] == 4  # a whole group
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
     assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [24, 24, 1])
