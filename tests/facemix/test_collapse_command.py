@@ -12,12 +12,13 @@ import onnxruntime
 import pytest
 import torch
 from facemix.cli import main
-from facemix.collapse import collapse
 from facemix.data import open_data
-from facemix.export_collapsed import export_collapsed
+from facemix.errors import FacemixError
+from facemix.export_collapsed import OfPixels, export_collapsed
 from facemix.models import build
 from facemix.storage import save_tensors
 from facemix.training.settings import Changes, DataSettings, Experiment, MixSettings, ModelSettings
+from torch import nn
 
 DATA = DataSettings(source="synthetic", people=4, photos=10, size=(24, 24), distort=Changes(rotation=0.1))
 EXPERIMENT = Experiment(
@@ -55,10 +56,14 @@ def test_every_network_of_an_experiment(stage: str, folder: Path, capsys: pytest
     tests = len(open_data(DATA).test)
     assert found["decisions"] == 2 * tests  # in each of two rounds, and no row that only fills a batch
     assert found["group_size"] == STAGES[stage][1]
+    assert found["images"] == 28  # of the training set, which divides into groups
     assert found["shape"] == [32, 4 * 6 * 6]
-    assert found == figures(capsys, str(folder), "--stage", stage)
     if stage == "baseline":
         assert found["self_agreement"] == 1
+
+
+def test_it_repeats_to_the_bit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert figures(capsys, str(folder)) == figures(capsys, str(folder))
 
 
 def test_the_table_ends_with_the_verdict(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,24 +77,35 @@ def test_the_table_ends_with_the_verdict(folder: Path, capsys: pytest.CaptureFix
 
 def test_writes_a_model_of_pixels(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "collapsed.onnx"
-    figures(capsys, str(folder), "--stage", "linear_cloud", "--images", "7", "--write", str(path))
+    found = figures(capsys, str(folder), "--stage", "linear_cloud", "--images", "7", "--write", str(path))
+    assert found["images"] == 4  # a whole group
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
     assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [24, 24, 1])
     assert session.run(None, {"images": np.zeros((5, 24, 24, 1), np.uint8)})[0].shape == (5, 4)
 
 
-def test_the_model_answers_as_the_collapsed_network_does(tmp_path: Path) -> None:
-    network = build("resnet18", {"num_classes": 3, "width": 0.0625, "activation": "identity"})
-    images = torch.randint(0, 256, (2, 33, 37, 3), dtype=torch.uint8)
+def test_pixels_become_what_the_network_takes() -> None:
+    images = torch.randint(0, 256, (2, 5, 7, 3), dtype=torch.uint8)
     mean, std = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
-    x = ((images / 255 - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2)
-    found = collapse(network, x, [(x, torch.tensor([0, 1]))])
-    export_collapsed(tmp_path / "m.onnx", found.network, (3, 33, 37), mean=mean, std=std)
-    session = onnxruntime.InferenceSession((tmp_path / "m.onnx").read_bytes(), providers=["CPUExecutionProvider"])
-    with torch.no_grad():
-        expected = network(x).numpy()
-    np.testing.assert_allclose(session.run(["scores"], {"images": images.numpy()})[0], expected, rtol=1e-3, atol=1e-4)
+    given = OfPixels(nn.Identity(), mean, std)(images)
+    for channel in range(3):
+        expected = (images[..., channel].double() / 255 - mean[channel]) / std[channel]
+        torch.testing.assert_close(given[:, channel].double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_that_answers_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Session:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def run(self, _: Any, feeds: dict[str, Any]) -> list[Any]:
+            return [np.ones((len(feeds["images"]), 8), np.float32)]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 8))
+    with pytest.raises(FacemixError, match=r"must answer as PyTorch does, within 0\.0001 of the largest score, got"):
+        export_collapsed(tmp_path / "m.onnx", network, (3, 2, 2), mean=[0.5] * 3, std=[0.5] * 3)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

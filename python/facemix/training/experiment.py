@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from facemix.atomic import atomic_path
-from facemix.collapse import collapse
 from facemix.cost import partition_cost
 from facemix.data import Labelled, Splits
 from facemix.environment import environment
 
 from .batches import seed_of
+from .collapsing import collapse_trained
 from .deploy import write_halves
-from .learner import inputs
-from .measure import best_device, draw_group, measure, test_batches
+from .measure import draw_group, measure
 from .settings import Experiment
 from .stage import is_first_process
 from .stages import Stages, Trained, plain
@@ -146,12 +142,9 @@ class _Run:
         """What only a network that mixes has: a cost on each side, a collapsed self, a picture, files to deploy."""
         experiment, model, mix = self.experiment, self.experiment.model, self.experiment.mix
         shape, network = tuple(faces.images.shape[1:]), mixed.plain()
-        collapsed = collapse(
-            network.to(best_device()),
-            torch.cat([x for x, _ in self._batches(self.splits.train, 256)]),
-            list(self._batches(faces, len(faces))),
-            pre=model.pre, post=model.post, group_size=mix.group_size, max_coeff=mix.max_coeff,
-            seed=seed_of(self.seed, "collapse"),
+        collapsed = collapse_trained(
+            network, self.splits.train, faces, self.task, experiment, seed_of(self.seed, "collapse"),
+            group_size=mix.group_size,
         )  # fmt: skip
         write_halves(self.folder, network.cpu(), experiment, mixed.options, self.splits.train, self.task.labels)
         draw_group(self.folder / EXAMPLES, mixed.mixed(), faces, self.task, experiment, seed_of(self.seed, "examples"))
@@ -171,12 +164,6 @@ class _Run:
             },
             "pictures": {"examples": EXAMPLES},
         }
-
-    def _batches(self, faces: Labelled, limit: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """What the network takes, and labels, of up to `limit` photographs in a random order, changed as in a test."""
-        rows = torch.randperm(len(faces), generator=torch.Generator().manual_seed(self.seed))[:limit]
-        for batch in test_batches(faces.take(rows.sort().values), self.task, self.experiment, 1, 0):
-            yield inputs(batch, self.experiment.data, augment=False).to(best_device()), batch[self.task.name]
 
 
 def _check(experiment: Experiment, splits: Splits) -> None:
