@@ -247,6 +247,10 @@ def test_curves() -> None:
     assert top == 8.0  # the largest loss of all
     # The scale is logarithmic: 1 lies between 4 and 0.04 as log 1 does.
     assert (middle - top) / (bottom - top) == pytest.approx(0.602 / 2, abs=0.01)
+    assert re.findall(r'text-anchor="end">([^<]*)<', charts["baseline"]) == ["0.05", "0.1", "0.2", "0.5", "1", "2"]
+    values["curves"] = {"baseline": [{"epoch": n, "loss": 2 + n / 4, "validation_loss": None} for n in (1, 2)]}
+    ((_, chart),) = curves(runs_of(values))
+    assert re.findall(r'text-anchor="end">([^<]*)<', chart) == ["2.25", "2.5"]
     assert curves(runs_of({**values, "curves": {}})) == []
 
 
