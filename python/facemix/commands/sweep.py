@@ -36,16 +36,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, write, and list what failed; 1 where something did."""
+    from facemix.commands.train import experiment_parser, read_experiment
     from facemix.sweep import Plan, run_sweep
 
-    plan = Plan(
-        arguments.recipe,
-        tuple(arguments.group_sizes),
-        tuple(arguments.pre),
-        arguments.seeds,
-        arguments.out,
-        tuple(arguments.forwarded),
-    )
+    options = arguments.forwarded
+    _, experiment = read_experiment(experiment_parser("facemix sweep", ""), [arguments.recipe, *options])
+    sizes, pre = tuple(arguments.group_sizes), tuple(arguments.pre)
+    plan = Plan(arguments.recipe, tuple(options), experiment, sizes, pre, arguments.seeds, arguments.out)
     failures = run_sweep(plan, arguments.jobs)
     for job, reason in failures.items():
         print(f"facemix: error: sweep: {job.name}: {reason}", file=sys.stderr)

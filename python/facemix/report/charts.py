@@ -75,9 +75,9 @@ def _chart(stage: str, lines: Sequence[tuple[str, list[tuple[int, float]]]], low
         return TOP + (HEIGHT - TOP - BOTTOM) * (1 - share)
 
     parts = [f'<svg class="curves {stage}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">']
-    for loss in _decades(low, high):
+    for loss in _marks(low, high):
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(loss):.1f}" y2="{y(loss):.1f}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y(loss) + 4:.1f}" text-anchor="end">{loss:g}</text>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y(loss) + 4:.1f}" text-anchor="end">{loss:.3g}</text>')
     for epoch in _epochs(last):
         parts.append(f'<text x="{x(epoch):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{epoch}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
@@ -88,11 +88,15 @@ def _chart(stage: str, lines: Sequence[tuple[str, list[tuple[int, float]]]], low
     return Markup("".join(parts) + "</svg>")
 
 
-def _decades(low: float, high: float) -> list[float]:
-    """Round numbers from low to high: 1, 2 and 5 times powers of ten, or powers of ten alone where these are many."""
+def _marks(low: float, high: float) -> list[float]:
+    """Round numbers from low to high: 1, 2 and 5 times powers of ten, or powers of ten alone where these are many.
+
+    The two limits where there are not two such numbers.
+    """
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if len(powers) <= 4 else (1,)
-    return [v for p in powers for s in steps if low <= (v := s * 10.0**p) <= high]
+    marks = [mark for power in powers for step in steps if low <= (mark := step * 10.0**power) <= high]
+    return marks if len(marks) > 1 else sorted({low, high})
 
 
 def _epochs(last: int) -> list[int]:
@@ -103,7 +107,7 @@ def _epochs(last: int) -> list[int]:
 
 
 def matrix(counts: list[list[int]]) -> str | None:
-    """Counts [true][predicted] as the URI of a PNG, true down, predicted across; darker: a larger share of the row.
+    """Counts [true][predicted] as the URI of a PNG, true down, predicted across; stronger: a larger share of the row.
 
     None where there are more than 1500 classes.
     """

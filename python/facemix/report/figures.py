@@ -43,7 +43,8 @@ def comparison(experiments: list[Runs]) -> Table:
     for runs in experiments:
         mix, model = runs.first.settings["mix"], runs.first.settings["model"]
         cells = (runs.accuracy(name).percent() if name in runs.networks else "" for name in names)
-        cut = (str(model["pre"]), percent(runs.first["cost"]["edge_share"])) if mix["group_size"] > 1 else ("", "")
+        cost = runs.first.values.get("cost")
+        cut = (str(model["pre"]), percent(cost["edge_share"])) if cost else ("", "")
         rows.append((runs.name, str(mix["group_size"]), *cut, str(len(runs.seeds)), *cells))
     columns = ("experiment", "group size", "N_pre", "edge's share", "seeds", *(NETWORKS[name][1] for name in names))
     return Table("Experiments", columns, tuple(rows))
@@ -77,9 +78,11 @@ def paper(runs: Runs) -> Table | None:
     return Table("Beside the paper", columns, tuple(rows), note)
 
 
-def cost(runs: Runs) -> Table:
-    """Of one image, on each side."""
-    values = runs.first["cost"]
+def cost(runs: Runs) -> Table | None:
+    """Of one image, on each side; None where nothing is cut."""
+    values = runs.first.values.get("cost")
+    if not values:
+        return None
     rows = (
         ("multiply-adds on the edge", f"{count(values['edge_multiply_adds'])} ({percent(values['edge_share'])})"),
         ("multiply-adds in the cloud", count(values["cloud_multiply_adds"])),

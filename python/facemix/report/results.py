@@ -16,7 +16,7 @@ __all__ = ["KIND", "RESULTS", "Result", "Runs", "read_result", "read_runs"]
 
 KIND = "facemix-experiment-1"
 RESULTS = "results.json"
-NEEDED = ("name", "seed", "settings", "environment", "seconds", "data", "scores", "cost", "curves")
+NEEDED = ("name", "seed", "settings", "environment", "seconds", "data", "scores", "curves")
 #: Settings of `data` that say where things lie on a machine, and decide no figure.
 PLACES = ("root", "labels", "cache", "workers")
 
@@ -113,6 +113,8 @@ def read_result(path: Path) -> Result:
     missing = [name for name in NEEDED if name not in values]
     if missing:
         raise ValueError(f"report: {path} must have {', '.join(NEEDED)}, got none of {', '.join(missing)}")
+    if "mixing_aware" in values["scores"] and "cost" not in values:
+        raise ValueError(f"report: {path} must have the cost of the network that mixes, got none")
     if "baseline" not in values["scores"]:
         raise ValueError(
             f"report: {path} must have scores of the baseline, got {', '.join(values['scores']) or 'none'}"

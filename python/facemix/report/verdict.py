@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from facemix.collapse.verdict import AFFORDABLE
+
 from .collapse import collapses, edge_with_matrix
 from .results import Runs
 from .spread import Spread, count, percent, points
@@ -47,9 +49,13 @@ def verdict(runs: Runs) -> Verdict:
     edge = runs.first["cost"]["edge_multiply_adds"]
     reasons = (_loss(runs), _untrained(runs), _linear(runs), _collapse(runs), _edge(runs), _privacy(runs))
     answer: Literal["yes", "no", "open"] = "no"
-    if matrices and all(m["matched"] and edge_with_matrix(m) <= edge for m in matrices):
-        headline = "No: one matrix on the edge does what the cloud does. It costs the edge less, and nothing leaves it."
-    elif linear and _gain(runs).mean < WORTH:
+    with_matrix = max(map(edge_with_matrix, matrices), default=0)
+    if matrices and all(m["matched"] for m in matrices) and with_matrix <= AFFORDABLE * edge:
+        headline = (
+            f"No: one matrix on the edge does what the cloud does, for {count(with_matrix)} multiply-adds there "
+            f"instead of {count(edge)}, and nothing leaves it."
+        )
+    elif linear and not _worth(_gain(runs)):
         headline = "No: a cloud without any non-linearity does as well, and such a cloud is one matrix."
     elif loss > ACCEPTABLE:
         headline = f"No: the mix costs {points(loss)} of accuracy, more than the {points(ACCEPTABLE)} that it may."
@@ -67,6 +73,11 @@ def verdict(runs: Runs) -> Verdict:
 def _gain(runs: Runs) -> Spread:
     """What the cloud's non-linear layers bring."""
     return runs.accuracy("mixing_aware") - runs.accuracy("linear_cloud")
+
+
+def _worth(gain: Spread) -> bool:
+    """Whether a gain is large enough, and not within the spread of the seeds, of which one alone has none."""
+    return gain.mean >= WORTH and (gain.std is None or gain.mean > gain.std)
 
 
 def _loss(runs: Runs) -> str:
@@ -98,21 +109,24 @@ def _linear(runs: Runs) -> str:
         f"With no non-linearity in the cloud, trained the same way (control 2), a network is right in "
         f"{runs.accuracy('linear_cloud').percent()}"
     )
-    if gain.mean < WORTH:
-        return f"{start}: the cloud's non-linear layers bring nothing ({points(gain.mean)})."
-    # With one seed there is no spread to compare with.
-    doubt = "" if gain.std is None or gain.mean > gain.std else ", which is within the spread of the seeds"
-    return f"{start}: the cloud's non-linear layers bring {points(gain.mean)}{doubt}."
+    if _worth(gain):
+        return f"{start}: the cloud's non-linear layers bring {points(gain.mean)}."
+    spread = "" if gain.std is None else f" ± {100 * gain.std:.1f}"
+    return f"{start}: the cloud's non-linear layers bring nothing that counts ({100 * gain.mean:.1f}{spread} points)."
 
 
 def _collapse(runs: Runs) -> str:
-    verdicts = [values["verdict"] for values in collapses(runs)]
-    if not verdicts:
+    matrices = collapses(runs)
+    if not matrices:
         return ""
-    if len(set(verdicts)) == 1:
-        return f"Collapse (control 3): {verdicts[0]}"
-    each = " ".join(f"Seed {s['seed']}: {v}" for s, v in zip(runs.seeds, verdicts, strict=True))
-    return f"Collapse (control 3). {each}"
+    first = f"Collapse (control 3), seed {runs.first['seed']}: {matrices[0]['verdict']}"
+    if len(matrices) == 1:
+        return first
+    matched = sum(values["matched"] for values in matrices)
+    return (
+        f"{first} Over all seeds {runs.accuracy('collapsed').percent()} are right with the matrix; it matches in "
+        f"{matched} of {len(matrices)}."
+    )
 
 
 def _edge(runs: Runs) -> str:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from facemix.atomic import atomic_path
 from facemix.report.results import RESULTS
 
+if TYPE_CHECKING:
+    from facemix.training.settings import Experiment
+
 __all__ = ["Job", "Plan"]
 
 KIND = "facemix-sweep-1"
-#: Options of `facemix train` that a sweep gives itself.
-OURS = ("--mix.group_size", "--model.pre", "--out", "--seeds", "--first-seed", "--baselines")
+#: Settings that the rows differ in.
+SWEPT = ("--mix.group_size", "--model.pre")
 
 
 @dataclass(frozen=True)
@@ -48,26 +52,28 @@ class Plan:
 
     Attributes:
         recipe: of `facemix train`.
+        options: more options for `facemix train`.
+        experiment: what these two make.
         group_sizes, pre: every pair is a row; the baseline, which has no mix, is one in any case.
         seeds: of each row: 0, 1, ...
         out: folder of everything.
-        options: more options for `facemix train`.
     """
 
     recipe: str
+    options: tuple[str, ...]
+    experiment: Experiment
     group_sizes: tuple[int, ...]
     pre: tuple[int, ...]
     seeds: int
     out: Path
-    options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, values in (("group-sizes", self.group_sizes), ("pre", self.pre), ("seeds", (self.seeds,))):
             if min(values) < 1:
                 raise ValueError(f"sweep: --{name} must be at least 1, got {min(values)}")
         for option in self.options:
-            if option.partition("=")[0] in OURS:
-                raise ValueError(f"sweep: options for train must not be one of {', '.join(OURS)}, got {option}")
+            if option.partition("=")[0] in SWEPT:
+                raise ValueError(f"sweep: --group-sizes and --pre must say what to sweep over, got {option}")
 
     @property
     def baselines(self) -> list[Job]:
@@ -82,11 +88,26 @@ class Plan:
 
     def command(self, job: Job) -> list[str]:
         """The command line of a job."""
-        mix = ["--mix.group_size", str(job.group_size)]
         cut = [] if job.pre is None else ["--model.pre", str(job.pre)]
         seed = ["--first-seed", str(job.seed), "--seeds", "1"]
         folders = ["--out", str(self.out / job.row), "--baselines", str(self.out / "baselines")]
-        return [sys.executable, "-m", "facemix", "train", self.recipe, *folders, *seed, *self.options, *mix, *cut]
+        train = [sys.executable, "-m", "facemix", "train", self.recipe]
+        return [*train, *folders, *seed, *self.options, *self._mix(job.group_size), *cut]
+
+    def _mix(self, group_size: int) -> list[str]:
+        """The size, and what of the recipe's mix suits smaller groups than its own.
+
+        A bound on the coefficients of large groups may be out of reach of small ones, or leave them no choice; and a
+        warm-up goes through divisors of the group size.
+        """
+        mix = self.experiment.mix
+        options = ["--mix.group_size", str(group_size)]
+        if group_size < mix.group_size and mix.max_coeff is not None:
+            options += ["--mix.max_coeff", "null"]
+        warm_up = [size for size in mix.warm_up if group_size % size == 0]
+        if warm_up != mix.warm_up:
+            options += ["--mix.warm_up", json.dumps(warm_up)]
+        return options
 
     def log(self, job: Job) -> Path:
         """Where a job's output goes."""
@@ -97,21 +118,17 @@ class Plan:
         return (self.out / job.row / f"seed-{job.seed}" / RESULTS).is_file()
 
     def claim(self) -> None:
-        """Note recipe and options in the folder, for later sweeps to compare with; rows and seeds may be added.
+        """Note the settings in the folder, for later sweeps to compare with; rows and seeds may be added.
 
         Raises:
             ValueError: the folder is that of another sweep, whose results would be taken for this one's.
         """
-        path = Path(self.recipe)
-        recipe = path.read_text(encoding="utf-8") if path.is_file() else self.recipe
-        note = {"kind": KIND, "recipe": recipe, "options": list(self.options)}
-        noted = self.out / "sweep.json"
-        if noted.is_file():
-            if json.loads(noted.read_text(encoding="utf-8")) != note:
-                raise ValueError(
-                    f"sweep: --out must be new, or of a sweep with the same recipe and options, got {self.out} "
-                    f"(see {noted})"
-                )
-            return
-        with atomic_path(noted) as temporary:
-            temporary.write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+        settings = json.loads(json.dumps(asdict(self.experiment), default=str))
+        note, noted = {"kind": KIND, "settings": settings}, self.out / "sweep.json"
+        if not noted.is_file():
+            with atomic_path(noted) as temporary:
+                temporary.write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+        elif json.loads(noted.read_text(encoding="utf-8")) != note:
+            raise ValueError(
+                f"sweep: --out must be new, or of a sweep with the same settings, got {self.out} (see {noted})"
+            )

@@ -12,7 +12,7 @@ from matplotlib.ticker import NullFormatter, PercentFormatter
 
 from facemix.atomic import atomic_path
 
-from .rows import Row
+from .rows import Row, whole_multiply_adds
 
 __all__ = ["plot_efficiency", "plot_privacy"]
 
@@ -52,8 +52,9 @@ def plot_efficiency(path: Path, rows: list[Row]) -> None:
 
     mixed = sorted((row for row in rows if row.pre is not None), key=lambda row: (row.group_size, row.pre))
     _lines(axes, mixed, lambda row: row.group_size, multiply_adds, "S = {}")
-    whole = rows[0].runs.first["cost"]["whole_multiply_adds"] / 1e6
-    axes.set_xlabel(f"million multiply-adds on the edge for an image (the whole baseline: {whole:,.4g})")
+    whole = whole_multiply_adds(rows)
+    baseline = "" if whole is None else f" (the whole baseline: {whole / 1e6:,.4g})"
+    axes.set_xlabel(f"million multiply-adds on the edge for an image{baseline}")
     _finish(figure, axes, "Accuracy against efficiency", path)
 
 

@@ -14,7 +14,7 @@ from facemix.report.table import NETWORKS, Table
 
 from .plan import Plan
 
-__all__ = ["Row", "read_rows", "table", "write_csv"]
+__all__ = ["Row", "read_rows", "table", "whole_multiply_adds", "write_csv"]
 
 COST = ("edge_multiply_adds", "edge_share", "edge_parameters", "cloud_multiply_adds", "bytes_up", "bytes_down")
 CONTROLS = ("baseline_mixed", "mixing_aware_plain", "linear_cloud", "collapsed")
@@ -62,6 +62,11 @@ def read_rows(plan: Plan) -> list[Row]:
     return [Row(job.pre, job.group_size, read_runs(plan.out / job.row)) for job in ordered]
 
 
+def whole_multiply_adds(rows: list[Row]) -> int | None:
+    """Those of the baseline, which rows with a cut tell; None where there is none yet."""
+    return next((row.runs.first["cost"]["whole_multiply_adds"] for row in rows if row.pre is not None), None)
+
+
 def write_csv(path: Path, rows: list[Row]) -> None:
     """A line for each row and seed; accuracies are shares; what is not there is empty."""
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
@@ -73,7 +78,7 @@ def write_csv(path: Path, rows: list[Row]) -> None:
                 values: dict[str, Any] = {"group_size": row.group_size, "seed": seed["seed"]}
                 values |= {name: score[name] for name in SCORE}
                 values |= {"recovered": seed.recovered, "seconds": round(seed["seconds"], 1)}
-                values |= {"whole_multiply_adds": seed["cost"]["whole_multiply_adds"]}
+                values |= {"whole_multiply_adds": whole_multiply_adds(rows)}
                 values |= {name: seed.accuracies[name] for name in ("baseline", *CONTROLS) if name in seed.accuracies}
                 if row.pre is not None:
                     values |= {"pre": row.pre, **{name: seed["cost"][name] for name in COST}}
@@ -82,11 +87,14 @@ def write_csv(path: Path, rows: list[Row]) -> None:
 
 def table(rows: list[Row]) -> Table:
     """A line for each row: mean and standard deviation over its seeds."""
+    whole = whole_multiply_adds(rows)
     controls = [name for name in CONTROLS if any(name in row.runs.networks for row in rows)]
     lines = []
     for row in rows:
-        runs, cost = row.runs, row.runs.first["cost"]
-        mixed = row.pre is not None
+        runs, mixed = row.runs, row.pre is not None
+        edge, share = whole, 1.0
+        if mixed:
+            edge, share = (runs.first["cost"][name] for name in ("edge_multiply_adds", "edge_share"))
         lines.append(
             (
                 f"N_pre = {row.pre}, S = {row.group_size}" if mixed else "baseline, no mix",
@@ -95,8 +103,8 @@ def table(rows: list[Row]) -> Table:
                 _points(runs.accuracy("baseline") - row.accuracy) if mixed else "",
                 *(runs.accuracy(name).percent() if name in runs.networks else "" for name in controls),
                 row.recovered.percent() if row.recovered else "not measured" if mixed else "",
-                count(cost["edge_multiply_adds"] if mixed else cost["whole_multiply_adds"]),
-                percent(cost["edge_share"]) if mixed else percent(1.0),
+                "" if edge is None else count(edge),
+                percent(share),
             )
         )
     columns = ("", "seeds", "accuracy", "lost, points", *(NETWORKS[name][1] for name in controls))

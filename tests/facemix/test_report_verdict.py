@@ -1,0 +1,74 @@
+"""What reports of made-up results conclude."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from experiments import ALL, collapse_values, results
+from facemix.report import Runs
+from facemix.report.results import Result
+from facemix.report.verdict import verdict
+
+
+def made(accuracies: dict[str, float]) -> Runs:
+    return Runs(tuple(Result(Path(), results(seed, accuracies)) for seed in range(2)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "answer", "headline"),
+    [
+        ({}, "yes", "Yes: the mix costs 2.0 points"),
+        ({"mixing_aware": 0.95}, "yes", "Yes: the mix costs 0.0 points"),
+        (
+            {"mixing_aware": 0.80, "collapsed": 0.2},
+            "no",
+            "No: the mix costs 13.0 points of accuracy, more than the 3.0",
+        ),
+        ({"linear_cloud": 0.905}, "no", "No: a cloud without any non-linearity does as well"),
+        ({"linear_cloud": 0.895}, "yes", "Yes"),
+        (
+            {"collapsed": 0.905},
+            "no",
+            "No: one matrix on the edge does what the cloud does, for 5.00 M multiply-adds there instead of 10.00 M",
+        ),
+        ({"collapsed": None}, "open", "The mix costs 2.0 points of accuracy; whether it is needed is open"),
+        ({"linear_cloud": None}, "open", "The mix costs 2.0 points of accuracy; whether it is needed is open"),
+    ],
+)
+def test_verdict(changes: dict[str, float | None], answer: str, headline: str) -> None:
+    runs = made({name: accuracy for name, accuracy in {**ALL, **changes}.items() if accuracy is not None})
+    given = verdict(runs)
+    assert given.answer == answer
+    assert given.headline.startswith(headline)
+
+
+def test_verdict_on_a_matrix_that_costs_more_than_the_split() -> None:
+    """It matches; but reduced or not, the edge computes more than twice as much with it as it is cut."""
+    runs = made({**ALL, "collapsed": 0.905})
+    for seed in runs.seeds:
+        seed.values["collapse"] = collapse_values(0.91, 0.905, multiply_adds=21_000_000)
+    assert verdict(runs).answer == "yes"
+    for seed in runs.seeds:
+        seed.values["collapse"] |= {"matrix_multiply_adds": 15_000_000}  # and its reduced form: 2006
+    assert verdict(runs).headline.startswith("No: one matrix on the edge")
+
+
+def test_verdict_tells_seeds_apart() -> None:
+    runs = made(ALL)
+    runs.seeds[1].values["collapse"] = collapse_values(0.92, 0.92)
+    told = verdict(runs)
+    assert told.answer == "yes"
+    collapse = (
+        "Collapse (control 3), seed 0: The matrix does not match. Over all seeds 73.5 ± 26.2 % are right with the "
+    )
+    assert f"{collapse}matrix; it matches in 1 of 2." in told.reasons
+    for seed in runs.seeds:
+        seed.values["privacy"] = {"recovered": 0.97 + 0.01 * seed["seed"]}
+    assert "facemix audit recovered 97.5 % of what the cloud received mixed." in verdict(runs).reasons
+    small = made({**ALL, "linear_cloud": 0.88})
+    small.seeds[0].values["scores"]["linear_cloud"]["accuracy"] = 0.82
+    assert "bring 6.0 points." in " ".join(verdict(small).reasons)
+    assert verdict(small).answer == "yes"
+    small.seeds[1].values["scores"]["linear_cloud"]["accuracy"] = 0.92
+    assert "bring nothing that counts (4.5 ± 6.4 points)." in " ".join(verdict(small).reasons)
