@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
-BLOCK = re.compile(r"^(?:<!-- not run: (?P<reason>.+) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.M | re.S)
 LANGUAGES = ("sh", "python")
 TIMEOUT = 240
 
