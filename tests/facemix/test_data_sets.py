@@ -119,9 +119,9 @@ def test_a_folder_with_a_csv(tmp_path: Path) -> None:
     photos = load_folder(*folder_of(tmp_path, "image,identity,glasses\na.png,Ann,1\nsub/b.png,Bee,0\nc.png,Ann,\n"))
     assert photos.identity is not None
     assert (photos.identity.tolist(), photos.attributes["glasses"].tolist()) == ([0, 1, 0], [1, 0, UNKNOWN])
-    assert photos.people == 2
+    assert (photos.people, photos.names) == (2, ("Ann", "Bee"))
     without = load_folder(*folder_of(tmp_path, "\ufeffimage,glasses\nsub/b.png, 1\n"))
-    assert (without.identity, without.people, len(without)) == (None, 0, 1)
+    assert (without.identity, without.people, without.names, len(without)) == (None, 0, None, 1)
     assert load_folder(*folder_of(tmp_path, "image\na.png\n")).attributes == {}
 
 
@@ -135,6 +135,9 @@ def test_a_folder_with_a_csv(tmp_path: Path) -> None:
         ("image,x\na.png,1\nc.png\n", "row 2 of .* must have 2 fields"),
         ("image,x\na.png,1,1\n", "row 1 of .* must have 2 fields"),
         ("image,x\na.png,yes\n", "x in row 1 of .* must be 0, 1 or nothing, got 'yes'"),
+        ("image,\na.png,1\n", "the header of .* must have names of 1 to 200 printable characters, got ''"),
+        ("image,identity\na.png,Ann\nc.png, \n", "identity in .* must be names of 1 to 200 .*, got ''"),
+        ("image,identity\na.png,A\tn\n", "identity in .* must be names .*, got 'A.tn'"),
         ("image\nz.png\n", r"got none at .*z.png of 1"),
         ('image\n"a.png\n', "must be CSV, got"),
     ],

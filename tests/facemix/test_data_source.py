@@ -12,7 +12,8 @@ import torch
 from face_sets import ATTRIBUTES, celeba, lfwa, picture
 from facemix.data import Labelled, load_orl, open_data
 from facemix.data.labelled import split_rows
-from facemix.training.settings import DataSettings
+from facemix.training.experiment import task_of
+from facemix.training.settings import DataSettings, Experiment
 
 
 def settings(folder: Path, source: str, **rest: Any) -> DataSettings:
@@ -81,6 +82,9 @@ def test_a_folder_is_split_by_people_where_they_are_known(tmp_path: Path) -> Non
     assert splits.train.identity.tolist() == [0, 0, 0, 1, 1, 1, 2]
     assert splits.test.identity.tolist() == [0, 1]
     assert (splits.train.people, splits.validation.people, len(splits.validation)) == (3, 0, 0)
+    task = task_of(Experiment(), splits)
+    assert task.labels == ["Ann", "Bee", "Cid"]
+    assert task.words(splits.test.identity) == ["Ann", "Bee"]
 
 
 def test_a_folder_without_people(tmp_path: Path) -> None:

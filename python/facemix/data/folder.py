@@ -17,6 +17,7 @@ VALUES = {"0": 0, "1": 1, "": UNKNOWN}
 ADVICE = (
     "the first column names a photograph below the folder, `identity` a person, every other column is 0, 1 or nothing"
 )
+NAMES = "names of 1 to 200 printable characters"  # what an edge's file can hold
 
 
 def load_folder(folder: Path, labels: Path) -> Photos:
@@ -24,7 +25,7 @@ def load_folder(folder: Path, labels: Path) -> Photos:
 
     Args:
         folder: what the paths in the file are relative to.
-        labels: a CSV file with a header. Column `image`: a path. Column `identity`, if there is one: any text, the same
+        labels: a CSV file with a header. Column `image`: a path. Column `identity`, if there is one: a name, the same
             for photographs of the same person. Every other column: an attribute, 0, 1, or nothing where
             it cannot be told.
 
@@ -47,6 +48,8 @@ def load_folder(folder: Path, labels: Path) -> Photos:
     if not rows:
         raise DataError(f"load_folder: {labels} must list at least one photograph, got none")
     columns = [name for name in header if name not in (IMAGE, IDENTITY)]
+    if bad := [name for name in columns if not _is_name(name)]:
+        raise DataError(f"load_folder: the header of {labels} must have {NAMES}, got {bad[0][:20]!r}")
     for number, row in enumerate(rows, 1):
         if None in row or None in row.values():
             raise DataError(f"load_folder: row {number} of {labels} must have {len(header)} fields: {ADVICE}")
@@ -55,11 +58,19 @@ def load_folder(folder: Path, labels: Path) -> Photos:
                 f"load_folder: {bad[0]} in row {number} of {labels} must be 0, 1 or nothing, "
                 f"got {row[bad[0]][:20]!r}: {ADVICE}"
             )
+    people = [row[IDENTITY].strip() for row in rows] if IDENTITY in header else []
+    if bad := [name for name in people if not _is_name(name)]:
+        raise DataError(f"load_folder: {IDENTITY} in {labels} must be {NAMES}, got {bad[0][:20]!r}: {ADVICE}")
     table = torch.tensor([[VALUES[row[name].strip()] for name in columns] for row in rows], dtype=torch.int8)
     photos = Photos(
         [folder / row[IMAGE].strip() for row in rows],
-        numbered(row[IDENTITY].strip() for row in rows) if IDENTITY in header else None,
+        numbered(people) if people else None,
         {name: table[:, n].contiguous() for n, name in enumerate(columns)},
+        tuple(dict.fromkeys(people)) or None,
     )
     check_photos("load_folder", photos.paths, ADVICE)
     return photos
+
+
+def _is_name(text: str) -> bool:
+    return 1 <= len(text) <= 200 and text.isprintable()

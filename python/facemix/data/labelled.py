@@ -23,11 +23,13 @@ class Labelled:
         images: uint8 [N, C, H, W], from 0 (black) to 255 (white); an array, or a memory map.
         identity: int64 [N], a number from 0 for each person; None where people are not known.
         attributes: int8 [N] for each binary attribute, by name: 1, 0, or UNKNOWN where it cannot be told.
+        names: of the people, by number; None where they have none.
     """
 
     images: NDArray[np.uint8]
     identity: Tensor | None = None
     attributes: dict[str, Tensor] = field(default_factory=dict)
+    names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -43,6 +45,7 @@ class Labelled:
             self.images[rows.numpy()],
             None if self.identity is None else self.identity[rows],
             {name: value[rows] for name, value in self.attributes.items()},
+            self.names,
         )
 
     def split(self, share: float, seed: int) -> tuple[Labelled, Labelled]:

@@ -30,11 +30,13 @@ class Photos:
         paths: [N], of the image files.
         identity: int64 [N], a number from 0 for each person; None where people are not known.
         attributes: int8 [N] for each binary attribute, by name: 1, 0, or UNKNOWN where it cannot be told.
+        names: of the people, by number; None where they have none.
     """
 
     paths: Sequence[Path]
     identity: Tensor | None = None
     attributes: dict[str, Tensor] = field(default_factory=dict)
+    names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -50,6 +52,7 @@ class Photos:
             [self.paths[row] for row in rows.tolist()],
             None if self.identity is None else self.identity[rows],
             {name: value[rows] for name, value in self.attributes.items()},
+            self.names,
         )
 
     def split(self, share: float, seed: int) -> tuple[Photos, Photos]:

@@ -106,7 +106,7 @@ def _pixels(part: Photos | Labelled, settings: DataSettings) -> Labelled:
         if len(part)
         else np.empty((0, settings.channels, *settings.size), np.uint8)
     )
-    return Labelled(images, part.identity, part.attributes)
+    return Labelled(images, part.identity, part.attributes, part.names)
 
 
 def _chosen(part: Labelled, settings: DataSettings) -> Labelled:
@@ -119,7 +119,7 @@ def _chosen(part: Labelled, settings: DataSettings) -> Labelled:
         )
     if settings.task == "attributes" and not names:
         raise ValueError("open_data: there must be attributes for task 'attributes', got none")
-    return Labelled(part.images, part.identity, {name: part.attributes[name] for name in names})
+    return Labelled(part.images, part.identity, {name: part.attributes[name] for name in names}, part.names)
 
 
 def _check_people(splits: Splits) -> None:

@@ -68,7 +68,7 @@ def run_experiment(
 def task_of(experiment: Experiment, splits: Splits) -> Task:
     """What is asked of the network."""
     if experiment.data.task == "identity":
-        return IdentityTask(splits.train.people)
+        return IdentityTask(splits.train.people, splits.train.names)
     return AttributeTask(tuple(splits.train.attributes))
 
 

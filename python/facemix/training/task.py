@@ -19,9 +19,10 @@ __all__ = ["AttributeTask", "IdentityTask", "Task"]
 
 @dataclass(frozen=True)
 class IdentityTask:
-    """Scores [B, people], labels int64 [B]."""
+    """Scores [B, people], labels int64 [B]; `names` of the people, by number, or None: then they go by number."""
 
     people: int
+    names: tuple[str, ...] | None = None
     name: Literal["identity"] = "identity"
 
     @property
@@ -32,7 +33,7 @@ class IdentityTask:
     @property
     def labels(self) -> list[str]:
         """A name for each person."""
-        return [str(person) for person in range(self.people)]
+        return list(self.names or map(str, range(self.people)))
 
     def labels_of(self, faces: Labelled) -> Tensor:
         """int64 [N]."""
@@ -53,7 +54,7 @@ class IdentityTask:
 
     def words(self, decided: Tensor) -> list[str]:
         """Decisions, or labels, [B], in words."""
-        return [f"person {person}" for person in decided.tolist()]
+        return [f"person {person}" if self.names is None else self.names[person] for person in decided.tolist()]
 
     def score(self, rounds: Sequence[Tensor], labels: Tensor) -> dict[str, Any]:
         """Figures of the decisions of each round [N]."""
