@@ -55,7 +55,7 @@ def collapse_trained(
 
     rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed_of(seed, "images")))
     some = train.take(rows[:images])
-    model = experiment.model
+    model = experiment.mixing_model
     return collapse(
         network.to(device),
         torch.cat([x for x, _ in batches(some, 0)]),
