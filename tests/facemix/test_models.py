@@ -8,6 +8,8 @@ from facemix.models import build, names, register
 from facemix.partition import partition
 from torch import nn
 
+import facemix_ops as fo
+
 
 def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
@@ -142,6 +144,34 @@ def test_hidden_layer_before_the_last() -> None:
     assert features.shape == (4, 32)
 
 
+@pytest.mark.parametrize("size", [(24, 20), (33, 47), (8, 5)])
+@pytest.mark.parametrize("pre", [1, 2, 3])
+def test_wide_linear_is_a_matrix_in_the_cloud_and_bends_on_the_edge(size: tuple[int, int], pre: int) -> None:
+    options = {"width": 0.0625, "in_channels": 1, "num_classes": 5, "image_size": size, "hidden": 7, "pre": pre}
+    model = build("wide_linear", options).eval().double()
+    parts, images = partition(model, pre), torch.randn(12, 1, *size).double()
+    with torch.no_grad(), fo.MixKey.sample(12, 3, generator=torch.Generator().manual_seed(0)) as key:
+        features = parts.edge_first(images)
+        assert parts.cloud(features).shape == (12, 7, 1, 1)
+        mixed = parts.edge_last(fo.group_unmix(parts.cloud(fo.group_mix(features, key)), key))
+        torch.testing.assert_close(mixed, model(images))  # exact, whatever the weights
+        assert not parts.cloud(torch.zeros_like(features)).any()
+        opposite = parts.edge_last(-parts.cloud(features)) + model(images)
+        assert (opposite - 2 * model.fc.bias).abs().max() > 1e-3  # the head is no linear function
+
+
+def test_wide_linear_begins_with_blocks_of_resnet18() -> None:
+    shared = {"width": 0.0625, "in_channels": 1, "num_classes": 5}
+    wide = build("wide_linear", {**shared, "image_size": (24, 20), "pre": 3}).eval()
+    resnet = build("resnet18", shared).eval()
+    known = {name: weight for name, weight in resnet.state_dict().items() if not name.startswith("fc.")}
+    missing, _ = wide.load_state_dict(known, strict=False)
+    assert {name.split(".")[0] for name in missing} == {"matrix", "norm", "fc"}
+    with torch.no_grad():
+        x = torch.randn(2, 1, 24, 20)
+        torch.testing.assert_close(partition(wide, 3).edge_first(x), partition(resnet, 3).edge_first(x))
+
+
 @pytest.mark.parametrize("name", ["resnet18", "vgg16"])
 def test_only_the_slopes_are_new_with_prelu(name: str) -> None:
     plain, bent = build(name, {"width": 0.0625}), build(name, {"width": 0.0625, "activation": "prelu"})
@@ -152,7 +182,7 @@ def test_only_the_slopes_are_new_with_prelu(name: str) -> None:
 
 
 def test_registry() -> None:
-    assert {"resnet18", "vgg16"} <= set(names())
+    assert {"resnet18", "vgg16", "wide_linear"} <= set(names())
     with pytest.raises(ValueError, match="the model name 'vgg16' is taken"):
         register("vgg16")(nn.Identity)
 
@@ -160,11 +190,14 @@ def test_registry() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("alexnet", {}, "build: name must be one of ['resnet18', 'vgg16'], got 'alexnet'"),
+        ("alexnet", {}, "build: name must be one of ['resnet18', 'vgg16', 'wide_linear'], got 'alexnet'"),
         ("resnet18", {"depth": 3}, "build: options must suit resnet18, got {'depth': 3}"),
         ("resnet18", {"pre": 10}, "resnet18: pre must be between 1 and 9, got 10"),
         ("resnet18", {"post": 0}, "resnet18: post must be between 1 and 8, got 0"),
         ("resnet18", {"head": -1}, "resnet18: head must not be negative, got -1"),
+        ("wide_linear", {"pre": 4}, "wide_linear: pre must be between 1 and 3, got 4"),
+        ("wide_linear", {"post": 2}, "wide_linear: post must be between 1 and 1, got 2"),
+        ("wide_linear", {"hidden": 0}, "wide_linear: hidden must be positive, got 0"),
         ("vgg16", {"pre": 0}, "vgg16: pre must be between 1 and 13, got 0"),
         ("vgg16", {"post": 15}, "vgg16: post must be between 1 and 14, got 15"),
         ("resnet18", {"activation": "tanh"}, "activation must be one of ['identity', 'prelu', 'relu'], got 'tanh'"),

@@ -120,6 +120,18 @@ def test_what_is_done_is_not_done_again_and_another_experiment_is_refused(
     assert "must be of the same experiment, got one whose mixed differ" in capsys.readouterr().err
 
 
+def test_another_network_may_train_through_the_mix(once: Path, tmp_path: Path) -> None:
+    wide = "{name: wide_linear, options: {width: 0.0625, image_size: [24, 24], hidden: 30}}"
+    more = [f"--mixed_model={wide}", "--mix.activation=identity", "--mixed.epochs=1", "--linear_control=false"]
+    found = train(tmp_path, *more, "--baselines", str(once))
+    assert found["scores"]["baseline"] == results(once)["scores"]["baseline"]
+    assert found["scores"]["mixing_aware"]["accuracy"] == found["scores"]["mixing_aware_plain"]["accuracy"]
+    assert "linear_cloud" not in found["scores"]
+    assert found["collapse"]["shape"] == [30, 4 * 6 * 6]
+    assert found["cost"]["whole_multiply_adds"] == results(once)["cost"]["whole_multiply_adds"]
+    assert weights(tmp_path, "mixing_aware")["bn1.num_batches_tracked"] == 3 * (3 + 1)  # it began as the baseline's
+
+
 def test_killed_at_any_moment_it_goes_on_to_the_same_end(once: Path, tmp_path: Path) -> None:
     """Killed while it trains through the mix, and once more while results are measured."""
     seed = tmp_path / "seed-0"

@@ -3,5 +3,6 @@
 from .registry import build, names, register
 from .resnet import ResNet18
 from .vgg import VGG16
+from .wide_linear import WideLinear
 
-__all__ = ["VGG16", "ResNet18", "build", "names", "register"]
+__all__ = ["VGG16", "ResNet18", "WideLinear", "build", "names", "register"]

@@ -56,7 +56,7 @@ def collapse_trained(
     rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed_of(seed, "images")))
     some = train.take(rows[:images])
     whole = max(len(some) // group_size, 1) * group_size  # without the rows that only fill the last batch
-    model = experiment.model
+    model = experiment.mixing_model
     return collapse(
         network.to(device),
         torch.cat([x for x, _ in batches(some, 0)])[:whole],

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+import facemix_ops as fo
 from facemix.data import MEAN, STD, Labelled, synthetic_faces
+from facemix.edge.halves import first_half, last_half
 from facemix.export import export_cloud, export_edge
 from facemix.export_torch import export_edge_torch
+from facemix.partition import partition
 
 from .settings import Experiment
 
@@ -38,7 +41,7 @@ def write_halves(
         network: plain, in eval mode, of `options`.
         labels: a name for each person, or attribute.
     """
-    model, mix, (_, channels, height, width) = experiment.model, experiment.mix, train.images.shape
+    model, mix, (_, channels, height, width) = experiment.mixing_model, experiment.mix, train.images.shape
     image_shape = channels, height, width
     name, cut = experiment.name, {"pre": model.pre, "post": model.post}
     export_cloud(folder / CLOUD, network, model.name, options, image_shape, name=name, **cut)
@@ -54,7 +57,9 @@ def write_halves(
         "attributes" if experiment.data.task == "attributes" else "classes": labels,
         **cut,
     }
-    if model.pre == model.post == 1 and not options.get("head"):
+    parts = partition(network, model.pre, model.post)
+    first, last = first_half(parts.edge_first, mix.group_size), last_half(parts.edge_last)
+    if isinstance(first, fo.MixConv2d) and isinstance(last, fo.UnmixLinear):  # what NumPy alone can run
         export_edge(folder / EDGE, network, image_shape, **common)
     else:
         export_edge_torch(folder / EDGE, network, model.name, options, image_shape, **common)

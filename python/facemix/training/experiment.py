@@ -140,7 +140,7 @@ class _Run:
 
     def _of_mixing(self, baseline: Trained, mixed: Trained, faces: Labelled) -> dict[str, Any]:
         """What only a network that mixes has: a cost on each side, a collapsed self, a picture, files to deploy."""
-        experiment, model, mix = self.experiment, self.experiment.model, self.experiment.mix
+        experiment, model, mix = self.experiment, mixed.model, self.experiment.mix
         shape, network = tuple(faces.images.shape[1:]), mixed.plain()
         collapsed = collapse_trained(
             network, self.splits.train, faces, self.task, experiment, seed_of(self.seed, "collapse"),
@@ -149,7 +149,7 @@ class _Run:
         write_halves(self.folder, network.cpu(), experiment, mixed.options, self.splits.train, self.task.labels)
         draw_group(self.folder / EXAMPLES, mixed.mixed(), faces, self.task, experiment, seed_of(self.seed, "examples"))
         cost = partition_cost(network, shape, pre=model.pre, post=model.post, group_size=mix.group_size)
-        whole = partition_cost(baseline.plain(), shape, pre=model.pre, post=model.post, group_size=1)
+        whole = partition_cost(baseline.plain(), shape, pre=baseline.model.pre, post=baseline.model.post, group_size=1)
         return {
             "collapse": collapsed.as_json(),
             "cost": {

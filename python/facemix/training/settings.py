@@ -102,7 +102,7 @@ class MixSettings:
     Attributes:
         group_size: images in a group (the paper's S_G), 2 to 64; 1: no mix.
         max_coeff: bound on the coefficients, see `facemix_ops.MixKey.sample`.
-        activation: of the cloud part: "prelu", which begins as the identity, or "relu".
+        activation: of the cloud part: "prelu", which begins as the identity, "relu", or "identity".
         warm_up: group sizes to train with first, each for an equal part of the first half of the epochs; each a divisor
             of group_size, 1 for no mix.
         distillation: weight of the cross entropy with the baseline's softened scores, 0 to 1; the labels have the rest.
@@ -111,7 +111,7 @@ class MixSettings:
 
     group_size: int = 8
     max_coeff: float | None = None
-    activation: Literal["prelu", "relu"] = "prelu"
+    activation: Literal["prelu", "relu", "identity"] = "prelu"
     warm_up: list[int] = field(default_factory=list)
     distillation: float = 0.0
     temperature: float = 2.0
@@ -154,6 +154,8 @@ class Experiment:
     Attributes:
         name: heads the report.
         data, model, mix: see there.
+        mixed_model: what trains through the mix, where that is another network than the baseline; weights of the same
+            name and shape begin as the baseline's.
         baseline, mixed: how to train each; the control with a linear cloud is trained like the second.
         evaluate: the photographs that the figures are of. Choose settings on "validation", never on "test".
         rounds: how often they go through the mix, each time with fresh keys and groups.
@@ -164,6 +166,7 @@ class Experiment:
     name: str = "experiment"
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
+    mixed_model: ModelSettings | None = None
     mix: MixSettings = field(default_factory=MixSettings)
     baseline: FitSettings = field(default_factory=FitSettings)
     mixed: FitSettings = field(default_factory=lambda: FitSettings(epochs=160))
@@ -171,3 +174,8 @@ class Experiment:
     rounds: int = 5
     linear_control: bool = True
     trainer: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def mixing_model(self) -> ModelSettings:
+        """What trains through the mix."""
+        return self.mixed_model or self.model

@@ -85,7 +85,8 @@ class Stages:
             name: of the stage; others have other keys.
             activation: of the cloud part.
         """
-        options = {"activation": activation, "pre": self.experiment.model.pre, "post": self.experiment.model.post}
+        model = self.experiment.mixing_model
+        options = {"activation": activation, "pre": model.pre, "post": model.post}
         return self._stage(name, folder, options, self.experiment.mixed, baseline)
 
     def _stage(
@@ -95,38 +96,41 @@ class Stages:
         mix = experiment.mix
         if start is None:
             mix = replace(mix, group_size=1, warm_up=[], distillation=0.0)
+        model = experiment.model if start is None else experiment.mixing_model
         channels = self.train.images.shape[1]
-        options = {**experiment.model.options, "num_classes": self.task.outputs, "in_channels": channels, **options}
+        options = {**model.options, "num_classes": self.task.outputs, "in_channels": channels, **options}
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            network = build(experiment.model.name, options)
+            network = build(model.name, options)
         if start is not None:
-            network.load_state_dict(start.weights, strict=False)  # a PReLU's slope is new
+            own = network.state_dict()  # more than the baseline's: a PReLU's slope, or all of another network
+            known = {name: weight for name, weight in start.weights.items() if name in own}
+            network.load_state_dict({**own, **{n: w for n, w in known.items() if w.shape == own[n].shape}})
         data, trainer = (
             {key: value for key, value in values.items() if key not in NO_MATTER}
             for values in (plain(asdict(experiment.data)), plain(experiment.trainer))
         )
         recipe = {
-            "seed": self.seed, "data": data, "trainer": trainer, "model": experiment.model.name, "options": options,
+            "seed": self.seed, "data": data, "trainer": trainer, "model": model.name, "options": options,
             "fit": asdict(fit),
         } | ({} if start is None else {
-            "cut": [experiment.model.pre, experiment.model.post], "mix": asdict(mix),
+            "cut": [model.pre, model.post], "mix": asdict(mix),
             "baseline": asdict(experiment.baseline),
         })  # fmt: skip
         config = {
-            "builder": experiment.model.name, "options": options, "pre": experiment.model.pre,
-            "post": experiment.model.post, "group_size": mix.group_size, "max_coeff": mix.max_coeff,
+            "builder": model.name, "options": options, "pre": model.pre,
+            "post": model.post, "group_size": mix.group_size, "max_coeff": mix.max_coeff,
             "image_shape": list(self.train.images.shape[1:]),
         }  # fmt: skip
         teacher = start.plain() if start is not None and mix.distillation else None
         learner = Learner(
-            MixedNetwork(synced(network), experiment.model.pre, experiment.model.post),
+            MixedNetwork(synced(network), model.pre, model.post),
             self.task, self.train, self.validation, experiment.data, fit, mix, seed, teacher,
         )  # fmt: skip
         weights, from_cache = train_stage(
             f"seed {self.seed}, {name}", learner, experiment.trainer, folder, recipe, config
         )
-        return Trained(experiment.model, options, weights, learner.curves, from_cache)
+        return Trained(model, options, weights, learner.curves, from_cache)
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,88 @@
+"""A network for a cloud that is linear: all that bends is on the edge, before the mix and after the un-mix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .activations import activation_factory
+from .registry import register
+from .resnet import STEM_WIDTH, BasicBlock
+
+__all__ = ["WideLinear"]
+
+STEM_STRIDE = 4  # of the convolution and the pool after it, together
+
+
+@register("wide_linear")
+class WideLinear(nn.Module):
+    """ResNet-18's first blocks, one matrix, ReLU, one more matrix: images [B, in_channels, H, W] -> scores
+    [B, num_classes].
+
+    What commutes with every mix is linear, and a row of linear layers is one matrix. So the cloud has one, with many
+    rows: it brings back `hidden` values of an image, which are un-mixed exactly, whatever the group size, and only then
+    bent. It has no bias, nor a norm, whose shift is one: mixed rows do not sum to one, so a shift would come back as
+    noise. The edge's norm, after the un-mix, shifts as it likes.
+
+    Args:
+        num_classes: outputs of the last layer.
+        in_channels: channels of the images (1 for grey).
+        width: multiplies every channel count before the mix; 1.0 is ResNet-18's.
+        image_size: (height, width) of the images.
+        hidden: values that the cloud returns for each image.
+        dropout: probability, of those.
+        activation: of the cloud part, after its matrix; "identity" keeps it linear.
+        pre, post: as `partition` counts. pre: 1 is the stem, 2 the stem and a residual block, 3 two of them. post: 1.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    #: Names of the blocks that run on the edge before the mix (`partition(pre=...)`).
+    pre_blocks = ("conv1", "layer1.0", "layer1.1")
+    #: Names of the layers that the edge's last part may begin with (`partition(post=...)`).
+    post_blocks = ("norm",)
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        width: float = 1.0,
+        image_size: Sequence[int] = (218, 178),
+        hidden: int = 1024,
+        dropout: float = 0.3,
+        activation: str = "identity",
+        pre: int = 1,
+        post: int = 1,
+    ) -> None:
+        super().__init__()
+        for name, value, blocks in (("pre", pre, self.pre_blocks), ("post", post, self.post_blocks)):
+            if not 1 <= value <= len(blocks):
+                raise ValueError(f"wide_linear: {name} must be between 1 and {len(blocks)}, got {value}")
+        if hidden < 1:
+            raise ValueError(f"wide_linear: hidden must be positive, got {hidden}")
+        channels, edge = max(1, round(STEM_WIDTH * width)), activation_factory("relu")
+        height, breadth = (-(-side // STEM_STRIDE) for side in image_size)
+
+        self.conv1 = nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu = edge()
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = nn.Sequential(*(BasicBlock(channels, channels, 1, edge) for _ in range(pre - 1)))
+        self.matrix = nn.Linear(channels * height * breadth, hidden, bias=False)
+        self.activation = activation_factory(activation)()
+        self.norm = nn.BatchNorm2d(hidden)
+        self.bend = edge()
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(hidden, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
+        x = self.activation(self.matrix(torch.flatten(x, 1)))
+        x = self.bend(self.norm(x[..., None, None]))  # as one pixel: several processes share norms of images only
+        return self.fc(self.dropout(torch.flatten(x, 1)))
