@@ -159,7 +159,7 @@ def measure(rounds: int, calls: int, cache: Path) -> dict[str, Any]:
     trained = train_mixed(settings, train, train_baseline(settings, train, cache, False), cache, False)
     network = trained.plain()
     channels, *size = test.images.shape[1:]
-    pixels = (255 * train.images).round().byte().permute(0, 2, 3, 1)
+    pixels = train.images.transpose(0, 2, 3, 1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "edge.safetensors"
         export_edge(
@@ -167,10 +167,10 @@ def measure(rounds: int, calls: int, cache: Path) -> dict[str, Any]:
             mean=[MEAN] * channels, std=[STD] * channels, max_coeff=settings.max_coeff, calibration=pixels,
         )  # fmt: skip
         bundle = Bundle.load(path)
-    values = mixtures(EdgeModel(bundle), pixels.numpy())
+    values = mixtures(EdgeModel(bundle), pixels)
     who = contestants(bundle, {name: end(bundle, values) for name, end in RANGES.items()})
     cloud, request = partition(network).cloud.eval(), settings.request_groups * settings.group_size
-    x = normalise(test.images)
+    x = normalise(test.floats())
     large = contestants(stem(), {"int8": LARGEST * stem().scales})
     first = {name: who[name] for name in large}
     where = environment()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from facemix.data import Faces, synthetic_faces
+from facemix.data import Labelled, synthetic_faces
 from facemix.demo.cloud_process import cloud_process
 from facemix.export import export_cloud
 from facemix.models import build
@@ -28,7 +28,7 @@ def _isolated_state() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def faces() -> Faces:
+def faces() -> Labelled:
     return synthetic_faces(people=6, photos=8, size=IMAGE_SHAPE[1:])
 
 

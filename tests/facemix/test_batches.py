@@ -21,8 +21,7 @@ from torch import Tensor
 @pytest.fixture(scope="module")
 def faces() -> Labelled:
     """Seven people with three photographs each: 21 is a multiple of no batch below."""
-    drawn = synthetic_faces(people=7, photos=3, size=(6, 5))
-    return Labelled((drawn.images * 255).to(torch.uint8).numpy(), drawn.identity, drawn.attributes)
+    return synthetic_faces(people=7, photos=3, size=(6, 5))
 
 
 def test_seeds_are_of_all_parts_in_their_order() -> None:
@@ -162,5 +161,5 @@ def test_refusals_say_what_came(faces: Labelled) -> None:
     ):
         with pytest.raises(ValueError, match="batch_size must be a positive multiple of group_size, got"):
             call()
-    with pytest.raises(ValueError, match="people must be known for task 'identity'"):
+    with pytest.raises(ValueError, match="must have labels for task 'identity', got none"):
         FaceBatches(Labelled(faces.images), "identity", 8, 4, 0)

@@ -38,8 +38,8 @@ def test_orl_has_the_split_of_all_figures(tmp_path: Path) -> None:
         if name == "train":  # five of seven photographs
             first, second = split_rows(280, expected.identity, 0.7, 0)
             validation, expected = expected.take(second), expected.take(first)
-            np.testing.assert_array_equal(splits.validation.images, (validation.images * 255).round().numpy())
-        np.testing.assert_array_equal(part.images, (expected.images * 255).round().numpy())
+            np.testing.assert_array_equal(splits.validation.images, validation.images)
+        np.testing.assert_array_equal(part.images, expected.images)
         assert part.images.dtype == np.uint8
         assert torch.equal(part.identity, expected.identity)
         assert all(torch.equal(part.attributes[key], value) for key, value in expected.attributes.items())
@@ -122,3 +122,33 @@ def test_labelled() -> None:
     assert taken.images[:, 0, 0, 0].tolist() == [8, 4]
     assert (taken.identity.tolist(), taken.people, len(taken)) == ([0, 2], 3, 2)
     assert Labelled(part.images).people == 0
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_split_is_of_each_person_and_keeps_labels_with_images(known: bool) -> None:
+    part = Labelled(
+        np.arange(30, dtype=np.uint8).reshape(30, 1, 1, 1),
+        torch.arange(3).repeat(10) if known else None,
+        {"hat": torch.arange(30, dtype=torch.int8)},
+    )
+    first, second = part.split(0.7, seed=0)
+    assert (len(first), len(second)) == (21, 9)
+    if known:
+        assert first.identity.bincount().tolist() == [7] * 3
+    for half in (first, second):
+        rows = half.images.flatten().tolist()
+        assert rows == sorted(rows) == half.attributes["hat"].tolist()
+        assert not known or half.identity.tolist() == [row % 3 for row in rows]
+    assert sorted([*first.images.flatten(), *second.images.flatten()]) == list(range(30))
+    assert not np.array_equal(part.split(0.7, seed=1)[0].images, first.images)
+    with pytest.raises(ValueError, match=r"split: share must be between 0 and 1, exclusive, got 1\.5"):
+        part.split(1.5, seed=0)
+
+
+def test_labels_of_a_task() -> None:
+    part = Labelled(np.zeros((2, 1, 1, 1), np.uint8), torch.tensor([1, 0]), {"a": torch.ones(2), "b": torch.zeros(2)})
+    assert part.labels("identity").tolist() == [1, 0]
+    assert part.labels("attributes").tolist() == [[1, 0], [1, 0]]
+    for task in ("identity", "attributes"):
+        with pytest.raises(ValueError, match=f"must have labels for task '{task}', got none"):
+            Labelled(part.images).labels(task)

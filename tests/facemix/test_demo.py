@@ -11,7 +11,7 @@ import pytest
 import torch
 from facemix.cli import main
 from facemix.cloud.model import CloudModel
-from facemix.data import Faces, synthetic_faces
+from facemix.data import Labelled, synthetic_faces
 from facemix.demo.cloud_process import cloud_process
 from facemix.demo.models import train_baseline, train_mixed
 from facemix.demo.report import show
@@ -35,7 +35,7 @@ SETTINGS = DemoSettings(
 
 
 @pytest.fixture(scope="module")
-def split() -> tuple[Faces, Faces]:
+def split() -> tuple[Labelled, Labelled]:
     return synthetic_faces(people=5, photos=12, size=SETTINGS.size).split(0.75, seed=0)
 
 
@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def result(split: tuple[Faces, Faces], folder: Path) -> dict[str, Any]:
+def result(split: tuple[Labelled, Labelled], folder: Path) -> dict[str, Any]:
     return run_demo(SETTINGS, *split, out=folder / "out", cache=folder / "cache")
 
 
@@ -84,14 +84,14 @@ def test_tables(result: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> N
         assert claim not in text.lower()
 
 
-def test_trained_networks_come_from_the_cache(result: dict[str, Any], split: tuple[Faces, Faces], folder: Path) -> None:
+def test_trained_networks_come_from_the_cache(result: dict[str, Any], split: tuple[Labelled, Labelled], folder: Path) -> None:
     baseline = train_baseline(SETTINGS, split[0], folder / "cache", fresh=False)
     mixed = train_mixed(SETTINGS, split[0], baseline, folder / "cache", fresh=False)
     assert (baseline.from_cache, mixed.from_cache) == (True, True)
     assert result["from_cache"] == {"baseline": False, "mixing_aware": False}
 
 
-def test_fresh_trains_again_to_the_same_bits(split: tuple[Faces, Faces], tmp_path: Path) -> None:
+def test_fresh_trains_again_to_the_same_bits(split: tuple[Labelled, Labelled], tmp_path: Path) -> None:
     settings = replace(SETTINGS, baseline=FitSettings(epochs=1, batch_size=16))
     first, again = (train_baseline(settings, split[0], tmp_path, fresh=fresh) for fresh in (False, True))
     assert not again.from_cache
@@ -101,7 +101,7 @@ def test_fresh_trains_again_to_the_same_bits(split: tuple[Faces, Faces], tmp_pat
 
 def test_command(
     result: dict[str, Any],
-    split: tuple[Faces, Faces],
+    split: tuple[Labelled, Labelled],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

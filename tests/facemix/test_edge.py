@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from facemix.data import MEAN, STD, Faces, normalise
+from facemix.data import MEAN, STD, Labelled, normalise
 from facemix.edge import Client, CloudMismatch, CloudRefused
 from facemix.export import export_edge
 from facemix.models import build
@@ -39,8 +39,8 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def pictures(faces: Faces) -> NDArray[np.uint8]:
-    return (faces.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+def pictures(faces: Labelled) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(faces.images.transpose(0, 2, 3, 1))
 
 
 def exported(network: nn.Module, folder: Path, **options: Any) -> Path:

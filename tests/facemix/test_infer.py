@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from facemix.cli import main
-from facemix.data import MEAN, STD, Faces, normalise
+from facemix.data import MEAN, STD, Labelled, normalise
 from facemix.demo.cloud_process import cloud_process
 from facemix.edge import Answer, CloudUnreachable, Cost
 from facemix.export import export_cloud, export_edge
@@ -37,13 +37,13 @@ CLASSES = ["ann", "ben", "cid", "dot", "eve", "fay"]
 SETTINGS: dict[str, Any] = {"name": "middle", "group_size": GROUP, "mean": [MEAN], "std": [STD], "classes": CLASSES}
 
 
-def pixels(faces: Faces) -> NDArray[np.uint8]:
+def pixels(faces: Labelled) -> NDArray[np.uint8]:
     """uint8 [N, H, W, 1]."""
-    return (faces.images.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
+    return np.ascontiguousarray(faces.images.transpose(0, 2, 3, 1))
 
 
 @pytest.fixture(scope="module")
-def files(network: torch.nn.Module, faces: Faces, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def files(network: torch.nn.Module, faces: Labelled, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """photos/: 20 pictures; public/: 10 others; the edge half, and one that is cut a block deeper, with its cloud."""
     folder = tmp_path_factory.mktemp("infer")
     for name, chosen in (("photos", range(20)), ("public", range(30, 40))):
@@ -413,7 +413,7 @@ def test_local_is_the_network_in_one_piece(
     cloud_file: Path,
     folder: Path,
     network: torch.nn.Module,
-    faces: Faces,
+    faces: Labelled,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     middle = str(cloud_file) if edge == "edge" else "deep-cloud.safetensors"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from facemix.data import Faces, synthetic_faces
+from facemix.data import Labelled, synthetic_faces
 from facemix.demo.halves import write_halves
 from facemix.demo.settings import DemoSettings
 from facemix.demo.web.booth import Booth
@@ -29,7 +29,7 @@ class Page(NamedTuple):
 
     url: str
     cloud: Keeper
-    faces: tuple[Faces, Faces]
+    faces: tuple[Labelled, Labelled]
 
 
 @contextlib.contextmanager

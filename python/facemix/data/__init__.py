@@ -2,7 +2,6 @@
 
 from .cache import decoded
 from .celeba import load_celeba
-from .faces import Faces
 from .folder import load_folder
 from .labelled import UNKNOWN, Labelled
 from .lfwa import load_lfwa
@@ -17,7 +16,6 @@ __all__ = [
     "STD",
     "UNKNOWN",
     "DataError",
-    "Faces",
     "Labelled",
     "Photos",
     "Splits",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from facemix.storage import atomic_path
 
 from .photos import DataError
 
-__all__ = ["decoded"]
+__all__ = ["decode", "decoded", "kept"]
 
 MODES = {1: "L", 3: "RGB"}
 AHEAD = 64  # photographs that are decoded before the one that is written
@@ -48,38 +48,55 @@ def decoded(
         raise ValueError(f"decoded: channels must be 1 or 3, got {channels}")
     if not paths or min(size) < 1:
         raise ValueError(f"decoded: there must be photographs and pixels, got {len(paths)} of size {size}")
-    path = folder / f"photos-{_digest(paths, size, channels)}.npy"
+    return kept(
+        folder / f"photos-{_digest(paths, size, channels)}.npy",
+        (len(paths), channels, *size),
+        lambda array: _decode(paths, size, channels, array, workers or os.cpu_count() or 1),
+    )
+
+
+def kept(path: Path, shape: tuple[int, ...], fill: Callable[[NDArray[np.uint8]], object]) -> NDArray[np.uint8]:
+    """Return a file as a read-only memory map uint8 of `shape`; where it does not exist yet, `fill` fills it.
+
+    An interruption leaves nothing behind.
+    """
     if not path.exists():
         with atomic_path(path) as temporary:
-            array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(paths), channels, *size))
-            _decode(paths, size, channels, array, workers or os.cpu_count() or 1)
+            array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            fill(array)
             array.flush()
             del array
     return np.load(path, mmap_mode="r")
 
 
+def decode(path: Path, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
+    """Return one photograph, uint8 [channels, H, W]; see `decoded`.
+
+    Raises:
+        DataError: if it cannot be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert(MODES[channels]).resize(size[::-1], Image.Resampling.BILINEAR))
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
+        raise DataError(f"decoded: {path} must be an image, got {type(error).__name__}: {error}") from error
+    return pixels.reshape(*size, channels).transpose(2, 0, 1)
+
+
 def _decode(
     paths: Sequence[Path], size: tuple[int, int], channels: int, array: NDArray[np.uint8], workers: int
 ) -> None:
-    def one(path: Path) -> NDArray[np.uint8]:
-        try:
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert(MODES[channels]).resize(size[::-1], Image.Resampling.BILINEAR))
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
-            raise DataError(f"decoded: {path} must be an image, got {type(error).__name__}: {error}") from error
-        return pixels.reshape(*size, channels).transpose(2, 0, 1)
-
     # Pillow decodes without Python's lock. A window of them is under way, so that memory stays small.
     with (
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(paths), desc="decoding", unit="photo", disable=None) as bar,
     ):
         rest = iter(paths)
-        waiting = [pool.submit(one, path) for path in islice(rest, AHEAD)]
+        waiting = [pool.submit(decode, path, size, channels) for path in islice(rest, AHEAD)]
         try:
             for row in range(len(paths)):
                 array[row] = waiting.pop(0).result()
-                waiting += [pool.submit(one, path) for path in islice(rest, 1)]
+                waiting += [pool.submit(decode, path, size, channels) for path in islice(rest, 1)]
                 bar.update()
         except BaseException:
             pool.shutdown(cancel_futures=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -47,6 +48,22 @@ class Labelled:
             {name: value[rows] for name, value in self.attributes.items()},
             self.names,
         )
+
+    def labels(self, task: Literal["identity", "attributes"]) -> Tensor:
+        """Return what a network is to tell: identity, int64 [N], or all attributes, int8 [N, A].
+
+        Raises:
+            ValueError: if people are not known, or there are no attributes.
+        """
+        if task == "attributes" and self.attributes:
+            return torch.stack(list(self.attributes.values()), dim=1)
+        if task == "attributes" or self.identity is None:
+            raise ValueError(f"labels: photographs must have labels for task {task!r}, got none")
+        return self.identity
+
+    def floats(self) -> Tensor:
+        """Return the images as float32, from 0 to 1, copied into memory."""
+        return torch.from_numpy(np.asarray(self.images)).float() / 255
 
     def split(self, share: float, seed: int) -> tuple[Labelled, Labelled]:
         """Split into two disjoint sets, see `split_rows`."""

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
-from .faces import Faces
-from .labelled import UNKNOWN
+from .cache import decode
+from .labelled import UNKNOWN, Labelled
 from .photos import Photos
 
 __all__ = ["ATTRIBUTES", "HEIGHT", "PEOPLE", "PHOTOS", "WIDTH", "load_orl", "orl_folder", "orl_photos"]
@@ -66,28 +65,24 @@ def orl_photos(seed: int = 0) -> dict[str, Photos]:
     return dict(zip(("train", "test"), photos.split(TRAIN_SHARE, seed), strict=True))
 
 
-def load_orl(size: tuple[int, int] = (HEIGHT, WIDTH), seed: int = 0) -> tuple[Faces, Faces]:
-    """Load the photographs and split them into (train, test): seven photographs of each person, and three.
+def load_orl(size: tuple[int, int] = (HEIGHT, WIDTH), seed: int = 0) -> tuple[Labelled, Labelled]:
+    """Load the photographs of `orl_photos` into memory: (train, test).
 
     Args:
         size: (height, width) to which the photographs are resized (antialiased bilinear).
-        seed: of the split, see `Faces.split`. The default is the split of every figure in this project.
+        seed: see `orl_photos`.
 
     Returns:
-        Faces with images [280, 1, *size] and [120, 1, *size]; identity 0 is the folder s1; the attributes
-        are `ATTRIBUTES`, `UNKNOWN` where nobody could tell (facial hair of two people).
+        Images [280, 1, *size] and [120, 1, *size].
 
     Raises:
         FileNotFoundError: if the photographs are not installed.
     """
-    folder = orl_folder()
-    images = np.empty((PEOPLE * PHOTOS, 1, *size), dtype=np.float32)
-    for row, (person, photo) in enumerate(_all_photos()):
-        with Image.open(_photo(folder, person, photo)) as image:
-            resized = image.convert("L").resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        images[row, 0] = np.asarray(resized, dtype=np.float32) / 255
-    identity = torch.arange(PEOPLE).repeat_interleave(PHOTOS)
-    return Faces(torch.from_numpy(images), identity, _attributes()).split(TRAIN_SHARE, seed)
+    train, test = (
+        Labelled(np.stack([decode(path, size, 1) for path in part.paths]), part.identity, part.attributes)
+        for part in orl_photos(seed).values()
+    )
+    return train, test
 
 
 def _attributes() -> dict[str, torch.Tensor]:

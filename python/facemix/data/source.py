@@ -35,7 +35,7 @@ class Splits(NamedTuple):
 def open_data(settings: DataSettings) -> Splits:
     """Return the photographs that `settings` name, decoded, with the attributes that it names, in its order.
 
-    What is decoded the first time is kept in `settings.cache`, see `decoded`. Where a source has no validation set,
+    What is decoded or drawn the first time is kept in `settings.cache`. Where a source has no validation set,
     `validation_share` of each person's training photographs become one.
 
     Raises:
@@ -72,7 +72,9 @@ def _read(settings: DataSettings) -> Mapping[str, Photos | Labelled]:
     whole = (
         load_folder(_path(settings, "root"), _path(settings, "labels"))
         if settings.source == "folder"
-        else _synthetic(settings)
+        else synthetic_faces(
+            settings.people, settings.photos, settings.size, settings.channels, folder=settings.cache.expanduser()
+        )
     )
     train, test = whole.split(1 - settings.test_share, settings.split_seed)
     return {"train": train, "test": test}
@@ -83,11 +85,6 @@ def _path(settings: DataSettings, name: str) -> Path:
     if path is None:
         raise ValueError(f"open_data: {name} must be given for source {settings.source!r}, got none")
     return path.expanduser()
-
-
-def _synthetic(settings: DataSettings) -> Labelled:
-    faces = synthetic_faces(settings.people, settings.photos, settings.size, settings.channels)
-    return faces.labelled()
 
 
 def _with_validation(parts: Mapping[str, Photos | Labelled], settings: DataSettings) -> dict[str, Photos | Labelled]:

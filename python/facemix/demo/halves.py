@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from facemix.data import MEAN, STD
 from facemix.export import export_cloud, export_edge
@@ -23,7 +21,7 @@ def write_halves(
     name: str,
     settings: DemoSettings,
     image_shape: tuple[int, int, int],
-    public: Tensor,
+    public: NDArray[np.uint8],
     folder: Path,
 ) -> tuple[Path, Path]:
     """Write the cloud's file and the edge's into `folder`, and return their paths.
@@ -32,7 +30,7 @@ def write_halves(
         trained: the network.
         name: what the cloud calls it is this and "-cloud".
         image_shape: (channels, height, width) of an image.
-        public: images [N, C, H, W], values 0 to 1, that find int8's scales and go into the edge's file as decoys.
+        public: images, uint8 [N, C, H, W], that find int8's scales and go into the edge's file as decoys.
     """
     network = trained.plain()
     served, channels = f"{name}-cloud", image_shape[0]
@@ -53,6 +51,6 @@ def write_halves(
     return cloud, edge
 
 
-def pixels(images: Tensor) -> NDArray[np.uint8]:
-    """Images [N, C, H, W], values 0 to 1, as a camera gives them: uint8 [N, H, W, C]."""
-    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+def pixels(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Images [N, C, H, W] as a camera gives them: [N, H, W, C]."""
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1))

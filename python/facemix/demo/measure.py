@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facemix.data import Faces
+from facemix.data import Labelled
 from facemix.edge import Answer, Client
 from facemix.training.stages import Trained
 from facemix_ops.edge import EdgeModel, MixedRequest
@@ -30,7 +30,7 @@ class Passage:
         accuracies: of each round, 0 to 1.
         bytes_up, bytes_down, edge_ms, cloud_ms, network_ms: mean per image, over all rounds.
         requests: how many were sent.
-        faces: the images [n, C, H, W] of one of the requests.
+        faces: the images of one of the requests, uint8 [n, C, H, W].
         identity: int64 [n], who they are.
         predicted: int64 [n], what the edge made of the answer.
         received: [rows, channels, h, w], what the cloud received for them.
@@ -43,7 +43,7 @@ class Passage:
     cloud_ms: float
     network_ms: float
     requests: int
-    faces: Tensor
+    faces: NDArray[np.uint8]
     identity: Tensor
     predicted: Tensor
     received: NDArray[np.floating]
@@ -63,7 +63,7 @@ class _Recorder:
 
 
 def through_cloud(
-    trained: Trained, name: str, settings: DemoSettings, test: Faces, decoys: Tensor, folder: Path
+    trained: Trained, name: str, settings: DemoSettings, test: Labelled, decoys: NDArray[np.uint8], folder: Path
 ) -> Passage:
     """Serve the middle of `trained` from a process of its own and send `test` through it, `settings.rounds`
     times, from the edge's bundle that lies beside the cloud's file.
@@ -72,9 +72,10 @@ def through_cloud(
         trained: the network.
         name: what the cloud calls it is this and "-cloud".
         test: whom to recognise.
-        decoys: public images [D, C, H, W], values 0 to 1.
+        decoys: public images, uint8 [D, C, H, W].
         folder: where to put the files.
     """
+    identity = test.labels("identity")
     channels, height, width = test.images.shape[1:]
     path, bundle = write_halves(trained, name, settings, (channels, height, width), decoys, folder)
     half, images = _Recorder(EdgeModel.load(bundle)), pixels(test.images)
@@ -91,7 +92,7 @@ def through_cloud(
             hits = 0
             for chunk in rows.split(settings.request_groups * settings.group_size):
                 answers.append(client.classify(images[chunk.numpy()]))
-                hits += int((answers[-1].labels == test.identity[chunk].numpy()).sum())
+                hits += int((answers[-1].labels == identity[chunk].numpy()).sum())
             accuracies.append(hits / len(test))
     total = settings.rounds * len(test)
     return Passage(
@@ -102,8 +103,8 @@ def through_cloud(
         cloud_ms=1e3 * sum(answer.cost.cloud_seconds for answer in answers) / total,
         network_ms=1e3 * sum(answer.cost.network_seconds for answer in answers) / total,
         requests=sum(answer.cost.requests for answer in answers),
-        faces=test.images[chunk],
-        identity=test.identity[chunk],
+        faces=test.images[chunk.numpy()],
+        identity=identity[chunk],
         predicted=torch.from_numpy(answers[-1].labels),
         received=half.mixed,
     )

@@ -14,7 +14,7 @@ import torch
 
 import facemix
 import facemix_ops as fo
-from facemix.data import Faces
+from facemix.data import Labelled
 from facemix.training.stages import Stages, Trained
 from facemix.training.task import IdentityTask
 
@@ -23,7 +23,7 @@ from .settings import DemoSettings
 __all__ = ["train_baseline", "train_mixed"]
 
 
-def train_baseline(settings: DemoSettings, faces: Faces, cache: Path, fresh: bool) -> Trained:
+def train_baseline(settings: DemoSettings, faces: Labelled, cache: Path, fresh: bool) -> Trained:
     """Train without mixing, or take what `cache` has, unless it shall be `fresh`."""
     experiment = settings.experiment()
     decides = [asdict(experiment.model), asdict(experiment.data), asdict(experiment.baseline)]
@@ -32,7 +32,7 @@ def train_baseline(settings: DemoSettings, faces: Faces, cache: Path, fresh: boo
         return _stages(settings, faces).baseline(folder)
 
 
-def train_mixed(settings: DemoSettings, faces: Faces, baseline: Trained, cache: Path, fresh: bool) -> Trained:
+def train_mixed(settings: DemoSettings, faces: Labelled, baseline: Trained, cache: Path, fresh: bool) -> Trained:
     """Go on from the baseline with the mix in the loop: twice the epochs, a fresh key each step."""
     experiment = settings.experiment()
     folder = _folder(settings, faces, cache, "mixed", fresh, [asdict(experiment)])
@@ -40,19 +40,18 @@ def train_mixed(settings: DemoSettings, faces: Faces, baseline: Trained, cache: 
         return _stages(settings, faces).mixing("mixing_aware", experiment.mix.activation, baseline, folder)
 
 
-def _stages(settings: DemoSettings, faces: Faces) -> Stages:
-    train = faces.labelled()
-    nobody = train.take(torch.empty(0, dtype=torch.int64))
-    return Stages(settings.experiment(), settings.seed, train, nobody, IdentityTask(faces.people))
+def _stages(settings: DemoSettings, faces: Labelled) -> Stages:
+    nobody = faces.take(torch.empty(0, dtype=torch.int64))
+    return Stages(settings.experiment(), settings.seed, faces, nobody, IdentityTask(faces.people))
 
 
 def _folder(
-    settings: DemoSettings, faces: Faces, cache: Path, name: str, fresh: bool, decides: list[dict[str, object]]
+    settings: DemoSettings, faces: Labelled, cache: Path, name: str, fresh: bool, decides: list[dict[str, object]]
 ) -> Path:
     """Where a network is kept: other settings, faces or versions have another place."""
     decides = [*decides, {
         "seed": settings.seed,
-        "data": hashlib.sha256(faces.images.numpy().tobytes() + faces.identity.numpy().tobytes()).hexdigest(),
+        "data": hashlib.sha256(faces.images.tobytes() + faces.labels("identity").numpy().tobytes()).hexdigest(),
         "versions": [facemix.__version__, fo.__version__, torch.__version__],
     }]  # fmt: skip
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facemix.data import Faces
+from facemix.data import Labelled
 from facemix.pictures import COLUMNS, Line, draw_lines
 
 from .measure import Passage
@@ -16,7 +16,7 @@ __all__ = ["draw"]
 CHANNELS = 3
 
 
-def draw(path: Path, passage: Passage, train: Faces, group_size: int) -> None:
+def draw(path: Path, passage: Passage, train: Labelled, group_size: int) -> None:
     """Write a PNG: faces of a request, channels of rows that the cloud received, and the people predicted.
 
     Args:
@@ -25,6 +25,7 @@ def draw(path: Path, passage: Passage, train: Faces, group_size: int) -> None:
         train: where the pictures of predicted people come from.
         group_size: for the caption.
     """
+    identity = train.labels("identity")
     shown = slice(min(COLUMNS, len(passage.faces)))
     pairs = list(zip(passage.predicted[shown].tolist(), passage.identity[shown].tolist(), strict=True))
     marks = ["right" if predicted == person else f"wrong, is {person + 1}" for predicted, person in pairs]
@@ -32,7 +33,7 @@ def draw(path: Path, passage: Passage, train: Faces, group_size: int) -> None:
     spread = passage.received.std(axis=(0, 2, 3))
     channels = np.sort(np.argsort(spread)[::-1][:CHANNELS])
     lines = [
-        Line("The edge's photographs\n(never sent)", list(passage.faces[shown, 0].numpy())),
+        Line("The edge's photographs\n(never sent)", list(passage.faces[shown, 0])),
         *(
             Line(
                 f"Received by the cloud:\nchannel {channel} of mixed,\nshuffled rows",
@@ -43,7 +44,7 @@ def draw(path: Path, passage: Passage, train: Faces, group_size: int) -> None:
         ),
         Line(
             "Un-mixed on the edge:\nthe predicted person\n(a training photograph)",
-            [train.images[(train.identity == predicted).nonzero()[0, 0], 0].numpy() for predicted, _ in pairs],
+            [train.images[(identity == predicted).nonzero()[0, 0], 0] for predicted, _ in pairs],
             titles=[f"person {predicted + 1}: {mark}" for (predicted, _), mark in zip(pairs, marks, strict=True)],
             right=[predicted == person for predicted, person in pairs],
         ),

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from facemix.data import Faces
+from facemix.data import Labelled
 from facemix.environment import environment
 from facemix.training.measure import measure
 from facemix.training.stages import Trained
@@ -22,7 +22,7 @@ __all__ = ["run_demo"]
 
 
 def run_demo(
-    settings: DemoSettings, train: Faces, test: Faces, out: Path, cache: Path, fresh: bool = False
+    settings: DemoSettings, train: Labelled, test: Labelled, out: Path, cache: Path, fresh: bool = False
 ) -> dict[str, Any]:
     """Train, serve, measure and draw; returns all figures as JSON values.
 
@@ -48,7 +48,7 @@ def run_demo(
         "settings": settings.as_json(),
         "train_images": len(train),
         "test_images": len(test),
-        "image_bytes": test.images[0].numel(),
+        "image_bytes": test.images[0].size,
         "baseline": figures(_accuracy(baseline, settings, test), passages["baseline"]),
         "mixing_aware": figures(_accuracy(mixed, settings, test), passages["mixed"]),
         "from_cache": {"baseline": baseline.from_cache, "mixing_aware": mixed.from_cache},
@@ -58,8 +58,8 @@ def run_demo(
     }
 
 
-def _accuracy(trained: Trained, settings: DemoSettings, test: Faces) -> float:
+def _accuracy(trained: Trained, settings: DemoSettings, test: Labelled) -> float:
     """The share of `test`, 0 to 1, whose identity the network finds without the mix."""
     task = IdentityTask(int(trained.options["num_classes"]))
-    score = measure(trained.mixed(), test.labelled(), task, settings.experiment(), settings.seed, mixed=False)
+    score = measure(trained.mixed(), test, task, settings.experiment(), settings.seed, mixed=False)
     return float(score["accuracy"])

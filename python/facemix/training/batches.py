@@ -140,7 +140,7 @@ class FaceBatches(Dataset[dict[str, Tensor]]):
         process, processes: which share of each batch, of how many.
 
     Raises:
-        ValueError: if the sizes do not suit each other.
+        ValueError: if the sizes do not suit each other, or there are no labels for the task.
     """
 
     def __init__(
@@ -156,15 +156,12 @@ class FaceBatches(Dataset[dict[str, Tensor]]):
         processes: int = 1,
     ) -> None:
         _check_sizes("FaceBatches", len(faces), batch_size, group_size * processes)
-        labels = faces.identity if task == "identity" else torch.stack(list(faces.attributes.values()), dim=1)
-        if labels is None:
-            raise ValueError("FaceBatches: people must be known for task 'identity', got photographs without identity")
         self.faces, self.task = faces, task
         self.batch_size, self.group_size, self.seed, self.tests = batch_size, group_size, seed, tests
         self.steps = -(-len(faces) // batch_size)
         share = batch_size // processes
         self._share = slice(process * share, (process + 1) * share)
-        self._labels = labels
+        self._labels = faces.labels(task)
         self._epoch, self._plan = -1, dict[str, Tensor]()
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Tensor]:

@@ -53,7 +53,7 @@ def write_halves(
         "std": [STD] * channels,
         "max_coeff": mix.max_coeff,
         "calibration": _last(np.asarray(train.images[:CALIBRATION])) if len(train) >= mix.group_size else None,
-        "decoys": _last((decoys * 255).round().byte().numpy()),
+        "decoys": _last(decoys),
         "attributes" if experiment.data.task == "attributes" else "classes": labels,
         **cut,
     }

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facemix.data import Faces
+from facemix.data import Labelled
 from facemix.demo.halves import pixels
 from facemix.demo.report import HONESTY
 from facemix.edge import Answer, CloudError
@@ -38,13 +38,14 @@ class Booth:
         test: whom to pick from; disjoint from `train`, and of the same people.
     """
 
-    def __init__(self, halves: Mapping[str, Any], server: str, train: Faces, test: Faces) -> None:
+    def __init__(self, halves: Mapping[str, Any], server: str, train: Labelled, test: Labelled) -> None:
+        known = train.labels("identity")
         self._halves, self._server = dict(halves), server
         self._bundle = next(iter(self._halves.values())).bundle
         self._test, self._decoys = pixels(test.images), pixels(train.images)
-        self._identity = test.identity.tolist()
+        self._identity = test.labels("identity").tolist()
         self._decoy_of = {image.tobytes(): row for row, image in enumerate(self._decoys)}
-        self._references = [int((train.identity == person).nonzero()[0, 0]) for person in range(train.people)]
+        self._references = [int((known == person).nonzero()[0, 0]) for person in range(train.people)]
         self.wire_dtypes = [name for name in DATATYPE_OF if self._can_send(name)]
         self.most = min(len(test), REQUEST_GROUPS * self._bundle.group_size)
         self._trips: dict[tuple[str, str], Trip] = {}

@@ -6,7 +6,7 @@ import io
 
 from PIL import Image
 
-from facemix.data import Faces
+from facemix.data import Labelled
 from facemix.demo.halves import pixels
 
 __all__ = ["Photographs"]
@@ -19,7 +19,7 @@ class Photographs:
         sets: by the name that addresses have.
     """
 
-    def __init__(self, **sets: Faces) -> None:
+    def __init__(self, **sets: Labelled) -> None:
         self._pixels = {name: pixels(faces.images) for name, faces in sets.items()}
 
     def png(self, name: str, row: int) -> bytes | None:

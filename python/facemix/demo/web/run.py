@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-from facemix.data import Faces
+from facemix.data import Labelled
 from facemix.demo.halves import write_halves
 from facemix.demo.models import train_baseline, train_mixed
 from facemix.demo.settings import DemoSettings
@@ -24,8 +24,8 @@ POLL_SECONDS = 0.2
 
 def run_web(
     settings: DemoSettings,
-    faces: tuple[Faces, Faces],
-    shown: tuple[Faces, Faces],
+    faces: tuple[Labelled, Labelled],
+    shown: tuple[Labelled, Labelled],
     out: Path,
     cache: Path,
     fresh: bool = False,
