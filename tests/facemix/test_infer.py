@@ -440,7 +440,7 @@ def test_attributes(
     folder: Path,
     tmp_path: Path,
     network: torch.nn.Module,
-    faces: Faces,
+    faces: Labelled,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The six scores are those of three attributes, of either kind of edge half."""
