@@ -128,6 +128,13 @@ def test_batches_hold_what_their_rows_say(faces: Labelled, task: str, tests: boo
 
 
 @pytest.mark.parametrize("tests", [False, True])
+def test_batches_share_no_memory_with_the_plan(faces: Labelled, tests: bool) -> None:
+    """A queue between processes moves a tensor's whole storage, while the next batch is already read from the plan."""
+    for value in FaceBatches(faces, "identity", 8, 2, seed=0, tests=tests)[0, 0].values():
+        assert value.untyped_storage().nbytes() == value.nbytes
+
+
+@pytest.mark.parametrize("tests", [False, True])
 def test_processes_share_each_batch_in_whole_groups(faces: Labelled, tests: bool) -> None:
     alone = FaceBatches(faces, "identity", 8, 2, seed=0, tests=tests)
     shares = [

@@ -168,7 +168,8 @@ class FaceBatches(Dataset[dict[str, Tensor]]):
         epoch, step = place
         if epoch != self._epoch:
             self._epoch, self._plan = epoch, self._planned(epoch)
-        rows = self._plan["rows"][step, self._share]
+        # Copies: what is sent to another process is moved to shared memory with all of its storage, at any moment.
+        rows = self._plan["rows"][step, self._share].clone()
         batch = {
             "images": torch.from_numpy(self.faces.images[rows.numpy()]),
             "rows": rows,
@@ -176,7 +177,7 @@ class FaceBatches(Dataset[dict[str, Tensor]]):
             self.task: self._labels[rows],
         }
         if self.tests:
-            return batch | {"real": self._plan["real"][step, self._share]}
+            return batch | {"real": self._plan["real"][step, self._share].clone()}
         return batch | {"augment": self._plan["augment"][rows]}
 
     def _planned(self, epoch: int) -> dict[str, Tensor]:
