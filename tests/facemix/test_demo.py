@@ -84,7 +84,9 @@ def test_tables(result: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> N
         assert claim not in text.lower()
 
 
-def test_trained_networks_come_from_the_cache(result: dict[str, Any], split: tuple[Labelled, Labelled], folder: Path) -> None:
+def test_trained_networks_come_from_the_cache(
+    result: dict[str, Any], split: tuple[Labelled, Labelled], folder: Path
+) -> None:
     baseline = train_baseline(SETTINGS, split[0], folder / "cache", fresh=False)
     mixed = train_mixed(SETTINGS, split[0], baseline, folder / "cache", fresh=False)
     assert (baseline.from_cache, mixed.from_cache) == (True, True)

@@ -1,4 +1,4 @@
-"""Faces: the ORL photographs, large data sets and folders on disk, and a generator of synthetic ones for tests."""
+"""Faces: the ORL photographs, large data sets and folders on disk, and synthetic ones, drawn by formulas."""
 
 from .cache import decoded
 from .celeba import load_celeba
