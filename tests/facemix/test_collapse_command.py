@@ -22,7 +22,7 @@ from torch import nn
 
 DATA = DataSettings(source="synthetic", people=4, photos=10, size=(24, 24), distort=Changes(rotation=0.1))
 EXPERIMENT = Experiment(
-    "tiny", DATA, ModelSettings(options={"width": 0.0625}, post=2), MixSettings(4, max_coeff=0.9), rounds=2
+    "tiny", DATA, ModelSettings(options={"width": 0.0625}, post=2), mix=MixSettings(4, max_coeff=0.9), rounds=2
 )
 STAGES = {"mixing_aware": ("prelu", 4), "linear_cloud": ("identity", 4), "baseline": ("relu", 1)}
 

@@ -18,7 +18,7 @@ __all__ = ["Job", "Plan"]
 
 KIND = "facemix-sweep-1"
 #: Settings that the rows differ in.
-SWEPT = ("--mix.group_size", "--model.pre")
+SWEPT = ("--mix.group_size", "--model.pre", "--mixed_model.pre")
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,16 @@ class Plan:
 
     def command(self, job: Job) -> list[str]:
         """The command line of a job."""
-        cut = [] if job.pre is None else ["--model.pre", str(job.pre)]
+        cut = [] if job.pre is None else [f"--{self._mixing}.pre", str(job.pre)]
         seed = ["--first-seed", str(job.seed), "--seeds", "1"]
         folders = ["--out", str(self.out / job.row), "--baselines", str(self.out / "baselines")]
         train = [sys.executable, "-m", "facemix", "train", self.recipe]
         return [*train, *folders, *seed, *self.options, *self._mix(job.group_size), *cut]
+
+    @property
+    def _mixing(self) -> str:
+        """The section of the network that trains through the mix."""
+        return "model" if self.experiment.mixed_model is None else "mixed_model"
 
     def _mix(self, group_size: int) -> list[str]:
         """The size, and what of the recipe's mix suits smaller groups than its own.

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# The experiments that wait for a machine with a GPU, in one go: the full ResNet-18 on 218 x 178 pixels, group sizes 1, 2,
+# 4 and 8, one to three blocks on the edge, four seeds of each; on all GPUs at once. It needs no network.
+#
+#     benchmarks/gpu_experiments.sh [OPTION OF facemix train]...
+#
+# What was interrupted goes on with the same command. Everything goes to OUT; tables, plots and results, which are what to
+# commit, are copied to benchmarks/results/experiments at the end, under the name of the device.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+FACEMIX="${FACEMIX:-facemix}"
+OUT="${OUT:-.benchmarks/experiments}"
+DEVICE="${DEVICE:-$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1 | tr ' ' '-')}"
+FULL=(--data.size '[218,178]' --model.options '{}' --trainer.precision bf16-mixed --data.workers 4)
+
+sweep() { # NAME RECIPE OPTION...
+    "$FACEMIX" sweep "$2" --group-sizes 1 2 4 8 --pre 1 2 3 --seeds 4 --out "$OUT/$1" "${FULL[@]}" "${@:3}"
+}
+
+sweep orl orl "$@"
+# The network of the recipe has a cloud that is linear, for which groups of any size are the same: here it is ResNet-18.
+sweep orl-affine orl-affine --mixed_model null --mix.activation prelu --linear_control true "$@"
+sweep synthetic synthetic "$@"
+
+for name in orl orl-affine synthetic; do
+    kept="benchmarks/results/experiments/$DEVICE/$name"
+    mkdir -p "$kept"
+    cp "$OUT/$name"/sweep.csv "$OUT/$name"/sweep.md "$OUT/$name"/figure4*.png "$kept"
+    "$FACEMIX" report "$OUT/$name"/pre-* --out "$kept"
+done
+echo "results: benchmarks/results/experiments/$DEVICE"
