@@ -156,7 +156,8 @@ def measure(rounds: int, calls: int, cache: Path) -> dict[str, Any]:
     """All figures, and where they come from."""
     settings = DemoSettings()
     train, test = load_orl(settings.size)
-    trained = train_mixed(settings, train, train_baseline(settings, train, cache, False), cache, False)
+    with torch.inference_mode(False):
+        trained = train_mixed(settings, train, train_baseline(settings, train, cache, False), cache, False)
     network = trained.plain()
     channels, *size = test.images.shape[1:]
     pixels = train.images.transpose(0, 2, 3, 1)
