@@ -82,9 +82,10 @@ def train_stage(
         # About workers that nobody asked for.
         warnings.filterwarnings("ignore", module="lightning")
         learner.train()  # Lightning leaves the modes of layers as they are
-        trainer.fit(learner, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(learner, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+        except SystemExit:  # so Lightning answers Ctrl-C
+            raise KeyboardInterrupt from None
     if best.exists():
         state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
         learner.load_state_dict(state)
