@@ -29,7 +29,7 @@ demo: install  ## train on real faces, with and without mixing, and classify the
 
 test: $(VENV)/.torch  ## build, install, and run all tests
 	$(PIP) install '.[test]'
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 test-cpp: | $(BIN)/python  ## build and test the C++ library: here, with sanitizers, and on AArch64 in QEMU
 	$(PIP) install 'cmake>=3.24' 'ninja>=1.11'

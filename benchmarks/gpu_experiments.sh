@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The experiments that wait for a machine with a GPU, in one go: the full ResNet-18 on 218 x 178 pixels, group sizes 1, 2,
-# 4 and 8, one to three blocks on the edge, four seeds of each; on all GPUs at once. It needs no network.
+# 4 and 8, one to three blocks on the edge, SEEDS of each; on all GPUs at once. It needs no network.
 #
 #     benchmarks/gpu_experiments.sh [OPTION OF facemix train]...
 #
@@ -10,11 +10,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 FACEMIX="${FACEMIX:-facemix}"
 OUT="${OUT:-.benchmarks/experiments}"
+SEEDS="${SEEDS:-4}"
 DEVICE="${DEVICE:-$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1 | tr ' ' '-')}"
 FULL=(--data.size '[218,178]' --model.options '{}' --trainer.precision bf16-mixed --data.workers 4)
 
 sweep() { # NAME RECIPE OPTION...
-    "$FACEMIX" sweep "$2" --group-sizes 1 2 4 8 --pre 1 2 3 --seeds 4 --out "$OUT/$1" "${FULL[@]}" "${@:3}"
+    "$FACEMIX" sweep "$2" --group-sizes 1 2 4 8 --pre 1 2 3 --seeds "$SEEDS" --out "$OUT/$1" "${FULL[@]}" "${@:3}"
 }
 
 sweep orl orl "$@"
