@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -12,6 +15,7 @@ import pytest
 import torch
 from face_sets import ATTRIBUTES, celeba, lfwa, picture
 from facemix.data import UNKNOWN, DataError, decoded, load_celeba, load_folder, load_lfwa
+from facemix.data.cache import kept
 from PIL import Image
 
 PEOPLE, PARTITION = [2880, 2937, 2880, 8692, 5805, 2937], [0, 0, 0, 1, 2, 0]
@@ -147,6 +151,25 @@ def test_a_folder_with_a_bad_csv(tmp_path: Path, text: str, message: str) -> Non
         load_folder(*folder_of(tmp_path, text))
 
 
+def test_of_several_that_need_a_file_one_fills_it(tmp_path: Path) -> None:
+    calls: list[int] = []
+    both = threading.Barrier(2)
+
+    def fill(array: np.ndarray) -> None:
+        calls.append(1)
+        time.sleep(0.2)  # the other waits for the lock meanwhile
+        array[:] = 7
+
+    def use() -> np.ndarray:
+        both.wait()
+        return kept(tmp_path / "cache" / "a.npy", (2, 3), fill)
+
+    with ThreadPoolExecutor(2) as pool:
+        arrays = [job.result() for job in [pool.submit(use), pool.submit(use)]]
+    assert calls == [1]
+    assert all((array == 7).all() for array in arrays)
+
+
 def test_decoded_once(tmp_path: Path) -> None:
     photos = load_folder(*folder_of(tmp_path, "image\na.png\nsub/b.png\nc.png\n"))
     array = decoded(photos.paths, (10, 6), 3, tmp_path / "cache")
@@ -155,10 +178,10 @@ def test_decoded_once(tmp_path: Path) -> None:
         with Image.open(path) as image:
             expected = np.asarray(image.resize((6, 10), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
         np.testing.assert_array_equal(row, expected)
-    (kept,) = (tmp_path / "cache").iterdir()
-    time = kept.stat().st_mtime_ns
+    (file,) = (tmp_path / "cache").iterdir()
+    written = file.stat().st_mtime_ns
     assert decoded(photos.paths, (10, 6), 3, tmp_path / "cache").shape == (3, 3, 10, 6)
-    assert kept.stat().st_mtime_ns == time
+    assert file.stat().st_mtime_ns == written
     assert decoded(photos.paths, (10, 6), 1, tmp_path / "cache").shape == (3, 1, 10, 6)
     picture(photos.paths[1], 99, (20, 10))  # a photograph that changes is decoded again
     assert not np.array_equal(decoded(photos.paths, (10, 6), 3, tmp_path / "cache")[1], array[1])

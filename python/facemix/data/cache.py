@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -58,15 +60,29 @@ def decoded(
 def kept(path: Path, shape: tuple[int, ...], fill: Callable[[NDArray[np.uint8]], object]) -> NDArray[np.uint8]:
     """Return a file as a read-only memory map uint8 of `shape`; where it does not exist yet, `fill` fills it.
 
-    An interruption leaves nothing behind.
+    An interruption leaves nothing behind. Of several processes that need it, one fills it, and the others wait.
     """
     if not path.exists():
-        with atomic_path(path) as temporary:
-            array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-            fill(array)
-            array.flush()
-            del array
+        with _alone(path.parent):
+            if not path.exists():
+                with atomic_path(path) as temporary:
+                    array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+                    fill(array)
+                    array.flush()
+                    del array
     return np.load(path, mmap_mode="r")
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, which ends with the process, however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def decode(path: Path, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:

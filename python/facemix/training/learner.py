@@ -182,10 +182,12 @@ class Learner(L.LightningModule):
         if size == 1:
             return None
         generator = torch.Generator(self.device).manual_seed(seed_of(self.seed, "key", epoch, step))
-        with fo.MixKey.sample(
-            rows * self.trainer.world_size, size, max_coeff=self.mix.max_coeff, generator=generator
-        ) as whole:
-            return share_of_key(whole, self.global_rank, self.trainer.world_size)
+        processes = self.trainer.world_size
+        whole = fo.MixKey.sample(rows * processes, size, max_coeff=self.mix.max_coeff, generator=generator)
+        if processes == 1:
+            return whole
+        with whole:
+            return share_of_key(whole, self.global_rank, processes)
 
 
 def share_of_key(key: fo.MixKey, rank: int, processes: int) -> fo.MixKey:
