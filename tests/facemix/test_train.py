@@ -18,6 +18,7 @@ from facemix.cli import main
 from facemix.storage import load_tensors
 from tiny_experiment import OPTIONS
 
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # other numbers of threads round otherwise
 STAGES = ("baseline", "mixing_aware", "linear_cloud")
 
 
@@ -119,7 +120,9 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_end(once: Path, tmp_path: P
     """Killed while it trains through the mix, and once more while results are measured."""
     seed = tmp_path / "seed-0"
     for moment in (seed / "mixing_aware" / "last.ckpt", seed / "cloud.safetensors"):
-        process = subprocess.Popen(command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command(tmp_path), env=ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         deadline = time.monotonic() + 120
         while not moment.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -143,7 +146,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [*torchrun, *command(two, *several)[1:]],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200, check=False,
+        env=ONE_THREAD, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     for stage in STAGES:
