@@ -27,9 +27,10 @@ install: $(VENV)/.torch  ## build and install with the pipeline (a minute or two
 demo: install  ## train on real faces, with and without mixing, and classify them through a cloud process
 	$(BIN)/facemix demo $(ARGS)
 
+# Two processes of one thread each: small tests with more only wait for each other. What is about threads sets them.
 test: $(VENV)/.torch  ## build, install, and run all tests
 	$(PIP) install '.[test]'
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 test-cpp: | $(BIN)/python  ## build and test the C++ library: here, with sanitizers, and on AArch64 in QEMU
 	$(PIP) install 'cmake>=3.24' 'ninja>=1.11'
