@@ -32,7 +32,7 @@ def write_report(folders: Iterable[Path], out: Path) -> None:
     if any(out.resolve() == seed.folder.resolve() for runs in experiments for seed in runs.seeds):
         raise ValueError(f"report: --out must not be the folder of a seed, whose {RESULTS} it would replace, got {out}")
     results = [seed.values for runs in experiments for seed in runs.seeds]
-    texts = {HTML: page(experiments), MARKDOWN: markdown(experiments), RESULTS: json.dumps(results, indent=1) + "\n"}
+    texts = {HTML: page(experiments), MARKDOWN: markdown(experiments), RESULTS: json.dumps(results) + "\n"}
     for name, text in texts.items():
         with atomic_path(out / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
