@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from face_sets import ATTRIBUTES, celeba, lfwa, picture
-from facemix.data import Labelled, load_orl, open_data
+from facemix.data import Labelled, load_orl, open_data, synthetic_faces
 from facemix.data.labelled import split_rows
 from facemix.training.experiment import task_of
 from facemix.training.settings import DataSettings, Experiment
@@ -152,3 +153,18 @@ def test_labels_of_a_task() -> None:
     for task in ("identity", "attributes"):
         with pytest.raises(ValueError, match=f"must have labels for task '{task}', got none"):
             Labelled(part.images).labels(task)
+
+
+def test_a_digest_tells_photographs_and_labels_apart() -> None:
+    faces = synthetic_faces(people=3, photos=4, size=(8, 8))
+    images = faces.images.copy()
+    images[5, 0, 3, 3] ^= 1
+    others = [
+        replace(faces, images=images),
+        replace(faces, identity=faces.identity.flip(0)),
+        replace(faces, attributes={**faces.attributes, "smiling": 1 - faces.attributes["smiling"]}),
+        replace(faces, names=("a", "b", "c")),
+        faces.take(torch.arange(11)),
+    ]
+    assert faces.take(torch.arange(12)).digest() == faces.digest()
+    assert len({faces.digest(), *(other.digest() for other in others)}) == 6

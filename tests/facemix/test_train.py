@@ -99,6 +99,7 @@ def test_what_is_done_is_not_done_again_and_another_experiment_is_refused(
     before = (once / "seed-0" / "results.json").stat().st_mtime_ns
     assert main(["train", *OPTIONS, "--out", str(once)]) == 0
     assert (once / "seed-0" / "results.json").stat().st_mtime_ns == before
+    assert main(["train", *OPTIONS, "--data.workers=1", "--out", str(once)]) == 0  # which decides nothing
     capsys.readouterr()
     assert main(["train", *OPTIONS, "--mixed.epochs=5", "--out", str(once)]) == 1
     assert "must be of the same experiment, got one whose mixed differ" in capsys.readouterr().err

@@ -44,10 +44,11 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"collapse: --images must be positive, got {arguments.images}")
     from facemix.data import open_data
     from facemix.models import build
+    from facemix.report.results import RESULTS
     from facemix.storage import load_tensors
     from facemix.training.batches import seed_of
     from facemix.training.collapsing import collapse_trained
-    from facemix.training.experiment import RESULTS, evaluated, task_of
+    from facemix.training.experiment import evaluated, task_of
     from facemix.training.stage import WEIGHTS
 
     folder: Path = arguments.folder

@@ -13,6 +13,7 @@ from facemix.atomic import atomic_path
 from facemix.cost import partition_cost
 from facemix.data import Labelled, Splits
 from facemix.environment import environment
+from facemix.report.results import KIND, RESULTS
 
 from .batches import seed_of
 from .collapsing import collapse_trained
@@ -20,14 +21,12 @@ from .deploy import write_halves
 from .measure import draw_group, measure
 from .settings import Experiment
 from .stage import is_first_process
-from .stages import Stages, Trained, plain
+from .stages import Stages, Trained, deciding, plain
 from .task import AttributeTask, IdentityTask, Task
 
-__all__ = ["RESULTS", "run_experiment", "task_of"]
+__all__ = ["evaluated", "run_experiment", "task_of"]
 
-RESULTS, EXAMPLES = "results.json", "examples.png"
-#: What results.json says that it is.
-RESULTS_KIND = "facemix-experiment-1"
+EXAMPLES = "examples.png"
 
 
 def run_experiment(
@@ -51,7 +50,7 @@ def run_experiment(
     _check(experiment, splits)
     done = folder / RESULTS
     if done.exists():
-        return _finished(done, experiment)
+        return _finished(done, experiment, splits)
     start = time.perf_counter()
     task = task_of(experiment, splits)
     run = _Run(experiment, seed, folder, splits, task, (baselines or folder.parent) / f"seed-{seed}")
@@ -118,7 +117,7 @@ class _Run:
                 scores["linear_cloud"] = score("linear_cloud", mixed=True)
             mixing = self._of_mixing(trained["baseline"], trained["mixing_aware"], faces)
         return {
-            "kind": RESULTS_KIND,
+            "kind": KIND,
             "name": experiment.name,
             "seed": self.seed,
             "settings": plain(asdict(experiment)),
@@ -131,6 +130,7 @@ class _Run:
                 "test": len(splits.test),
                 "labels": task.labels,
                 "evaluated_on": experiment.evaluate,
+                "digests": [faces.digest() for faces in splits],
             },
             "scores": scores,
             "pictures": {},
@@ -183,14 +183,15 @@ def _check(experiment: Experiment, splits: Splits) -> None:
         raise ValueError(f"train: mix.warm_up must be divisors of the group size {size}, got {strange[0]}")
 
 
-def _finished(path: Path, experiment: Experiment) -> dict[str, Any]:
+def _finished(path: Path, experiment: Experiment, splits: Splits) -> dict[str, Any]:
     """The results of a seed that was run before, if it was the same experiment."""
-    found: dict[str, Any] = json.loads(path.read_text())
-    settings = plain(asdict(experiment))
-    if different := sorted(name for name in settings if settings[name] != found["settings"].get(name)):
+    results: dict[str, Any] = json.loads(path.read_text())
+    found = {**deciding(results["settings"]), "photographs": results["data"]["digests"]}
+    now = {**deciding(asdict(experiment)), "photographs": [faces.digest() for faces in splits]}
+    if different := sorted(name for name in now if now[name] != found.get(name)):
         name = different[0]
         raise ValueError(
             f"train: {path} must be of the same experiment, got one whose {', '.join(different)} differ ({name}: "
-            f"{found['settings'].get(name)}, and now {settings[name]}): take another folder, or remove it"
+            f"{found.get(name)}, and now {now[name]}): take another folder, or remove it"
         )
-    return found
+    return results

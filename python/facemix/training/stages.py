@@ -22,10 +22,20 @@ from .stage import train_stage
 from .synced_norm import synced
 from .task import Task
 
-__all__ = ["Stages", "Trained", "plain"]
+__all__ = ["Stages", "Trained", "deciding", "plain"]
 
 # Settings of the data and of the trainer that do not decide what comes out.
-NO_MATTER = ("cache", "workers", "root", "devices", "num_nodes", "strategy", "accelerator", "enable_progress_bar")
+NO_MATTER = (
+    "cache",
+    "workers",
+    "root",
+    "labels",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "accelerator",
+    "enable_progress_bar",
+)
 
 
 @dataclass(frozen=True)
@@ -106,13 +116,10 @@ class Stages:
             own = network.state_dict()  # more than the baseline's: a PReLU's slope, or all of another network
             known = {name: weight for name, weight in start.weights.items() if name in own}
             network.load_state_dict({**own, **{n: w for n, w in known.items() if w.shape == own[n].shape}})
-        data, trainer = (
-            {key: value for key, value in values.items() if key not in NO_MATTER}
-            for values in (plain(asdict(experiment.data)), plain(experiment.trainer))
-        )
+        decides = deciding(asdict(experiment))
         recipe = {
-            "seed": self.seed, "data": data, "trainer": trainer, "model": model.name, "options": options,
-            "fit": asdict(fit),
+            "seed": self.seed, "photographs": self.train.digest(), "data": decides["data"],
+            "trainer": decides["trainer"], "model": model.name, "options": options, "fit": asdict(fit),
         } | ({} if start is None else {
             "cut": [model.pre, model.post], "mix": asdict(mix),
             "baseline": asdict(experiment.baseline),
@@ -131,6 +138,14 @@ class Stages:
             f"seed {self.seed}, {name}", learner, experiment.trainer, folder, recipe, config
         )
         return Trained(model, options, weights, learner.curves, from_cache)
+
+
+def deciding(settings: dict[str, Any]) -> dict[str, Any]:
+    """Of the settings of an experiment those that decide what comes out, as JSON values."""
+    kept = plain(settings)
+    for section in ("data", "trainer"):
+        kept[section] = {key: value for key, value in kept[section].items() if key not in NO_MATTER}
+    return kept
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:
