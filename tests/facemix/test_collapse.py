@@ -210,7 +210,7 @@ def test_verdicts(found: Collapse) -> None:
     assert good.matched
     assert good.verdict == (
         "The cloud part is matched by one matrix: 94.5% of the decisions are right with it, 95.1% with the network. "
-        "Running it on the edge is cheaper than the split and leaks nothing: the edge would compute "
+        "Running it on the edge is cheaper in all, and leaks nothing: the edge would compute "
         f"{good.collapsed_multiply_adds / 1e6:.2f} M multiply-adds an image instead of "
         f"{good.cost.edge_multiply_adds / 1e6:.2f} M, the cloud none instead of "
         f"{good.cost.cloud.multiply_adds / 1e6:.2f} M, and 1152 bytes an image need not be sent."

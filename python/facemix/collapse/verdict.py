@@ -44,7 +44,7 @@ def _advice(found: Collapse) -> str:
             f"there: {instead}; the cloud part's {_count(cloud)} fall away."
         )
     return (
-        f"Running it on the edge is cheaper than the split and leaks nothing: the edge would compute {instead}, the "
+        f"Running it on the edge is cheaper in all, and leaks nothing: the edge would compute {instead}, the "
         f"cloud none instead of {_count(cloud)}, and {found.bytes_saved} bytes an image need not be sent."
     )
 

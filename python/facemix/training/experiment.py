@@ -57,6 +57,7 @@ def run_experiment(
     trained = run.train()
     if not is_first_process():
         return {}
+    print(f"facemix train: seed {seed}: measuring", flush=True)
     results = run.measure(trained)
     results["seconds"] = time.perf_counter() - start
     with atomic_path(done) as temporary:
