@@ -111,6 +111,7 @@ def _trainer(learner: Learner, folder: Path, options: Mapping[str, Any]) -> L.Tr
         "callbacks": callbacks,
         "logger": TensorBoardLogger(folder, name="", version=""),
         "plugins": [WholeFiles()],
+        "accelerator": "cuda" if torch.cuda.is_available() else "cpu",  # Apple's has no double precision, for keys
         "deterministic": "warn",
         "use_distributed_sampler": False,
         "num_sanity_val_steps": 0,
