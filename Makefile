@@ -30,7 +30,7 @@ demo: install  ## train on real faces, with and without mixing, and classify the
 # Two processes of one thread each: small tests with more only wait for each other. What is about threads sets them.
 test: $(VENV)/.torch  ## build, install, and run all tests
 	$(PIP) install '.[test]'
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 test-cpp: | $(BIN)/python  ## build and test the C++ library: here, with sanitizers, and on AArch64 in QEMU
 	$(PIP) install 'cmake>=3.24' 'ninja>=1.11'
