@@ -109,6 +109,10 @@ def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
     ("option", "message"),
     [
         ("--mix.group_size=65", "mix.group_size must be between 1 and 64, got 65"),
+        (
+            "--mixed_model={name: wide_linear, options: {image_size: [24, 23]}}",
+            "image_size of wide_linear must be data",
+        ),
         ("--mix.warm_up=[3]", "mix.warm_up must be divisors of the group size 4, got 3"),
         ("--evaluate=validation", "there must be a validation set to evaluate on, got none"),
         ("--mixed.early_stopping=2", "early_stopping must have a validation set, got none"),

@@ -178,6 +178,12 @@ def _check(experiment: Experiment, splits: Splits) -> None:
         raise ValueError(
             "train: early_stopping must have a validation set, got none: set data.validation_share above 0"
         )
+    for model in (experiment.model, experiment.mixing_model):
+        if list(model.options.get("image_size", experiment.data.size)) != list(experiment.data.size):
+            raise ValueError(
+                f"train: image_size of {model.name} must be data.size, {list(experiment.data.size)}, "
+                f"got {list(model.options['image_size'])}"
+            )
     if not 1 <= size <= 64:
         raise ValueError(f"train: mix.group_size must be between 1 and 64, got {size}")
     if strange := [warm for warm in experiment.mix.warm_up if warm < 1 or size % warm]:
