@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from facemix.cli import main
-from facemix.data import UNKNOWN
+from facemix.data import UNKNOWN, synthetic_faces
 from facemix.models import build
 from facemix.storage import load_tensors
 from facemix.training.learner import Learner, share_of_key
@@ -82,7 +82,8 @@ def test_distillation_is_least_where_the_teacher_is(task: IdentityTask | Attribu
 def test_group_sizes_of_a_warm_up() -> None:
     network = MixedNetwork(build("resnet18", OF_RESNET), 1, 1)
     mix, fit = MixSettings(8, warm_up=[1, 2]), FitSettings(epochs=8)
-    learner = Learner(network, IdentityTask(5), None, None, DataSettings(), fit, mix, 0)  # type: ignore[arg-type]
+    faces = synthetic_faces(people=5, photos=2, size=(8, 8))
+    learner = Learner(network, IdentityTask(5), faces, faces, DataSettings(), fit, mix, 0)
     assert [learner.group_size(epoch) for epoch in range(8)] == [1, 1, 2, 2, 8, 8, 8, 8]
 
 
@@ -105,15 +106,30 @@ def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
     assert steps == 3 * best
 
 
+def test_what_lightning_refuses_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for trainer in ("{colour: red}", "{precision: 3}"):
+        assert main(["train", *OPTIONS, f"--trainer={trainer}", "--out", str(tmp_path / "out")]) == 1
+        assert "trainer must suit lightning.Trainer" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--mix.group_size=65", "mix.group_size must be between 1 and 64, got 65"),
+        ("--mix.group_size=65", "group_size must be between 1 and 64, got 65"),
         (
             "--mixed_model={name: wide_linear, options: {image_size: [24, 23]}}",
             "image_size of wide_linear must be data",
         ),
-        ("--mix.warm_up=[3]", "mix.warm_up must be divisors of the group size 4, got 3"),
+        ("--mix.warm_up=[3]", "warm_up must be divisors of the group size 4, got 3"),
+        ("--mix.max_coeff=0.5", "max_coeff must be above 1/sqrt(S) = 0.500 and at most 1, got 0.5"),
+        ("--mix.distillation=2", "distillation must be between 0 and 1, got 2"),
+        ("--mix.temperature=0", "temperature must be positive, got 0"),
+        ("--rounds=0", "rounds must be at least 1, got 0"),
+        ("--name=", "name must not be empty"),
+        ("--first-seed=-1", "--first-seed not negative, got 1 and -1"),
+        ("--model.pre=20", "pre must be between 1 and 9, got 20"),
+        ("--model.name=alexnet", "name must be one of"),
+        ("--mixed_model={name: wide_linear, options: {depth: 3}}", "options must suit wide_linear"),
         ("--evaluate=validation", "there must be a validation set to evaluate on, got none"),
         ("--mixed.early_stopping=2", "early_stopping must have a validation set, got none"),
         ("--baseline.lr=0", "lr must be positive, got 0"),

@@ -85,8 +85,9 @@ def run(arguments: argparse.Namespace) -> None:
         "--baselines", type=Path, default=None, help="folder of baselines that several experiments share"
     )
     options, experiment = read_experiment(parser, arguments.forwarded)
-    if options.seeds < 1:
-        raise ValueError(f"train: --seeds must be positive, got {options.seeds}")
+    seeds, first = options.seeds, options.first_seed
+    if seeds < 1 or first < 0:
+        raise ValueError(f"train: --seeds must be positive and --first-seed not negative, got {seeds} and {first}")
 
     from facemix.data import open_data
     from facemix.training.experiment import run_experiment
@@ -94,7 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     out: Path = options.out or Path("runs") / experiment.name
     splits = open_data(experiment.data)
-    for seed in range(options.first_seed, options.first_seed + options.seeds):
+    for seed in range(first, first + seeds):
         run_experiment(experiment, seed, out / f"seed-{seed}", splits, options.baselines)
     if is_first_process():
         from facemix.report import HTML, write_report

@@ -53,7 +53,9 @@ def run_experiment(
         return _finished(done, experiment, splits)
     start = time.perf_counter()
     task = task_of(experiment, splits)
-    run = _Run(experiment, seed, folder, splits, task, (baselines or folder.parent) / f"seed-{seed}")
+    stages = Stages(experiment, seed, splits.train, splits.validation, task)
+    stages.check()
+    run = _Run(stages, folder, splits, (baselines or folder.parent) / f"seed-{seed}")
     trained = run.train()
     if not is_first_process():
         return {}
@@ -81,20 +83,18 @@ def evaluated(experiment: Experiment, splits: Splits) -> Labelled:
 class _Run:
     """One seed of an experiment."""
 
-    experiment: Experiment
-    seed: int
+    stages: Stages
     folder: Path
     splits: Splits
-    task: Task
     baseline: Path
 
     def train(self) -> dict[str, Trained]:
         """All stages, by name."""
-        mix, splits = self.experiment.mix, self.splits
-        stages = Stages(self.experiment, self.seed, splits.train, splits.validation, self.task)
+        stages, experiment = self.stages, self.stages.experiment
         trained = {"baseline": stages.baseline(self.baseline / "baseline")}
+        mix = experiment.mix
         activations: dict[str, str] = {"mixing_aware": mix.activation} if mix.group_size > 1 else {}
-        if activations and self.experiment.linear_control:
+        if activations and experiment.linear_control:
             activations["linear_cloud"] = "identity"
         for name, activation in activations.items():
             trained[name] = stages.mixing(name, activation, trained["baseline"], self.folder / name)
@@ -102,11 +102,11 @@ class _Run:
 
     def measure(self, trained: Mapping[str, Trained]) -> dict[str, Any]:
         """Scores, controls, cost, pictures and the files to deploy: what results.json holds."""
-        experiment, splits, task = self.experiment, self.splits, self.task
+        experiment, seed, task, splits = self.stages.experiment, self.stages.seed, self.stages.task, self.splits
         faces = evaluated(experiment, splits)
 
         def score(name: str, mixed: bool) -> dict[str, Any]:
-            return measure(trained[name].mixed(), faces, task, experiment, seed_of(self.seed, name), mixed=mixed)
+            return measure(trained[name].mixed(), faces, task, experiment, seed_of(seed, name), mixed=mixed)
 
         scores = {"baseline": score("baseline", mixed=False)}
         mixing: dict[str, Any] = {}
@@ -120,7 +120,7 @@ class _Run:
         return {
             "kind": KIND,
             "name": experiment.name,
-            "seed": self.seed,
+            "seed": seed,
             "settings": plain(asdict(experiment)),
             "environment": environment(),
             "data": {
@@ -141,15 +141,15 @@ class _Run:
 
     def _of_mixing(self, baseline: Trained, mixed: Trained, faces: Labelled) -> dict[str, Any]:
         """What only a network that mixes has: a cost on each side, a collapsed self, a picture, files to deploy."""
-        experiment, model, mix = self.experiment, mixed.model, self.experiment.mix
+        experiment, seed, task, train = self.stages.experiment, self.stages.seed, self.stages.task, self.splits.train
+        model, size = mixed.model, experiment.mix.group_size
         shape, network = tuple(faces.images.shape[1:]), mixed.plain()
         collapsed = collapse_trained(
-            network, self.splits.train, faces, self.task, experiment, seed_of(self.seed, "collapse"),
-            group_size=mix.group_size,
-        )  # fmt: skip
-        write_halves(self.folder, network.cpu(), experiment, mixed.options, self.splits.train, self.task.labels)
-        draw_group(self.folder / EXAMPLES, mixed.mixed(), faces, self.task, experiment, seed_of(self.seed, "examples"))
-        cost = partition_cost(network, shape, pre=model.pre, post=model.post, group_size=mix.group_size)
+            network, train, faces, task, experiment, seed_of(seed, "collapse"), group_size=size
+        )
+        write_halves(self.folder, network.cpu(), experiment, mixed.options, train, task.labels)
+        draw_group(self.folder / EXAMPLES, mixed.mixed(), faces, task, experiment, seed_of(seed, "examples"))
+        cost = partition_cost(network, shape, pre=model.pre, post=model.post, group_size=size)
         whole = partition_cost(baseline.plain(), shape, pre=baseline.model.pre, post=baseline.model.post, group_size=1)
         return {
             "collapse": collapsed.as_json(),
@@ -169,8 +169,7 @@ class _Run:
 
 def _check(experiment: Experiment, splits: Splits) -> None:
     """What can only be seen with the data at hand."""
-    size, faces = experiment.mix.group_size, evaluated(experiment, splits)
-    if not len(faces):
+    if not len(evaluated(experiment, splits)):
         raise ValueError(
             "train: there must be a validation set to evaluate on, got none: set data.validation_share above 0"
         )
@@ -178,16 +177,6 @@ def _check(experiment: Experiment, splits: Splits) -> None:
         raise ValueError(
             "train: early_stopping must have a validation set, got none: set data.validation_share above 0"
         )
-    for model in (experiment.model, experiment.mixing_model):
-        if list(model.options.get("image_size", experiment.data.size)) != list(experiment.data.size):
-            raise ValueError(
-                f"train: image_size of {model.name} must be data.size, {list(experiment.data.size)}, "
-                f"got {list(model.options['image_size'])}"
-            )
-    if not 1 <= size <= 64:
-        raise ValueError(f"train: mix.group_size must be between 1 and 64, got {size}")
-    if strange := [warm for warm in experiment.mix.warm_up if warm < 1 or size % warm]:
-        raise ValueError(f"train: mix.warm_up must be divisors of the group size {size}, got {strange[0]}")
 
 
 def _finished(path: Path, experiment: Experiment, splits: Splits) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from facemix_ops.rules import MAX_GROUP, check_max_coeff
+
 __all__ = ["Changes", "DataSettings", "Experiment", "FitSettings", "MixSettings", "ModelSettings"]
 
 
@@ -116,6 +118,19 @@ class MixSettings:
     distillation: float = 0.0
     temperature: float = 2.0
 
+    def __post_init__(self) -> None:
+        size = self.group_size
+        if not 1 <= size <= MAX_GROUP:
+            raise ValueError(f"MixSettings: group_size must be between 1 and {MAX_GROUP}, got {size}")
+        if size > 1:
+            check_max_coeff("MixSettings", self.max_coeff, size)
+        if strange := [warm for warm in self.warm_up if warm < 1 or size % warm]:
+            raise ValueError(f"MixSettings: warm_up must be divisors of the group size {size}, got {strange[0]}")
+        if not 0 <= self.distillation <= 1:
+            raise ValueError(f"MixSettings: distillation must be between 0 and 1, got {self.distillation}")
+        if self.temperature <= 0:
+            raise ValueError(f"MixSettings: temperature must be positive, got {self.temperature}")
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -174,6 +189,16 @@ class Experiment:
     rounds: int = 5
     linear_control: bool = True
     trainer: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("Experiment: name must not be empty")
+        if self.rounds < 1:
+            raise ValueError(f"Experiment: rounds must be at least 1, got {self.rounds}")
+        size = list(self.data.size)
+        for model in (self.model, self.mixing_model):
+            if (own := list(model.options.get("image_size", size))) != size:
+                raise ValueError(f"Experiment: image_size of {model.name} must be data.size, {size}, got {own}")
 
     @property
     def mixing_model(self) -> ModelSettings:

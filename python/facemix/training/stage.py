@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from facemix.atomic import atomic_path
@@ -119,13 +120,16 @@ def _trainer(learner: Learner, folder: Path, options: Mapping[str, Any]) -> L.Tr
         "enable_model_summary": False,
         "enable_progress_bar": sys.stderr.isatty(),
     }
-    return L.Trainer(**{**ours, **options})
+    try:
+        return L.Trainer(**{**ours, **options})
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise ValueError(f"train: trainer must suit lightning.Trainer, got {dict(options)}: {error}") from error
 
 
 def _check_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
-    """What lies in the folder must be of the same recipe; the first who comes writes it down."""
+    """What was trained in the folder must be of the same recipe; where nothing was yet, it is written down."""
     path, plain = folder / RECIPE, json.loads(json.dumps(recipe))
-    if path.exists():
+    if any((folder / name).exists() for name in (WEIGHTS, f"{LAST}.ckpt")):
         found = json.loads(path.read_text())
         if different := sorted(key for key in found.keys() | plain.keys() if found.get(key) != plain.get(key)):
             key = different[0]

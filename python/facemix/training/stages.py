@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from facemix.cost import partition_cost
 from facemix.data import Labelled
 from facemix.models import build
 
@@ -86,7 +86,8 @@ class Stages:
 
     def baseline(self, folder: Path) -> Trained:
         """The network without any mix, from random weights."""
-        return self._stage("baseline", folder, {}, self.experiment.baseline, None)
+        model = self.experiment.model
+        return self._stage("baseline", folder, model, self._options(model), self.experiment.baseline, None)
 
     def mixing(self, name: str, activation: str, baseline: Trained, folder: Path) -> Trained:
         """The network that goes on from the baseline's weights, through the mix.
@@ -96,19 +97,40 @@ class Stages:
             activation: of the cloud part.
         """
         model = self.experiment.mixing_model
-        options = {"activation": activation, "pre": model.pre, "post": model.post}
-        return self._stage(name, folder, options, self.experiment.mixed, baseline)
+        options = self._options(model, activation=activation, pre=model.pre, post=model.post)
+        return self._stage(name, folder, model, options, self.experiment.mixed, baseline)
+
+    def check(self) -> None:
+        """Build and cut what will mix, without its weights: its turn comes only when the baseline is trained.
+
+        Raises:
+            ValueError: if there is no such network, it refuses an option or the photographs, or cannot be cut so.
+        """
+        model, mix = self.experiment.mixing_model, self.experiment.mix
+        options = self._options(model, activation=mix.activation, pre=model.pre, post=model.post)
+        with torch.device("meta"):
+            network = build(model.name, options)
+        shape = tuple(self.train.images.shape[1:])
+        partition_cost(network, shape, pre=model.pre, post=model.post, group_size=mix.group_size)
+
+    def _options(self, model: ModelSettings, **more: Any) -> dict[str, Any]:
+        """What `models.build` makes a network of."""
+        channels = self.train.images.shape[1]
+        return {**model.options, "num_classes": self.task.outputs, "in_channels": channels, **more}
 
     def _stage(
-        self, name: str, folder: Path, options: Mapping[str, Any], fit: FitSettings, start: Trained | None
+        self,
+        name: str,
+        folder: Path,
+        model: ModelSettings,
+        options: dict[str, Any],
+        fit: FitSettings,
+        start: Trained | None,
     ) -> Trained:
         experiment, seed = self.experiment, seed_of(self.seed, name)
         mix = experiment.mix
         if start is None:
             mix = replace(mix, group_size=1, warm_up=[], distillation=0.0)
-        model = experiment.model if start is None else experiment.mixing_model
-        channels = self.train.images.shape[1]
-        options = {**model.options, "num_classes": self.task.outputs, "in_channels": channels, **options}
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = build(model.name, options)
