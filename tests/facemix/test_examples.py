@@ -24,7 +24,7 @@ def drawn(path: Path, size: int = 2, channels: int = 1, changes: dict[str, objec
         "labels": [f"person {n}" for n in range(size)],
         "predicted": [f"person {n}" for n in range(size - 1)] + ["nobody"],
     }
-    draw_examples(path, **{**arguments, **(changes or {})})  # type: ignore[arg-type]
+    draw_examples(path, **{**arguments, **(changes or {})})
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         return np.asarray(picture.convert("RGB"))

@@ -210,16 +210,19 @@ class Steps(Sampler[tuple[int, int]]):
         return ((self.epoch, step) for step in range(self.steps))
 
 
-def loader(batches: FaceBatches, workers: int = 0) -> DataLoader[dict[str, Tensor]]:
-    """Return the loader of `batches`; `loader.sampler.set_epoch` chooses the epoch.
+def loader(batches: FaceBatches, workers: int = 0, *, epoch: int = 0) -> DataLoader[dict[str, Tensor]]:
+    """Return the loader of `batches`; `loader.sampler.set_epoch` chooses another epoch.
 
     Args:
         workers: processes that read ahead; 0: none.
+        epoch: the first, or the round. Workers read ahead before anybody could set it.
     """
+    steps = Steps(batches.steps)
+    steps.set_epoch(epoch)
     return DataLoader(
         batches,
         batch_size=None,  # an item is a batch
-        sampler=Steps(batches.steps),
+        sampler=steps,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         # A process that is forked has the memory map; to any other it would be sent, photograph by photograph.

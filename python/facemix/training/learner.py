@@ -98,9 +98,7 @@ class Learner(L.LightningModule):
             self._faces, self.task.name, batch_size, size, self.seed,
             process=self.global_rank, processes=processes,
         )  # fmt: skip
-        loading = loader(batches, self.data.workers)
-        loading.sampler.set_epoch(self._first_epoch)  # type: ignore[attr-defined]  # workers fetch ahead
-        return loading
+        return loader(batches, self.data.workers, epoch=self._first_epoch)
 
     def val_dataloader(self) -> Any:
         """All of the photographs that were held out, in every process."""
@@ -159,7 +157,7 @@ class Learner(L.LightningModule):
         """Log the epoch's mean loss, over all processes, and keep it."""
         loss = self.trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean")
         self._losses.clear()
-        lr = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+        lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log_dict({"loss": loss, "lr": lr}, prog_bar=True)
         validation = self.trainer.callback_metrics.get("validation_loss")
         self.curves.append({

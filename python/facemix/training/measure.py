@@ -67,9 +67,8 @@ def test_batches(
     """All of `faces` in groups of `size`, once: a round of tests. Groups and distortions depend on its number alone."""
     batch_size = -(-experiment.baseline.batch_size // size) * size
     seed = seed_of("evaluation", experiment.data.split_seed)  # the same faces and groups for all networks
-    loading = loader(FaceBatches(faces, task.name, batch_size, size, seed, tests=True), experiment.data.workers)
-    loading.sampler.set_epoch(number)  # type: ignore[attr-defined]
-    return loading
+    batches = FaceBatches(faces, task.name, batch_size, size, seed, tests=True)
+    return loader(batches, experiment.data.workers, epoch=number)
 
 
 def draw_group(
@@ -101,4 +100,4 @@ def measure(
     drawn = mixed or experiment.data.distort != type(experiment.data.distort)()
     rounds = range(experiment.rounds if drawn else 1)
     found = [decisions(network, faces, task, experiment, seed, number, mixed=mixed) for number in rounds]
-    return task.score(found, task.labels_of(faces))
+    return task.score(found, faces.labels(task.name))

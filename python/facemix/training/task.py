@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from facemix.data import UNKNOWN, Labelled
+from facemix.data import UNKNOWN
 
 from .scores import attribute_score, identity_score
 
@@ -34,11 +34,6 @@ class IdentityTask:
     def labels(self) -> list[str]:
         """A name for each person."""
         return list(self.names or map(str, range(self.people)))
-
-    def labels_of(self, faces: Labelled) -> Tensor:
-        """int64 [N]."""
-        assert faces.identity is not None  # see `open_data`
-        return faces.identity
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Cross entropy, mean over the batch."""
@@ -77,10 +72,6 @@ class AttributeTask:
     def labels(self) -> list[str]:
         """The attributes' names."""
         return list(self.names)
-
-    def labels_of(self, faces: Labelled) -> Tensor:
-        """int8 [N, attributes]."""
-        return torch.stack([faces.attributes[name] for name in self.names], dim=1)
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Cross entropy, mean over batch and attributes; what is not known counts as zero, so that a batch's loss is
