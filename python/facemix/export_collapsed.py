@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from .atomic import atomic_path
 from .errors import FacemixError
-from .export_onnx import OPSET, TOLERANCE, quiet
+from .export_onnx import TOLERANCE, converted
 
 __all__ = ["export_collapsed"]
 
@@ -57,24 +56,7 @@ def export_collapsed(
     model = OfPixels(network, mean, std).eval()
     generator = np.random.default_rng(0)
     pixels = [generator.integers(0, 256, (rows, height, width, channels), np.uint8) for rows in CHECKED_ROWS]
-    try:
-        with quiet():
-            program = torch.onnx.export(
-                model,
-                (torch.from_numpy(pixels[-1]),),
-                dynamo=True,
-                opset_version=OPSET,
-                verbose=False,
-                input_names=["images"],
-                output_names=["scores"],
-                dynamic_shapes=({0: torch.export.Dim("rows", min=1)},),
-            )
-    except torch.onnx.OnnxExporterError as error:
-        raise FacemixError(f"export: PyTorch must convert the network to ONNX, got {error}") from error
-    assert program is not None  # with dynamo=True
-    proto: onnx.ModelProto = program.model_proto
-    for node in proto.graph.node:
-        del node.metadata_props[:]  # where the model's code lies on this machine
+    proto = converted(model, [torch.from_numpy(pixels[-1])], ["images"], "scores", what="the network")
     data = proto.SerializeToString()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     for images in pixels:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from .cloud.model import CloudModel
 from .errors import FacemixError
 from .wire.names import FEATURES, NETWORK, OUTPUTS, SCALES
 
-__all__ = ["OPSET", "TOLERANCE", "WIRE_DTYPES", "check_onnx", "onnx_model", "quiet", "row_bytes"]
+__all__ = ["OPSET", "TOLERANCE", "WIRE_DTYPES", "check_onnx", "converted", "onnx_model", "row_bytes"]
 
 WIRE_DTYPES = ("float32", "float16", "int8")
 
@@ -48,6 +48,41 @@ class OnTheWire(nn.Module):
         return self.cloud(x)
 
 
+def converted(
+    module: nn.Module, feeds: Sequence[Tensor], inputs: Sequence[str], output: str, what: str
+) -> onnx.ModelProto:
+    """Convert `module`, in eval mode, for any number of rows.
+
+    Args:
+        feeds: an example of each input, of two rows or more: torch.export takes a size of one for a constant.
+        inputs, output: what the model calls them.
+        what: is converted, for the error message.
+
+    Raises:
+        FacemixError: if PyTorch cannot convert it.
+    """
+    rows = torch.export.Dim("rows", min=1)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module,
+                tuple(feeds),
+                dynamo=True,
+                opset_version=OPSET,
+                verbose=False,
+                input_names=list(inputs),
+                output_names=[output],
+                dynamic_shapes=tuple({0: rows} for _ in feeds),
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise FacemixError(f"export: PyTorch must convert {what} to ONNX, got {error}") from error
+    assert program is not None  # with dynamo=True
+    proto: onnx.ModelProto = program.model_proto
+    for node in proto.graph.node:
+        del node.metadata_props[:]  # where the model's code lies on this machine
+    return proto
+
+
 def onnx_model(model: CloudModel, wire_dtype: str) -> onnx.ModelProto:
     """Convert `model` for any number of rows, with its name, version and network in the metadata.
 
@@ -60,27 +95,9 @@ def onnx_model(model: CloudModel, wire_dtype: str) -> onnx.ModelProto:
     """
     if wire_dtype not in WIRE_DTYPES:
         raise ValueError(f"export: wire dtype must be one of {', '.join(WIRE_DTYPES)}, got {wire_dtype!r}")
-    # Two rows, because torch.export takes a size of one for a constant.
     feeds = [torch.from_numpy(array) for array in _feeds(model, wire_dtype, 2).values()]
-    rows = torch.export.Dim("rows", min=1)
-    try:
-        with quiet():
-            program = torch.onnx.export(
-                OnTheWire(model.module).eval(),
-                tuple(feeds),
-                dynamo=True,
-                opset_version=OPSET,
-                verbose=False,
-                input_names=[FEATURES, SCALES][: len(feeds)],
-                output_names=[OUTPUTS],
-                dynamic_shapes=tuple({0: rows} for _ in feeds),
-            )
-    except torch.onnx.OnnxExporterError as error:
-        raise FacemixError(f"export: PyTorch must convert {model.name} to ONNX, got {error}") from error
-    assert program is not None  # with dynamo=True
-    proto: onnx.ModelProto = program.model_proto
-    for node in proto.graph.node:
-        del node.metadata_props[:]  # where the model's code lies on this machine
+    names = [FEATURES, SCALES][: len(feeds)]
+    proto = converted(OnTheWire(model.module).eval(), feeds, names, OUTPUTS, what=model.name)
     onnx.helper.set_model_props(proto, {"name": model.name, "version": str(model.version), NETWORK: model.network})
     return proto
 
@@ -126,7 +143,7 @@ def row_bytes(model: CloudModel, wire_dtype: str) -> int:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Keep PyTorch's remarks about its own internals, and about packages it could use, from the user."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
