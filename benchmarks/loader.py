@@ -22,6 +22,7 @@ from facemix.environment import environment
 from facemix.training.batches import FaceBatches, loader
 from numpy.typing import NDArray
 from PIL import Image
+from pytest_benchmark.utils import get_commit_info
 from tqdm import tqdm
 
 SIZE, CHANNELS, PHOTOS_OF_A_PERSON = (218, 178), 3, 10
@@ -66,8 +67,8 @@ def measure(photos: int, workers: list[int], rounds: int) -> None:
                 for batch in ready:
                     loaded += len(batch["images"])
                 taken.append((time.perf_counter() - start) / loaded)
-    where = environment()
-    print(f"{where['cpu']}, {where['cores']} cores; PyTorch {where['versions']['torch']}; commit {where['commit']}")
+    where, commit = environment(), get_commit_info()["id"]
+    print(f"{where['cpu']}, {where['cores']} cores; PyTorch {where['versions']['torch']}; commit {commit}")
     print(f"{len(faces)} photographs, decoded into the memory map at {once:.0f} a second\n")
     print(f"| photographs a second | {' | '.join(f'{number} workers' for number in workers)} |")
     print(f"|---|{'---|' * len(workers)}")

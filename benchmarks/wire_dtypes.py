@@ -34,6 +34,7 @@ from facemix.partition import partition
 from facemix.storage import atomic_path
 from facemix.wire import get_features, get_outputs, packed_features, put_outputs
 from facemix.wire.open_inference_pb2 import ModelInferRequest, ModelInferResponse
+from pytest_benchmark.utils import get_commit_info
 from torch import Tensor, nn
 from tqdm import tqdm
 from wire_table import COMMITTED, table
@@ -178,7 +179,7 @@ def measure(rounds: int, calls: int, cache: Path) -> dict[str, Any]:
     return {
         "environment": {
             "date": datetime.now(UTC).date().isoformat(),
-            "commit": where["commit"],
+            "commit": get_commit_info()["id"],  # of this clone, whatever is installed
             "cpu": where["cpu"],
             "cores": where["cores"],
             "capability": C.capability(),
