@@ -104,9 +104,26 @@ def test_folders_are_walked_in_order(tmp_path: Path) -> None:
     assert list(find(["no.txt", str(tmp_path / "c"), "no.txt"])) == ["no.txt", str(tmp_path / "c/d/e.pgm"), "no.txt"]
 
 
-def test_paths_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("a.png\n\n b c.png\nlast.png"))
-    assert list(find(["first.png", "-"])) == ["first.png", "a.png", " b c.png", "last.png"]
+def test_paths_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_bytes(b"a.png\n\n b c.png\r\nbyte\xff.png\nlast.png")
+    with listed.open() as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        found = list(find(["first.png", "-"]))
+    assert found == ["first.png", "a.png", " b c.png", "byte\udcff.png", "last.png"]
+
+
+def test_paths_come_through_a_pipe_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as stream, os.fdopen(writer, "wb", buffering=0) as source:
+        monkeypatch.setattr(sys, "stdin", stream)
+        paths = find(["-"])
+        source.write(b"a.png\nb")
+        assert next(paths) == "a.png"
+        source.write(b".png\nc.png")
+        assert next(paths) == "b.png"
+        source.close()
+        assert list(paths) == ["c.png"]
 
 
 def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

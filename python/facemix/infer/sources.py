@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ __all__ = ["STDIN", "decoys_for", "find"]
 STDIN = "-"
 MAX_DECOYS = 256  # kept in memory; more hide no better
 
+POLL_SECONDS = 0.2
+CHUNK_BYTES = 1 << 16
+
 
 def find(arguments: Sequence[str]) -> Iterator[str]:
     """The paths that `arguments` stand for: a folder for the images in it and its folders, sorted (hidden ones and
@@ -31,11 +35,25 @@ def find(arguments: Sequence[str]) -> Iterator[str]:
     """
     for argument in arguments:
         if argument == STDIN:
-            yield from filter(None, (line.rstrip("\n") for line in sys.stdin))
+            yield from filter(None, _lines(sys.stdin.fileno()))
         elif os.path.isdir(argument):
             yield from sorted(_images_in(argument))
         else:
             yield argument
+
+
+def _lines(descriptor: int) -> Iterator[str]:
+    """The lines of a file or pipe, as they come. No wait has no end: a Ctrl-C in the moment before would be lost."""
+    rest = b""
+    while True:
+        while not select.select([descriptor], [], [], POLL_SECONDS)[0]:
+            pass
+        data = os.read(descriptor, CHUNK_BYTES)
+        if not data:
+            break
+        *lines, rest = (rest + data).split(b"\n")
+        yield from (os.fsdecode(line.rstrip(b"\r")) for line in lines)
+    yield os.fsdecode(rest)
 
 
 def decoys_for(bundle: AnyBundle, folder: Path | None, images: Sequence[str]) -> NDArray[np.uint8] | None:
