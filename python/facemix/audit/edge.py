@@ -1,0 +1,112 @@
+"""Edges to attack. They do what the edge in a file does, but with seeded keys, so that an audit can be repeated."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import facemix_ops as fo
+from facemix.edge import load_half
+from facemix.edge.torch_half import TorchHalf
+from facemix_ops.edge import EdgeModel, kernels
+
+from .request import Request, Secrets, Truth
+
+__all__ = ["Edge", "MixingEdge", "load_edge"]
+
+
+class Edge(Protocol):
+    """What an audit needs of an edge.
+
+    Attributes:
+        group_size: images in a group; 1: nothing is mixed.
+    """
+
+    group_size: int
+
+    def clean(self, images: Tensor) -> Tensor:
+        """Images uint8 [N, C, H, W] -> sources float32 [n, c, h, w], n a multiple of N: see `Truth`."""
+        ...
+
+    def send(self, images: Tensor, generator: torch.Generator, reuse: Secrets | None = None) -> Request:
+        """One request.
+
+        Args:
+            images: uint8 [N, C, H, W], whole groups.
+            generator: of every secret, on the CPU.
+            reuse: secrets of an earlier request, in place of new ones.
+        """
+        ...
+
+
+class MixingEdge:
+    """An edge that mixes and shuffles.
+
+    Args:
+        half: the edge's half of a network.
+        max_coeff: bound on the coefficients; default: the half's own.
+
+    Attributes:
+        group_size: S.
+        max_coeff: see above.
+    """
+
+    def __init__(self, half: EdgeModel | TorchHalf, max_coeff: float | None = None) -> None:
+        self._half = half
+        self.group_size = half.bundle.group_size
+        self.max_coeff = half.bundle.max_coeff if max_coeff is None else max_coeff
+
+    def clean(self, images: Tensor) -> Tensor:
+        """See `Edge`: the first part's output [N, c, h, w]."""
+        pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+        if isinstance(self._half, TorchHalf):
+            with torch.inference_mode():
+                return self._half.first(self._half.inputs(pixels)).clone()
+        return _first_part(self._half, pixels)
+
+    def send(self, images: Tensor, generator: torch.Generator, reuse: Secrets | None = None) -> Request:
+        """See `Edge`."""
+        reuse = reuse or Secrets()
+        sources, count = self.clean(images), len(images)
+        key = reuse.key
+        if key is None:
+            key = fo.MixKey.sample(count, self.group_size, max_coeff=self.max_coeff, generator=generator)
+        place = torch.randperm(count, generator=generator) if reuse.place is None else reuse.place
+        x = torch.empty_like(sources)
+        x[place] = sources
+        rows = torch.arange(count).view(-1, self.group_size)  # of x, group by group
+        mixed = torch.zeros(count, count, dtype=torch.float64)  # of x, before the shuffle
+        mixed[rows[:, :, None], rows[:, None, :]] = key.coeffs
+        weights, group = torch.empty_like(mixed), torch.empty(count, dtype=torch.int64)
+        weights[key.order] = mixed[:, place]
+        group[key.order] = torch.arange(count) // self.group_size
+        return Request(fo.group_mix(x, key), Truth(sources, torch.arange(count), weights, group))
+
+
+def load_edge(path: str | os.PathLike[str], *, max_coeff: float | None = None) -> Edge:
+    """The edge in a file of `facemix train`, of `facemix.export.export_edge` or of `export_edge_torch`.
+
+    Args:
+        path: of the file.
+        max_coeff: see `MixingEdge`.
+
+    Raises:
+        OSError: if there is no such file, or it cannot be read.
+        BundleError: a ValueError; see `facemix.edge.load_half`.
+    """
+    return MixingEdge(load_half(path), max_coeff)
+
+
+def _first_part(half: EdgeModel, pixels: Any) -> Tensor:
+    """The kernels' own first part of images uint8 [N, H, W, C], each in a group of its own, times 1."""
+    count = len(pixels)
+    features = np.empty((count, *half.bundle.features_shape), np.float32)
+    no_mix: Any = SimpleNamespace(coeffs=np.ones((count, 1, 1)), order=np.arange(count))
+    x = half._features(pixels, np.arange(count))
+    kernels.conv_mix(half.bundle, (half.bundle.weight, half.bundle.bias), x, no_mix, features, 1)
+    return torch.from_numpy(features)

@@ -1,0 +1,9 @@
+"""The attacks that come with the package, in the order of reports."""
+
+from __future__ import annotations
+
+from .attack import Attack
+
+__all__ = ["ATTACKS"]
+
+ATTACKS: tuple[type[Attack], ...] = ()

@@ -1,0 +1,58 @@
+"""What the cloud receives, and the truth behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+import facemix_ops as fo
+
+__all__ = ["Request", "Secrets", "Truth"]
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What an attack is scored by. No attack may look at it before it has its answer.
+
+    Attributes:
+        sources: float32 [n, c, h, w], what an edge without any protection would have sent, in the order of the images:
+            the first part's output; of an edge that only changes images, the images themselves.
+        image: int64 [n], of which image, 0 to N - 1, each source is: 0, 1, ... unless an image has several.
+        weights: float64 [b, n], ``received[b] = sum_n weights[b, n] * sources[n]``, plus what was added to hide it.
+        group: int64 [b], a number for each group of received rows: those that mix the same sources.
+    """
+
+    sources: Tensor
+    image: Tensor
+    weights: Tensor
+    group: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One request.
+
+    Attributes:
+        received: float32 [b, c, h, w], all that the cloud gets.
+        truth: see there.
+    """
+
+    received: Tensor
+    truth: Truth
+
+
+@dataclass(frozen=True, eq=False)
+class Secrets:
+    """What an edge draws for one request, to be used a second time on purpose: that is how an attack shows what reuse
+    costs. Only what is not None is reused.
+
+    Attributes:
+        key: coefficients and order of the mix.
+        place: int64 [n], image n is in row place[n] before the mix: which images share a group.
+        blinders: float32 [G, m, c, h, w], rows that were mixed in.
+    """
+
+    key: fo.MixKey | None = None
+    place: Tensor | None = None
+    blinders: Tensor | None = None

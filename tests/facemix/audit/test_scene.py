@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+import torch
+from audit_scenes import PixelEdge, scene, textures
+from facemix.audit.edge import load_edge
+from facemix.audit.outcome import Outcome, interval
+from facemix.audit.request import Secrets
+from facemix.audit.scene import Scene, send
+from facemix.data import Labelled, Splits
+from facemix.edge import load_half
+from facemix.export import export_edge
+from facemix.export_torch import export_edge_torch
+from facemix.models import build
+
+import facemix_ops as fo
+
+OPTIONS = {"num_classes": 5, "in_channels": 1, "width": 0.125}
+
+
+@pytest.fixture(params=["numpy", "torch"])
+def file(request, tmp_path):
+    """An edge's file, of both kinds."""
+    torch.manual_seed(0)
+    network, path = build("resnet18", OPTIONS).eval(), tmp_path / "edge.safetensors"
+    common = {"name": "n", "group_size": 4, "mean": [0.5], "std": [0.25], "max_coeff": 0.8}
+    if request.param == "numpy":
+        export_edge(path, network, (1, 24, 20), **common)
+    else:
+        export_edge_torch(path, network, "resnet18", OPTIONS, (1, 24, 20), pre=2, **common)
+    return path
+
+
+def test_an_edge_sends_the_mixture_of_its_first_part_that_the_truth_says(file):
+    edge, faces = load_edge(file), textures(6, 2, 1)
+    request = send(edge, faces, torch.arange(12), torch.Generator().manual_seed(0))
+    truth = request.truth
+    expected = torch.einsum("bn,nchw->bchw", truth.weights, truth.sources.double())
+    torch.testing.assert_close(request.received.double(), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(truth.weights @ truth.weights.T, torch.eye(12, dtype=torch.float64))
+    assert truth.weights.abs().max() <= 0.8
+    for row in range(12):  # a row holds the four images of its group, and no other
+        members = (truth.weights[row] != 0).nonzero().flatten()
+        others = (truth.group == truth.group[row]).nonzero().flatten()
+        assert len(members) == len(others) == 4
+        assert (truth.weights[others][:, members] != 0).all()
+
+
+def test_an_edge_sends_what_the_client_sends(file):
+    """Under one matrix, which is all that differs: whatever the key, its span is the sources'."""
+    half, edge, faces = load_half(file), load_edge(file), textures(4, 1, 1)
+    pixels = np.ascontiguousarray(faces.images.transpose(0, 2, 3, 1))
+    with half.mix(pixels) as request:
+        sent = torch.from_numpy(np.array(request.payload)).flatten(1).double()
+    sources = edge.clean(torch.from_numpy(faces.images)).flatten(1).double()
+    torch.testing.assert_close(sent.T @ sent, sources.T @ sources, rtol=0, atol=1e-4)
+
+
+def test_reused_secrets_are_reused():
+    edge, faces = PixelEdge(4), textures(8, 1, 1)
+    key = fo.MixKey.sample(8, 4, generator=torch.Generator().manual_seed(3))
+    requests = [
+        send(edge, faces, torch.arange(8), torch.Generator().manual_seed(seed), Secrets(key=key)) for seed in (1, 2)
+    ]
+    torch.testing.assert_close(requests[0].received, requests[1].received)
+
+
+def test_a_request_is_the_same_when_asked_again_and_another_is_not():
+    one = scene(PixelEdge(4))
+    torch.testing.assert_close(one.request(0).received, one.request(0).received)
+    assert not torch.equal(one.request(0).received, one.request(1).received)
+    assert len(one.rows(0).unique()) == len(one.rows(0)) == 32
+
+
+def test_no_photograph_is_in_two_sets():
+    victims, mine = textures(4, 2, 1), textures(4, 2, 2)
+    both = Labelled(np.concatenate((mine.images, victims.images[:1])), torch.zeros(9, dtype=torch.int64))
+    with pytest.raises(ValueError, match="must be in one set only, got one in victims and attacker"):
+        Scene(PixelEdge(4), victims, both, textures(4, 1, 3))
+    with pytest.raises(ValueError, match="must be in one set only, got one in victims and gallery"):
+        Scene(PixelEdge(4), victims, mine, textures(4, 2, 1))
+
+
+def test_there_must_be_a_group_of_victims():
+    with pytest.raises(ValueError, match="at least a group of victims, 8, got 4"):
+        Scene(PixelEdge(8), textures(2, 2, 1), textures(2, 2, 2), textures(2, 1, 3))
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["people that the training set knows", "strangers"])
+def test_the_sets_come_from_the_splits(known):
+    train, test = textures(6, 5, 1), textures(6, 4, 2)
+    if not known:
+        test = Labelled(test.images, test.identity + 6, test.attributes)
+    nobody = train.take(torch.empty(0, dtype=torch.int64))
+    # One photograph of the training set is among the tests as well: it may be attacked, and is nobody's any more.
+    doubled = Labelled(np.concatenate((train.images, test.images[:1])), torch.cat((train.identity, test.identity[:1])))
+    found = Scene.of(PixelEdge(4), Splits(doubled, nobody, test), victims=8)
+    assert len(found.victims) == 8
+    assert set(found.gallery.identity.tolist()) == set(found.victims.identity.tolist())
+    assert len(found.gallery.identity.unique()) == len(found.gallery)
+    assert len(found.attacker) + len(found.gallery) <= 31 + (0 if known else 12)
+
+
+@pytest.mark.parametrize(
+    ("floor", "result", "ceiling", "recovered"),
+    [(0.2, 0.6, 1.0, 0.5), (0.2, 0.1, 1.0, 0.0), (0.2, 1.1, 1.0, 1.0), (0.5, 0.5, 0.5, 1.0), (0.5, 0.4, 0.5, 0.0)],
+)
+def test_recovered_is_the_share_between_floor_and_ceiling(floor, result, ceiling, recovered):
+    outcome = Outcome("done", measure="m", floor=floor, result=result, ceiling=ceiling, says="s")
+    assert outcome.recovered == pytest.approx(recovered)
+
+
+def test_an_outcome_that_is_not_done_says_why_and_recovers_nothing():
+    assert Outcome("skipped", "no time").recovered is None
+    with pytest.raises(ValueError, match="reason must say why"):
+        Outcome("not converged")
+    with pytest.raises(ValueError, match="ceiling must be finite"):
+        Outcome("done", measure="m", floor=0.0, result=1.0, says="s")
+
+
+def test_the_interval_holds_the_mean():
+    values = np.random.default_rng(0).normal(3, 1, 400)
+    low, high = interval(values, 0)
+    assert low < values.mean() < high
+    assert high - low == pytest.approx(4 * 1 / 20, rel=0.15)
+    assert interval(values, 0) == (low, high)
