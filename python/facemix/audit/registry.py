@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .attack import Attack
+from .attacks.key_recovery import KeyRecovery
 from .attacks.look import Look
 
 __all__ = ["ATTACKS"]
 
-ATTACKS: tuple[type[Attack], ...] = (Look,)
+ATTACKS: tuple[type[Attack], ...] = (Look, KeyRecovery)
