@@ -15,7 +15,7 @@ from .filters import FILTERS, gradient, raw
 from .orthogonal import NON_NEGATIVE, SPARSE, rotate
 from .scene import Scene
 
-__all__ = ["Separation", "best_kind", "separate"]
+__all__ = ["Separation", "best_kind", "fast_ica", "samples_of", "separate"]
 
 SAMPLES = {"quick": 4096, "full": 16384}  # of a row, at most
 STEPS = {"quick": 150, "full": 300}
@@ -49,9 +49,11 @@ def separate(scene: Scene, rows: Tensor, *seed: int | str) -> dict[str, Separati
         By the name of the way.
     """
     generator = scene.generator("separate", *seed)
-    known = {name: _samples(scene, [filters(group) for group in rows], generator) for name, filters in FILTERS.items()}
-    random = scene.seed_of("separate", *seed) % 2**32
-    found = {f"FastICA, {name}": _fast_ica(scene, samples, random) for name, samples in known.items()}
+    known = {
+        name: samples_of(scene, [filtered(group) for group in rows], generator) for name, filtered in FILTERS.items()
+    }
+    random = scene.seed_of("separate", *seed)
+    found = {f"FastICA, {name}": fast_ica(samples, random, STEPS[scene.effort]) for name, samples in known.items()}
     for name, contrast, samples in (
         ("orthogonal, sparse gradient", SPARSE, known[gradient.__name__]),
         ("orthogonal, non-negative", NON_NEGATIVE, known[raw.__name__]),
@@ -75,7 +77,7 @@ def best_kind(rows: Tensor, found: dict[str, Separation]) -> str:
     return sure[-1] if sure else max(found, key=lambda name: _negentropy(rows, found[name].matrix))
 
 
-def _samples(scene: Scene, groups: list[Tensor], generator: torch.Generator) -> Tensor:
+def samples_of(scene: Scene, groups: list[Tensor], generator: torch.Generator) -> Tensor:
     """Samples [g, b, t] of filtered rows [b, t]: all, or a random part."""
     samples, limit = torch.stack(groups), SAMPLES[scene.effort]
     if samples.shape[2] > limit:
@@ -83,11 +85,11 @@ def _samples(scene: Scene, groups: list[Tensor], generator: torch.Generator) -> 
     return samples
 
 
-def _fast_ica(scene: Scene, samples: Tensor, seed: int) -> Separation:
+def fast_ica(samples: Tensor, seed: int, steps: int) -> Separation:
     """Hyvarinen's algorithm, by scikit-learn. It cannot tell whether it is right: never sure."""
     matrices, ended = [], []
     for group in samples.double().cpu().numpy():
-        ica = FastICA(whiten="unit-variance", random_state=seed, max_iter=STEPS[scene.effort])
+        ica = FastICA(whiten="unit-variance", random_state=seed % 2**32, max_iter=steps)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # counted below
             warnings.simplefilter("ignore", UserWarning)  # of rows that depend on each other

@@ -1,14 +1,7 @@
 import pytest
 import torch
-from audit_scenes import OneTimePad, PixelEdge, scene
+from audit_scenes import OneTimePad, PixelEdge, RectifiedEdge, scene
 from facemix.audit.attacks.key_recovery import KeyRecovery
-
-
-class RectifiedEdge(PixelEdge):
-    """Sends what is brighter than the mean: features as after a ReLU."""
-
-    def clean(self, images):
-        return (images.float() / 255 - 0.5).clamp(min=0)
 
 
 def recover(edge):
