@@ -64,7 +64,7 @@ class Rotation:
 
 
 def rotate(
-    samples: Tensor, contrast: Contrast, generator: torch.Generator, *, starts: int = 6, steps: int = 300
+    samples: Tensor, contrast: Contrast, generator: torch.Generator, *, starts: int = 6, steps: int = 200
 ) -> Rotation:
     """Look for the orthogonal matrices whose outputs have the least loss.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from .attack import Attack
+from .attacks.end_to_end import EndToEnd
 from .attacks.group_matching import GroupMatching
 from .attacks.key_recovery import KeyRecovery
 from .attacks.look import Look
 
 __all__ = ["ATTACKS"]
 
-ATTACKS: tuple[type[Attack], ...] = (Look, KeyRecovery, GroupMatching)
+ATTACKS: tuple[type[Attack], ...] = (Look, KeyRecovery, GroupMatching, EndToEnd)

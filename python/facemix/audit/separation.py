@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +12,14 @@ from sklearn.decomposition import FastICA
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from .filters import FILTERS, gradient, raw
+from .filters import FILTERS, gradient
 from .orthogonal import NON_NEGATIVE, SPARSE, rotate
 from .scene import Scene
 
-__all__ = ["Separation", "best_kind", "fast_ica", "samples_of", "separate"]
+__all__ = ["Separation", "best_way", "fast_ica", "samples_of", "separate"]
 
 SAMPLES = {"quick": 4096, "full": 16384}  # of a row, at most
-STEPS = {"quick": 150, "full": 300}
+STEPS = {"quick": 150, "full": 200}
 NEGATIVE = 0.01  # share of the energy that may be negative for sources to count as non-negative
 AGREE = 0.9  # of starts: in noise they agree by about 0.75
 
@@ -38,43 +39,43 @@ class Separation:
     sure: Tensor
 
 
-def separate(scene: Scene, rows: Tensor, *seed: int | str) -> dict[str, Separation]:
-    """Un-mix groups, in every way.
+def separate(scene: Scene, rows: Tensor, *seed: int | str) -> Iterator[tuple[str, Separation]]:
+    """Un-mix groups in every way, the most reliable first.
 
     Args:
         rows: float32 [g, b, c, h, w], the b rows of each of g groups.
         seed: what the random starts and samples are named by.
 
-    Returns:
-        By the name of the way.
+    Yields:
+        The way's name, and what it found.
     """
-    generator = scene.generator("separate", *seed)
+    steps, generator = STEPS[scene.effort], scene.generator("separate", *seed)
     known = {
         name: samples_of(scene, [filtered(group) for group in rows], generator) for name, filtered in FILTERS.items()
     }
-    random = scene.seed_of("separate", *seed)
-    found = {f"FastICA, {name}": fast_ica(samples, random, STEPS[scene.effort]) for name, samples in known.items()}
-    for name, contrast, samples in (
-        ("orthogonal, sparse gradient", SPARSE, known[gradient.__name__]),
-        ("orthogonal, non-negative", NON_NEGATIVE, known[raw.__name__]),
-    ):
-        rotation = rotate(samples.to(scene.device), contrast, generator, steps=STEPS[scene.effort])
-        sure = rotation.agreement > AGREE
-        if contrast is NON_NEGATIVE:
-            sure &= rotation.loss < NEGATIVE
-        found[name] = Separation(rotation.matrix, rotation.ended, sure)
-    return found
+    rotation = rotate(known["raw"].to(scene.device), NON_NEGATIVE, generator, steps=steps)
+    sure = (rotation.agreement > AGREE) & (rotation.loss < NEGATIVE)
+    yield "orthogonal, non-negative", Separation(rotation.matrix, rotation.ended, sure)
+    rotation = rotate(known["gradient"].to(scene.device), SPARSE, generator, steps=steps)
+    yield "orthogonal, sparse gradient", Separation(rotation.matrix, rotation.ended, rotation.agreement > AGREE)
+    for name, samples in known.items():
+        yield f"FastICA, {name}", fast_ica(samples, scene.seed_of("separate", *seed), steps)
 
 
-def best_kind(rows: Tensor, found: dict[str, Separation]) -> str:
-    """The way to go by, chosen without the truth: the last that is sure of most groups; where none is, the one whose
+def best_way(rows: Tensor, ways: Iterable[tuple[str, Separation]]) -> tuple[str, Separation]:
+    """The way to go by, chosen without the truth: the first that is sure of most groups; where none is, the one whose
     outputs' gradients are the furthest from a normal distribution (negentropy: Hyvarinen and Oja 2000).
 
     Args:
         rows: see `separate`.
+        ways: what `separate` yields; nothing is tried after a way that is sure.
     """
-    sure = [name for name, separation in found.items() if separation.sure.float().mean() > 0.5]
-    return sure[-1] if sure else max(found, key=lambda name: _negentropy(rows, found[name].matrix))
+    tried = []
+    for name, separation in ways:
+        if separation.sure.float().mean() > 0.5:
+            return name, separation
+        tried.append((name, separation))
+    return max(tried, key=lambda way: _negentropy(rows, way[1].matrix))
 
 
 def samples_of(scene: Scene, groups: list[Tensor], generator: torch.Generator) -> Tensor:

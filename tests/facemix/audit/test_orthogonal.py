@@ -44,7 +44,7 @@ def test_whitening_would_not_find_sources_that_correlate():
 
 @pytest.mark.parametrize("contrast", [NON_NEGATIVE, SPARSE])
 def test_noise_has_nothing_to_find_and_it_knows_it(contrast):
-    assert rotate(torch.randn(2, 8, 2000), contrast, torch.Generator().manual_seed(1)).agreement.max() < 0.9
+    assert rotate(torch.randn(4, 8, 2000), contrast, torch.Generator().manual_seed(1)).agreement.mean() < 0.85
 
 
 def test_a_search_that_runs_out_of_steps_has_not_ended():

@@ -15,7 +15,7 @@ from ..matching import correlation, matched
 from ..outcome import Outcome, Variant, interval
 from ..request import Truth
 from ..scene import Scene
-from ..separation import best_kind, separate
+from ..separation import best_way, separate
 
 __all__ = ["KeyRecovery"]
 
@@ -85,14 +85,14 @@ class _Scores:
 
     def add(self, scene: Scene, rows: Tensor, sources: Tensor, number: int) -> Tensor:
         """Un-mix `rows` [g, b, c, h, w]; returns what the chosen way found, [g, b, c * h * w]."""
-        ways = separate(scene, rows, "key_recovery", number)
-        chosen = best_kind(rows, ways)
+        ways = dict(separate(scene, rows, "key_recovery", number))
+        chosen, separation = best_way(rows, ways.items())
         found = {name: way.matrix @ rows.flatten(2) for name, way in ways.items()}
         for name, outputs in found.items():
             self.values[name].append(_likeness(sources, outputs))
         self.values["chosen"].append(self.values[chosen][-1])
         self._chosen.append(chosen)
-        self._ended.append(ways[chosen].ended)
+        self._ended.append(separation.ended)
         return found[chosen]
 
     def mean(self, name: str) -> float:

@@ -1,0 +1,106 @@
+"""From a shuffled pool to faces."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+
+from ..attack import Attack, Progress
+from ..control import judged
+from ..display import compared
+from ..gallery import nearest_people
+from ..matching import amari, correlation, matched
+from ..outcome import Outcome, Variant, interval
+from ..recovery import recover
+from ..request import Request
+from ..scene import Scene
+
+__all__ = ["EndToEnd"]
+
+BUDGET = {"quick": (1, 4), "full": (1, 8)}  # requests, groups in each
+FACE = 0.9  # |correlation| from which on a face counts as recovered
+
+AMARI = "1 - Amari index: how much of the key"
+FACES = f"share of the photographs at a |correlation| above {FACE}"
+PEOPLE = "share of the people named rightly (who has the first part, and a photograph of everybody)"
+
+
+class EndToEnd(Attack):
+    """Groups the rows of a request, un-mixes each group, and matches what comes out with the photographs that went in.
+    The ceiling is the same attack on rows that were neither mixed nor shuffled.
+    """
+
+    name = "end_to_end"
+    title = "Shuffled rows in: do the faces come out?"
+    knows = "nothing but the received rows, and how many belong together"
+    source = "`group_matching`, then `key_recovery`; Amari, Cichocki, Yang 1996 (index)"
+
+    def needs(self, scene: Scene) -> Outcome | None:
+        if scene.edge.group_size == 1:
+            return Outcome("does not apply", "nothing is mixed")
+        return None
+
+    def run(self, scene: Scene, progress: Progress) -> Outcome:
+        started, (requests, groups) = time.perf_counter(), BUDGET[scene.effort]
+        floor, result, ceiling = _Scores(scene), _Scores(scene), _Scores(scene)
+        ended = []
+        for number in range(requests):
+            rows, request = scene.rows(number, groups), scene.request(number, groups)
+            truth = request.truth
+            floor.add(rows, request, request.received, truth.weights)
+            found = recover(scene, request.received, self.name, number)
+            ended.append(found.ended)
+            result.add(rows, request, found.rows, found.matrix @ truth.weights)
+            progress((number + 0.5) / requests)
+            control = recover(scene, truth.sources, self.name, number)
+            ceiling.add(rows, request, control.rows, control.matrix)
+            progress((number + 1) / requests)
+            if number == 0:
+                pictures = compared(scene, rows, request, {"recovered": found.rows})
+        low, high, top = floor.mean("likeness"), result.mean("likeness"), ceiling.mean("likeness")
+        status, reason = judged(low, high, top, sum(ended) / requests)
+        return Outcome(
+            status,
+            reason,
+            measure="mean matched |correlation|",
+            floor=low,
+            result=high,
+            ceiling=top,
+            interval=interval(torch.cat(result.values["likeness"]).numpy(), scene.seed_of(self.name)),
+            says=f"The cloud recovers the features of {result.mean(FACES):.0%} of the photographs of a request "
+            f"at a correlation above {FACE} (on average {high:.3f}).",
+            variants=tuple(
+                Variant(name, result.mean(name), floor.mean(name), ceiling.mean(name))
+                for name in result.values
+                if name != "likeness"
+            ),
+            pictures=pictures,
+            seconds=time.perf_counter() - started,
+        )
+
+
+class _Scores:
+    def __init__(self, scene: Scene) -> None:
+        self.values: dict[str, list[Tensor]] = defaultdict(list)
+        self._scene = scene
+
+    def add(self, rows: Tensor, request: Request, found: Tensor, product: Tensor) -> None:
+        """Of the photographs `rows`, of what was `found`, and of un-mixing times mixing matrix."""
+        sources, image = request.truth.sources, request.truth.image
+        likeness = matched(correlation(sources, found).abs())[1]
+        self.values["likeness"].append(likeness)
+        self.values[FACES].append((likeness > FACE).double())
+        if product.shape[0] == product.shape[1]:
+            self.values[AMARI].append(torch.tensor([1 - amari(product)]))
+        victims = self._scene.victims.identity
+        if victims is not None and len(self._scene.gallery):
+            # Not matched by likeness: the one row of 64 that is most like a source is named rightly even in noise.
+            which = matched(product.abs().T / product.norm(dim=1).clamp(min=1e-12))[0]
+            named = nearest_people(self._scene, found)
+            self.values[PEOPLE].append(((named[which] == victims[rows[image]]) & (which >= 0)).double())
+
+    def mean(self, name: str) -> float:
+        return float(torch.cat(self.values[name]).mean())
