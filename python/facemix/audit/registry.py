@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .attack import Attack
 from .attacks.look import Look
+from .attacks.membership import Membership
 
 __all__ = ["ATTACKS"]
 
-ATTACKS: tuple[type[Attack], ...] = (Look,)
+ATTACKS: tuple[type[Attack], ...] = (Look, Membership)
