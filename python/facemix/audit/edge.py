@@ -17,6 +17,7 @@ from facemix.edge.torch_half import TorchHalf
 from facemix_ops.edge import EdgeModel, kernels
 
 from .request import Request, Secrets, Truth
+from .unmixed_edge import UnmixedEdge
 
 __all__ = ["Edge", "MixingEdge", "load_edge"]
 
@@ -114,13 +115,27 @@ def load_edge(
 
     Args:
         path: of the file.
-        max_coeff, blinding: see `MixingEdge`.
+    half = load_half(path)
+    if isinstance(half, TorchHalf) and half.bundle.group_size == 1:
+        return UnmixedEdge(half)
+    return MixingEdge(half, max_coeff, blinding)
 
     Raises:
         OSError: if there is no such file, or it cannot be read.
         BundleError: a ValueError; see `facemix.edge.load_half`.
+        ValueError: if there is a bound on coefficients, and there are none.
     """
+<<<<<<< HEAD
     return MixingEdge(load_half(path), max_coeff, blinding)
+=======
+    half = load_half(path)
+    if half.bundle.group_size > 1:
+        return MixingEdge(half, max_coeff)
+    assert isinstance(half, TorchHalf)  # the other kind always mixes
+    if max_coeff is not None:
+        raise ValueError(f"load_edge: max_coeff must not be given for an edge that mixes nothing, got {max_coeff}")
+    return UnmixedEdge(half)
+>>>>>>> base
 
 
 def _first_part(half: EdgeModel, pixels: Any) -> Tensor:
