@@ -70,8 +70,8 @@ class MixingEdge:
         """See `Edge`: the first part's output [N, c, h, w]."""
         pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
         if isinstance(self._half, TorchHalf):
-            with torch.inference_mode():
-                return self._half.first(self._half.inputs(pixels)).clone()
+            with torch.no_grad():  # not inference mode, whose tensors no attack could train on
+                return self._half.first(self._half.inputs(pixels))
         return _first_part(self._half, pixels)
 
     def send(self, images: Tensor, generator: torch.Generator, reuse: Secrets | None = None) -> Request:
