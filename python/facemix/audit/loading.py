@@ -6,10 +6,10 @@ import importlib.util
 import inspect
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from .attack import Attack
-from .registry import ATTACKS
 
 __all__ = ["load_attacks"]
 
@@ -17,8 +17,12 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 WORDS = ("name", "title", "knows", "source")
 
 
-def load_attacks(path: Path) -> tuple[type[Attack], ...]:
+def load_attacks(path: Path, names: Collection[str]) -> tuple[type[Attack], ...]:
     """The attacks in a Python file, which is run.
+
+    Args:
+        path: of the file.
+        names: that other attacks have.
 
     Raises:
         OSError: it cannot be read.
@@ -42,7 +46,7 @@ def load_attacks(path: Path) -> tuple[type[Attack], ...]:
     )  # fmt: skip
     if not found:
         raise ValueError(f"audit: --attack-file must define a class derived from Attack, with run, got none in {path}")
-    taken = {attack.name for attack in ATTACKS}
+    taken = set(names)
     for attack in found:
         if missing := [word for word in WORDS if not isinstance(getattr(attack, word, None), str)]:
             raise ValueError(f"audit: {attack.__name__} must have {', '.join(WORDS)}, got no {missing[0]}")

@@ -52,8 +52,8 @@ class Audit:
         return {
             "kind": KIND,
             "title": self.title,
-            "verdict": {"answer": found.answer, "headline": found.headline, "reasons": list(found.reasons)},
             **self.privacy(),
+            "verdict": {"headline": found.headline, "reasons": list(found.reasons)},
             "attacks": [
                 {
                     "name": attack.name,
@@ -74,7 +74,12 @@ class Audit:
     def privacy(self) -> dict[str, Any]:
         """What stands in an experiment's results.json: how far the worst attack got, and which gave no answer."""
         found = self.verdict
-        return {"recovered": found.recovered, "worst": found.worst, "unknown": list(found.unknown)}
+        return {
+            "answer": found.answer,
+            "recovered": found.recovered,
+            "worst": found.worst,
+            "unknown": list(found.unknown),
+        }
 
 
 def scene_json(scene: Scene) -> dict[str, Any]:

@@ -110,7 +110,9 @@ def _attacks(options: Namespace) -> tuple[type[Attack], ...]:
     from facemix.audit.loading import load_attacks
     from facemix.audit.registry import ATTACKS
 
-    attacks = ATTACKS if options.attack_file is None else (*ATTACKS, *load_attacks(options.attack_file))
+    attacks = ATTACKS
+    if options.attack_file is not None:
+        attacks += load_attacks(options.attack_file, [attack.name for attack in ATTACKS])
     names = [attack.name for attack in attacks]
     if unknown := [name for name in options.attacks or () if name not in names]:
         raise ValueError(f"audit: --attacks must be of {', '.join(names)}, got {unknown[0]!r}")
