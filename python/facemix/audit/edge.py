@@ -115,27 +115,21 @@ def load_edge(
 
     Args:
         path: of the file.
-    half = load_half(path)
-    if isinstance(half, TorchHalf) and half.bundle.group_size == 1:
-        return UnmixedEdge(half)
-    return MixingEdge(half, max_coeff, blinding)
+        max_coeff, blinding: see `MixingEdge`; not for an edge that mixes nothing.
 
     Raises:
         OSError: if there is no such file, or it cannot be read.
         BundleError: a ValueError; see `facemix.edge.load_half`.
-        ValueError: if there is a bound on coefficients, and there are none.
+        ValueError: if something is asked of the mix of an edge that mixes nothing.
     """
-<<<<<<< HEAD
-    return MixingEdge(load_half(path), max_coeff, blinding)
-=======
     half = load_half(path)
     if half.bundle.group_size > 1:
-        return MixingEdge(half, max_coeff)
+        return MixingEdge(half, max_coeff, blinding)
     assert isinstance(half, TorchHalf)  # the other kind always mixes
-    if max_coeff is not None:
-        raise ValueError(f"load_edge: max_coeff must not be given for an edge that mixes nothing, got {max_coeff}")
+    for name, value in (("max_coeff", max_coeff), ("blinding", blinding)):
+        if value is not None:
+            raise ValueError(f"load_edge: {name} must not be given for an edge that mixes nothing, got {value}")
     return UnmixedEdge(half)
->>>>>>> base
 
 
 def _first_part(half: EdgeModel, pixels: Any) -> Tensor:
