@@ -6,7 +6,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["Readout"]
+from .rehearsal import Rows
+
+__all__ = ["Readout", "people_readout"]
 
 RIDGE = 0.01  # of the mean square of the rows. From 0.001 to 0.1 it makes no difference on ORL
 
@@ -28,3 +30,16 @@ class Readout:
     def __call__(self, rows: Tensor) -> Tensor:
         """Rows float32 [b, ...] -> float32 [b, P], on the CPU."""
         return (rows.to(self._matrix).flatten(1) @ self._matrix).cpu()
+
+
+def people_readout(rows: Rows, person: Tensor, device: torch.device) -> Readout:
+    """How much of each person is in a row: near the sum of the weights of the person's photographs, near 0 where there
+    is none.
+
+    Args:
+        rows: the attacker's own, whose weights it knows.
+        person: bool [N, P], whether a photograph shows a person.
+        device: where to compute.
+    """
+    parts = torch.einsum("bs,bsp->bp", rows.weights, person.double()[rows.members])
+    return Readout(rows.received.to(device), parts.to(device))

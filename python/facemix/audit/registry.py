@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .attack import Attack
+from .attacks.identity import Identity
 from .attacks.membership import Membership
 
 __all__ = ["ATTACKS"]
 
-ATTACKS: tuple[type[Attack], ...] = (Membership,)
+ATTACKS: tuple[type[Attack], ...] = (Identity, Membership)

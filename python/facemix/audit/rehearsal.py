@@ -16,6 +16,8 @@ from .scene import GROUPS, Scene, send
 
 __all__ = ["Rows", "attacked", "described", "gathered", "rehearse", "requests_a_pass"]
 
+REQUESTS = 8
+
 
 class Rows(NamedTuple):
     """Received rows, and whose they are.
@@ -35,6 +37,13 @@ class Rows(NamedTuple):
     weights: Tensor
     owner: Tensor
     group: Tensor
+
+    def unprotected(self) -> Rows:
+        """The same, if the edge sent the sources themselves."""
+        one = torch.ones(len(self.owner), 1, dtype=torch.float64)
+        return self._replace(
+            received=self.clean, members=self.owner[:, None], weights=one, group=torch.arange(len(self.owner))
+        )
 
 
 def described(request: Request, photographs: Tensor, size: int) -> Rows:
@@ -57,10 +66,10 @@ def described(request: Request, photographs: Tensor, size: int) -> Rows:
     )  # fmt: skip
 
 
-def attacked(scene: Scene, requests: int) -> Rows:
-    """The rows of the first `requests` requests of the victims."""
+def attacked(scene: Scene) -> Rows:
+    """The rows of the first requests of the victims: as many of them as intervals need."""
     size = scene.edge.group_size
-    return gathered(described(scene.request(number), scene.rows(number), size) for number in range(requests))
+    return gathered(described(scene.request(number), scene.rows(number), size) for number in range(REQUESTS))
 
 
 def rehearse(edge: Edge, faces: Labelled, generator: torch.Generator) -> Iterator[Rows]:
