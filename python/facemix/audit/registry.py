@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from .attack import Attack
 from .attacks.identity import Identity
+from .attacks.look import Look
 from .attacks.membership import Membership
 
 __all__ = ["ATTACKS"]
 
-ATTACKS: tuple[type[Attack], ...] = (Identity, Membership)
+ATTACKS: tuple[type[Attack], ...] = (Look, Identity, Membership)
