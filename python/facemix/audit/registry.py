@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from .attack import Attack
+from .attacks.attributes import Attributes
 from .attacks.identity import Identity
 from .attacks.look import Look
 from .attacks.membership import Membership
 
 __all__ = ["ATTACKS"]
 
-ATTACKS: tuple[type[Attack], ...] = (Look, Identity, Membership)
+ATTACKS: tuple[type[Attack], ...] = (Look, Identity, Attributes, Membership)

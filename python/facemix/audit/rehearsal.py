@@ -12,9 +12,9 @@ from facemix.data import Labelled
 
 from .edge import Edge
 from .request import Request
-from .scene import GROUPS, Scene, send
+from .scene import GROUPS, Scene, joined, send
 
-__all__ = ["Rows", "attacked", "described", "gathered", "rehearse", "requests_a_pass"]
+__all__ = ["Rows", "attacked", "described", "gathered", "rehearse", "requests_a_pass", "suspects"]
 
 REQUESTS = 8
 
@@ -90,6 +90,12 @@ def rehearse(edge: Edge, faces: Labelled, generator: torch.Generator) -> Iterato
         order = torch.randperm(len(faces), generator=generator)[: len(faces) // size * size]
         for rows in order.split(GROUPS * size):
             yield described(send(edge, faces, rows, generator), rows, size)
+
+
+def suspects(scene: Scene) -> Labelled:
+    """The labelled photographs that the attacker has of people of the gallery: who may be in the victims' rows."""
+    theirs = torch.isin(scene.attacker.labels("identity"), scene.gallery.labels("identity"))
+    return joined(scene.attacker.take(theirs.nonzero().flatten()), scene.gallery)
 
 
 def requests_a_pass(edge: Edge, faces: Labelled) -> int:

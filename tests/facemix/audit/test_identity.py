@@ -88,6 +88,6 @@ def test_the_network_learns_and_is_the_same_again():
     assert (said[0].argmax(1) == labels).all()
 
 
-def test_an_attacker_with_many_photographs_trains_longer_but_not_for_ever():
-    assert [steps("full", n) for n in (4, 500, 10**6)] == [300, 1000, 3000]
-    assert steps("quick", 10**6) == 60
+def test_an_attacker_with_many_photographs_trains_longer():
+    assert [steps("full", n) for n in (4, 500)] == [200, 1000]
+    assert steps("quick", 500) == 60

@@ -9,16 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from facemix.data import Labelled
-
 from ..attack import Attack, Progress
 from ..balance import balanced, by_victim
 from ..control import fails_unprotected
 from ..networks import answers, classifier, fit, steps
 from ..outcome import Outcome, Variant, interval
 from ..readout import people_readout
-from ..rehearsal import Rows, attacked, gathered, rehearse, requests_a_pass
-from ..scene import Scene, joined
+from ..rehearsal import Rows, attacked, gathered, rehearse, requests_a_pass, suspects
+from ..scene import Scene
 
 __all__ = ["Identity"]
 
@@ -42,7 +40,7 @@ class Identity(Attack):
 
     def needs(self, scene: Scene) -> Outcome | None:
         least = 5 * scene.edge.group_size
-        if len(scene.gallery) < 2 or len(_known(scene)) < least:
+        if len(scene.gallery) < 2 or len(suspects(scene)) < least:
             return Outcome("skipped", f"It needs {least} or more labelled photographs of two or more of the victims.")
         return None
 
@@ -92,7 +90,7 @@ class Identity(Attack):
         Args:
             view: of rows: as the edge sends them, or unprotected.
         """
-        train, held = _known(scene).split(TRAINED, scene.seed_of(self.name, "split"))
+        train, held = suspects(scene).split(TRAINED, scene.seed_of(self.name, "split"))
         people = scene.gallery.labels("identity").sort().values
         label, held_label = (torch.searchsorted(people, faces.labels("identity")) for faces in (train, held))
         requests = map(view, rehearse(scene.edge, train, scene.generator(self.name, "train")))
@@ -113,12 +111,6 @@ class Identity(Attack):
         scores = {name: float(balanced(say(own.received) == truth, truth).mean()) for name, say in said.items()}
         seen = view(rows).received
         return max(scores, key=scores.__getitem__), {name: say(seen) for name, say in said.items()}
-
-
-def _known(scene: Scene) -> Labelled:
-    """The attacker's photographs of people who may be in the rows."""
-    theirs = torch.isin(scene.attacker.labels("identity"), scene.gallery.labels("identity"))
-    return joined(scene.attacker.take(theirs.nonzero().flatten()), scene.gallery)
 
 
 def _mean(values: list[float]) -> float:
