@@ -11,6 +11,7 @@ from .rehearsal import Rows
 __all__ = ["Readout", "people_readout"]
 
 RIDGE = 0.01  # of the mean square of the rows. From 0.001 to 0.1 it makes no difference on ORL
+TINY = 1e-12  # where all rows are zero
 
 
 class Readout:
@@ -24,7 +25,7 @@ class Readout:
     def __init__(self, rows: Tensor, targets: Tensor) -> None:
         x = rows.flatten(1)
         gram = (x @ x.T).double()  # [b, b]: there are fewer rows than values in each
-        gram.diagonal().add_(RIDGE * gram.diagonal().mean())
+        gram.diagonal().add_((RIDGE * gram.diagonal().mean()).clamp(min=TINY))
         self._matrix = x.T @ torch.linalg.solve(gram, targets.to(gram)).to(x)
 
     def __call__(self, rows: Tensor) -> Tensor:

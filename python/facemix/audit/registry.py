@@ -7,7 +7,8 @@ from .attacks.attributes import Attributes
 from .attacks.identity import Identity
 from .attacks.look import Look
 from .attacks.membership import Membership
+from .attacks.output_side import OutputSide
 
 __all__ = ["ATTACKS"]
 
-ATTACKS: tuple[type[Attack], ...] = (Look, Identity, Attributes, Membership)
+ATTACKS: tuple[type[Attack], ...] = (Look, Identity, Attributes, Membership, OutputSide)

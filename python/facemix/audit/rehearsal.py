@@ -16,7 +16,8 @@ from .scene import GROUPS, Scene, joined, send
 
 __all__ = ["Rows", "attacked", "described", "gathered", "rehearse", "requests_a_pass", "suspects"]
 
-REQUESTS = 8
+REQUESTS = 8  # of the victims
+BATCH = 64  # rows of a request of the attacker, about: networks train on one at a time
 
 
 class Rows(NamedTuple):
@@ -88,7 +89,8 @@ def rehearse(edge: Edge, faces: Labelled, generator: torch.Generator) -> Iterato
         raise ValueError(f"audit: the attacker must have at least a group of photographs, {size}, got {len(faces)}")
     while True:
         order = torch.randperm(len(faces), generator=generator)[: len(faces) // size * size]
-        for rows in order.split(GROUPS * size):
+        for groups in order.view(-1, size).tensor_split(requests_a_pass(edge, faces)):
+            rows = groups.flatten()
             yield described(send(edge, faces, rows, generator), rows, size)
 
 
@@ -100,7 +102,7 @@ def suspects(scene: Scene) -> Labelled:
 
 def requests_a_pass(edge: Edge, faces: Labelled) -> int:
     """How many requests of `rehearse` hold each photograph once."""
-    return -(-(len(faces) // edge.group_size) // GROUPS)
+    return -(-(len(faces) // edge.group_size) // max(GROUPS, BATCH // edge.group_size))
 
 
 def gathered(parts: Iterable[Rows]) -> Rows:
