@@ -18,10 +18,10 @@ ACCEPTABLE = 0.03
 #: What the cloud's non-linear layers must add to be worth anything.
 WORTH = 0.01
 
-PRIVACY = (
-    "How much of the photographs a cloud recovers from what it receives is not measured here: no facemix audit was "
-    "run. A mix is no cipher: published attacks (independent component analysis) recover images from such mixtures."
+UNMEASURED = (
+    "How much of the photographs a cloud recovers from what it receives is not measured here: no facemix audit was run."
 )
+NO_CIPHER = "A mix is no cipher: published attacks (independent component analysis) recover images from such mixtures."
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,9 @@ class Verdict:
 
 def verdict(runs: Runs) -> Verdict:
     """Compare the mixing-aware network with the baseline and with the controls."""
+    if runs.protected:
+        headline = f"Nothing is mixed: each image goes to the cloud by itself ({runs.method})."
+        return Verdict("open", headline, (_behind(runs), _edge(runs), _privacy(runs)))
     if "mixing_aware" not in runs.networks:
         reason = f"The baseline is right in {runs.accuracy('baseline').percent()} without the mix."
         return Verdict("open", "No network was trained for the mix.", (reason,))
@@ -68,6 +71,14 @@ def verdict(runs: Runs) -> Verdict:
             f"The mix costs {points(max(loss, 0.0))} of accuracy; whether it is needed is open: a control is missing."
         )
     return Verdict(answer, headline, tuple(filter(None, reasons)))
+
+
+def _behind(runs: Runs) -> str:
+    protected, baseline = runs.accuracy("protected"), runs.accuracy("baseline")
+    return (
+        f"The network that trained behind the protection is right in {protected.percent()}, the baseline, on the "
+        f"images themselves, in {baseline.percent()}."
+    )
 
 
 def _gain(runs: Runs) -> Spread:
@@ -140,5 +151,6 @@ def _edge(runs: Runs) -> str:
 def _privacy(runs: Runs) -> str:
     recovered = [seed.recovered for seed in runs.seeds if seed.recovered is not None]
     if not recovered:
-        return PRIVACY
-    return f"facemix audit recovered {percent(sum(recovered) / len(recovered))} of what the cloud received mixed."
+        return UNMEASURED if runs.protected else f"{UNMEASURED} {NO_CIPHER}"
+    hidden = "received" if runs.protected else "received mixed"
+    return f"facemix audit recovered {percent(sum(recovered) / len(recovered))} of what the cloud {hidden}."
