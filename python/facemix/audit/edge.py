@@ -12,6 +12,7 @@ from torch import Tensor
 
 import facemix_ops as fo
 from facemix.edge import load_half
+from facemix.edge.blinding import Blinding
 from facemix.edge.torch_half import TorchHalf
 from facemix_ops.edge import EdgeModel, kernels
 
@@ -51,16 +52,20 @@ class MixingEdge:
     Args:
         half: the edge's half of a network.
         max_coeff: bound on the coefficients; default: the half's own.
+        blinding: one-time rows that are added to those that are sent; None: none are.
 
     Attributes:
         group_size: S.
-        max_coeff: see above.
+        max_coeff, blinding: see above.
     """
 
-    def __init__(self, half: EdgeModel | TorchHalf, max_coeff: float | None = None) -> None:
+    def __init__(
+        self, half: EdgeModel | TorchHalf, max_coeff: float | None = None, blinding: Blinding | None = None
+    ) -> None:
         self._half = half
         self.group_size = half.bundle.group_size
         self.max_coeff = half.bundle.max_coeff if max_coeff is None else max_coeff
+        self.blinding = blinding
 
     def clean(self, images: Tensor) -> Tensor:
         """See `Edge`: the first part's output [N, c, h, w]."""
@@ -86,27 +91,44 @@ class MixingEdge:
         weights, group = torch.empty_like(mixed), torch.empty(count, dtype=torch.int64)
         weights[key.order] = mixed[:, place]
         group[key.order] = torch.arange(count) // self.group_size
-        return Request(fo.group_mix(x, key), Truth(sources, torch.arange(count), weights, group))
+        received = fo.group_mix(x, key)
+        if self.blinding is not None:
+            blinders = reuse.blinders
+            if blinders is None:
+                blinders = self.blinders(count // self.group_size, generator)
+            received *= self.blinding.share
+            weights *= self.blinding.share
+            received[key.order] += blinders.flatten(0, 1)
+        return Request(received, Truth(sources, torch.arange(count), weights, group))
+
+    def blinders(self, groups: int, generator: torch.Generator) -> Tensor:
+        """Fresh ones, see `Secrets`: one for each row that is sent. Of an edge that has `blinding`."""
+        assert self.blinding is not None
+        shape = (groups, self.group_size, *self._half.bundle.features_shape)
+        return self.blinding.level * torch.randn(shape, generator=generator)
 
 
-def load_edge(path: str | os.PathLike[str], *, max_coeff: float | None = None) -> Edge:
+def load_edge(
+    path: str | os.PathLike[str], *, max_coeff: float | None = None, blinding: Blinding | None = None
+) -> Edge:
     """The edge in a file of `facemix train`, of `facemix.export.export_edge` or of `export_edge_torch`.
 
     Args:
         path: of the file.
-        max_coeff: see `MixingEdge`; not for an edge that mixes nothing.
+        max_coeff, blinding: see `MixingEdge`; not for an edge that mixes nothing.
 
     Raises:
         OSError: if there is no such file, or it cannot be read.
         BundleError: a ValueError; see `facemix.edge.load_half`.
-        ValueError: if there is a bound on coefficients, and there are none.
+        ValueError: if something is asked of the mix of an edge that mixes nothing.
     """
     half = load_half(path)
     if half.bundle.group_size > 1:
-        return MixingEdge(half, max_coeff)
+        return MixingEdge(half, max_coeff, blinding)
     assert isinstance(half, TorchHalf)  # the other kind always mixes
-    if max_coeff is not None:
-        raise ValueError(f"load_edge: max_coeff must not be given for an edge that mixes nothing, got {max_coeff}")
+    for name, value in (("max_coeff", max_coeff), ("blinding", blinding)):
+        if value is not None:
+            raise ValueError(f"load_edge: {name} must not be given for an edge that mixes nothing, got {value}")
     return UnmixedEdge(half)
 
 

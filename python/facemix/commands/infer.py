@@ -85,6 +85,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="DIR",
         help="folder of public images of the same kind, to fill groups with (default: those in the edge half)",
     )
+    sending.add_argument(
+        "--blinders",
+        type=Path,
+        metavar="FILE",
+        help="hide each mixed row behind a one-time row of this pool, which `facemix blind` made; sends float32",
+    )
     sending.add_argument("--wire-dtype", choices=WIRE_DTYPES, help="what to send (default: the edge half says)")
     sending.add_argument(
         "--request-groups", type=int, default=8, metavar="N", help="groups in a request (default: %(default)s)"
@@ -156,11 +162,11 @@ def _classifier(arguments: argparse.Namespace, half: AnyHalf, images: list[str])
         yield LocalModel(half, arguments.local).classify
         return
 
-    from facemix.edge import Client
+    from facemix.edge import BlindedHalf, Blinders, Client
     from facemix.infer.sources import decoys_for
 
     with Client(
-        half,
+        half if arguments.blinders is None else BlindedHalf(half, Blinders(arguments.blinders)),
         arguments.server,
         decoys=decoys_for(half.bundle, arguments.decoys, images),
         wire_dtype=arguments.wire_dtype,

@@ -12,8 +12,8 @@ __all__ = ["protections"]
 
 COLUMNS = ("", "parameters on the edge", "multiply-adds on the edge", "accuracy", "balanced accuracy", "recovered")
 NOTE = (
-    "The first line is the baseline, as a whole on the edge. Recovered: by the attack of facemix audit that gets most; "
-    "mean of the seeds that were audited."
+    "The first line is the baseline, as a whole on the edge. Recovered: at least that, by the attack of facemix audit "
+    "that gets most; mean of the seeds that were audited."
 )
 
 
@@ -34,15 +34,20 @@ def _table(title: str, experiments: list[Runs]) -> Table:
     whole = {"edge_parameters": cost.get("whole_parameters"), "edge_multiply_adds": cost["whole_multiply_adds"]}
     rows = [("all on the edge", *_figures(experiments[0], "baseline", whole), "nothing is sent")]
     for runs in experiments:
-        found = [seed.recovered for seed in runs.seeds if seed.recovered is not None]
-        recovered = Spread.of(found).percent() if found else "not measured"
         network = "protected" if runs.protected else "mixing_aware"
-        rows.append((_name(runs), *_figures(runs, network, runs.first["cost"]), recovered))
+        rows.append((_name(runs), *_figures(runs, network, runs.first["cost"]), _recovered(runs)))
     return Table(title, COLUMNS, tuple(rows), NOTE)
 
 
 def _name(runs: Runs) -> str:
     return runs.method if runs.protected else f"{runs.method}, S = {runs.first['settings']['mix']['group_size']}"
+
+
+def _recovered(runs: Runs) -> str:
+    found = [seed.recovered for seed in runs.seeds if seed.recovered is not None]
+    if found:
+        return Spread.of(found).percent()
+    return "unknown" if any(seed.values.get("privacy") for seed in runs.seeds) else "not measured"
 
 
 def _figures(runs: Runs, network: str, cost: dict[str, Any]) -> tuple[str, ...]:

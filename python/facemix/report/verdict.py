@@ -22,6 +22,10 @@ UNMEASURED = (
     "How much of the photographs a cloud recovers from what it receives is not measured here: no facemix audit was run."
 )
 NO_CIPHER = "A mix is no cipher: published attacks (independent component analysis) recover images from such mixtures."
+UNKNOWN = (
+    "How much of the photographs a cloud recovers from what it receives is unknown: not all attacks of facemix audit "
+    "gave an answer, and the others recovered nothing that counts."
+)
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,9 @@ def _edge(runs: Runs) -> str:
 
 def _privacy(runs: Runs) -> str:
     recovered = [seed.recovered for seed in runs.seeds if seed.recovered is not None]
-    if not recovered:
-        return UNMEASURED if runs.protected else f"{UNMEASURED} {NO_CIPHER}"
-    hidden = "received" if runs.protected else "received mixed"
-    return f"facemix audit recovered {percent(sum(recovered) / len(recovered))} of what the cloud {hidden}."
+    if recovered:
+        mean = percent(sum(recovered) / len(recovered))
+        return f"From what the cloud receives, facemix audit recovers at least {mean} of what there is to recover."
+    if any(seed.values.get("privacy") for seed in runs.seeds):
+        return UNKNOWN
+    return UNMEASURED if runs.protected else f"{UNMEASURED} {NO_CIPHER}"
