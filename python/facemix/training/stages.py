@@ -97,8 +97,7 @@ class Stages:
             activation: of the cloud part.
         """
         model = self.experiment.mixing_model
-        options = self._options(model, activation=activation, pre=model.pre, post=model.post)
-        return self._stage(name, folder, model, options, self.experiment.mixed, baseline)
+        return self._stage(name, folder, model, self._mixing_options(activation), self.experiment.mixed, baseline)
 
     def check(self) -> None:
         """Build and cut what will mix, without its weights: its turn comes only when the baseline is trained.
@@ -107,7 +106,7 @@ class Stages:
             ValueError: if there is no such network, it refuses an option or the photographs, or cannot be cut so.
         """
         model, mix = self.experiment.mixing_model, self.experiment.mix
-        options = self._options(model, activation=mix.activation, pre=model.pre, post=model.post)
+        options = self._mixing_options(mix.activation)
         with torch.device("meta"):
             network = build(model.name, options)
         shape = tuple(self.train.images.shape[1:])
@@ -117,6 +116,12 @@ class Stages:
         """What `models.build` makes a network of."""
         channels = self.train.images.shape[1]
         return {**model.options, "num_classes": self.task.outputs, "in_channels": channels, **more}
+
+    def _mixing_options(self, activation: str) -> dict[str, Any]:
+        """What it makes one of that is trained through the mix."""
+        model, patches = self.experiment.mixing_model, self.experiment.mix.patches
+        cut = {"patches": patches} if patches > 1 else {}  # most networks do not know the word
+        return self._options(model, activation=activation, pre=model.pre, post=model.post, **cut)
 
     def _stage(
         self,
