@@ -219,7 +219,8 @@ def test_plots(audited: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for job in (*asked.baselines, *asked.mixed):
         mixed = {} if job.pre is None else {"mixing_aware": 0.8 + 0.02 * job.pre - 0.01 * job.group_size}
         values = results(job.seed, {"baseline": 0.9, **mixed}, group_size=job.group_size, pre=job.pre or 1)
-        save(tmp_path / job.row, {**values, **({"privacy": {"recovered": 1 / job.group_size}} if audited else {})})
+        privacy = {"privacy": {"answer": "recovered", "recovered": 1 / job.group_size}} if audited else {}
+        save(tmp_path / job.row, {**values, **privacy})
     figures: dict[str, Any] = {}
 
     def keep(figure: Figure, path: Path, **options: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,11 @@ __all__ = ["add", "run"]
 FORMATS = ("table", "json", "csv")
 WIRE_DTYPES = ("float32", "float16", "bfloat16", "int8")
 REFUSED = 3  # argparse takes 2
+
+UNMIXED = (
+    "warning: this edge half mixes nothing (groups of 1): the cloud sees every image by itself, as its first part "
+    "leaves it; what that hides, facemix audit measures"
+)
 
 DESCRIPTION = """\
 Classify images: run the first layers here, mix each group of images with a fresh key, let the cloud compute
@@ -125,6 +131,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata; what matters is refused by name
     half = load_half(arguments.edge)
+    if half.bundle.group_size == 1 and arguments.local is None:
+        print(f"facemix infer: {UNMIXED}", file=sys.stderr)
     paths: Iterable[str] = find(arguments.images)
     if STDIN not in arguments.images:
         paths = list(paths)

@@ -67,7 +67,11 @@ class PartitionCost:
 
     @property
     def mix_multiply_adds(self) -> int:
-        """Of the mix and the un-mix: each value that is sent or received is a sum over its group."""
+        """Of the mix and the un-mix: each value that is sent or received is a sum over its group. In groups of 1 there
+        is nothing to mix.
+        """
+        if self.group_size == 1:
+            return 0
         sent, received = (torch.Size(part.output_shape).numel() for part in (self.edge_first, self.cloud))
         return self.group_size * (sent + received)
 

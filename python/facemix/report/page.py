@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from .answers import confusion
 from .charts import curves, data_uri, matrix, strip
 from .figures import comparison, heading
 from .results import Runs
 from .section import section
 from .table import NETWORKS
+from .template import template
 
 __all__ = ["page"]
 
-TEMPLATE, NO_BREAK = "report.html.j2", "\N{NO-BREAK SPACE}"
+TEMPLATE = "report.html.j2"
 
 
 def page(experiments: list[Runs]) -> str:
@@ -24,24 +23,11 @@ def page(experiments: list[Runs]) -> str:
     Raises:
         OSError: a picture that results name cannot be read.
     """
-    environment = Environment(
-        loader=PackageLoader("facemix.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["whole"] = _whole
-    return environment.get_template(TEMPLATE).render(
+    return template("facemix.report", TEMPLATE).render(
         title=heading(experiments),
         comparison=comparison(experiments) if len(experiments) > 1 else None,
         parts=[(section(runs), _pictures(runs)) for runs in experiments],
     )
-
-
-def _whole(text: str) -> str:
-    """Without line breaks between a figure, its deviation and its unit."""
-    return text.replace(" ± ", f"{NO_BREAK}±{NO_BREAK}").replace(" %", f"{NO_BREAK}%")
 
 
 def _pictures(runs: Runs) -> dict[str, Any]:

@@ -51,9 +51,11 @@ class Result:
 
     @property
     def recovered(self) -> float | None:
-        """What an audit recovered, as a share; None where there was none."""
+        """What an audit recovered, as a share: at least that. None where there was no audit, or where it cannot tell:
+        its attacks recovered nothing that counts, and not all of them gave an answer.
+        """
         privacy = self.values.get("privacy")
-        return privacy["recovered"] if privacy else None
+        return privacy["recovered"] if privacy and privacy["answer"] != "unknown" else None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,10 @@ PRIVACY = (
     "How much of the photographs a cloud recovers from what it receives is not measured here: no facemix audit was "
     "run. A mix is no cipher: published attacks (independent component analysis) recover images from such mixtures."
 )
+UNKNOWN = (
+    "How much of the photographs a cloud recovers from what it receives is unknown: not all attacks of facemix audit "
+    "gave an answer, and the others recovered nothing that counts."
+)
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ def _edge(runs: Runs) -> str:
 
 def _privacy(runs: Runs) -> str:
     recovered = [seed.recovered for seed in runs.seeds if seed.recovered is not None]
-    if not recovered:
-        return PRIVACY
-    return f"facemix audit recovered {percent(sum(recovered) / len(recovered))} of what the cloud received mixed."
+    if recovered:
+        mean = percent(sum(recovered) / len(recovered))
+        return f"From what the cloud receives, facemix audit recovers at least {mean} of what there is to recover."
+    return UNKNOWN if any(seed.values.get("privacy") for seed in runs.seeds) else PRIVACY

@@ -1,0 +1,94 @@
+"""What a user wants attacked: files, and photographs."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facemix.cloud.model import CloudModel
+from facemix.data import open_data
+from facemix.edge import load_half
+from facemix.edge.torch_bundle import TorchBundle
+from facemix.training.measure import best_device
+from facemix.training.settings import DataSettings
+from facemix_ops.edge import Bundle
+
+from .edge import load_edge
+from .scene import Cloud, Scene
+
+__all__ = ["Target"]
+
+ROWS = 256  # that the cloud computes at a time
+
+
+@dataclass(frozen=True)
+class Target:
+    """An edge, its cloud, and photographs.
+
+    Attributes:
+        edge: file of the edge.
+        data: the photographs. Their size and colours follow from the edge.
+        cloud: file of the cloud; None: what it answers is not attacked.
+        max_coeff: bound on the coefficients; None: the edge's own.
+    """
+
+    edge: Path
+    data: DataSettings
+    cloud: Path | None = None
+    max_coeff: float | None = None
+
+    @cached_property
+    def bundle(self) -> Bundle | TorchBundle:
+        """The edge's, which names the network.
+
+        Raises:
+            OSError, BundleError: the file will not do.
+        """
+        return load_half(self.edge).bundle
+
+    def scene(self, *, victims: int, seed: int, effort: Literal["quick", "full"]) -> Scene:
+        """Who is attacked, see `Scene.of`.
+
+        Raises:
+            OSError, ValueError, DataError: a file or a setting will not do.
+        """
+        height, width, channels = self.bundle.image_shape
+        size: dict[str, Any] = {"size": (height, width), "channels": channels}
+        cloud = None if self.cloud is None else _cloud(self.cloud, self.bundle.network)
+        edge = load_edge(self.edge, max_coeff=self.max_coeff)
+        splits = open_data(replace(self.data, **size))
+        return Scene.of(edge, splits, cloud=cloud, victims=victims, seed=seed, effort=effort)
+
+    def settings(self) -> dict[str, Any]:
+        """What tells this edge from others, as JSON values, without places on this machine."""
+        return {
+            "edge": _digest(self.edge),
+            "cloud": None if self.cloud is None else _digest(self.cloud),
+            "source": self.data.source,
+            "max_coeff": self.max_coeff,
+        }
+
+
+def _cloud(path: Path, network: str) -> Cloud:
+    model = CloudModel(path, device=str(best_device()))
+    if model.network != network:
+        raise ValueError(
+            f"audit: {path} must be the middle of the edge's network, {network}, got one of {model.network}"
+        )
+
+    def run(received: Tensor) -> Tensor:
+        parts = [model.run(np.array(rows.cpu().numpy())) for rows in received.split(ROWS)]
+        return torch.from_numpy(np.concatenate(parts))
+
+    return run
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
