@@ -23,7 +23,7 @@ from facemix_ops.edge import Bundle
 from .edge import load_edge
 from .scene import Cloud, Scene
 
-__all__ = ["Target"]
+__all__ = ["Target", "file_digest", "open_cloud"]
 
 ROWS = 256  # that the cloud computes at a time
 
@@ -61,7 +61,7 @@ class Target:
         """
         height, width, channels = self.bundle.image_shape
         size: dict[str, Any] = {"size": (height, width), "channels": channels}
-        cloud = None if self.cloud is None else _cloud(self.cloud, self.bundle.network)
+        cloud = None if self.cloud is None else open_cloud(self.cloud, self.bundle.network)
         edge = load_edge(self.edge, max_coeff=self.max_coeff)
         splits = open_data(replace(self.data, **size))
         return Scene.of(edge, splits, cloud=cloud, victims=victims, seed=seed, effort=effort)
@@ -69,16 +69,26 @@ class Target:
     def settings(self) -> dict[str, Any]:
         """What tells this edge from others, as JSON values, without places on this machine."""
         return {
-            "edge": _digest(self.edge),
-            "cloud": None if self.cloud is None else _digest(self.cloud),
+            "edge": file_digest(self.edge),
+            "cloud": None if self.cloud is None else file_digest(self.cloud),
             "source": self.data.source,
             "max_coeff": self.max_coeff,
         }
 
 
-def _cloud(path: Path, network: str) -> Cloud:
+def open_cloud(path: Path, network: str | None = None) -> Cloud:
+    """What the cloud's file computes.
+
+    Args:
+        path: of the file.
+        network: which it must be the middle of, see `facemix.storage.fingerprint`; None: any.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no cloud, or that of another network.
+    """
     model = CloudModel(path, device=str(best_device()))
-    if model.network != network:
+    if network not in (None, model.network):
         raise ValueError(
             f"audit: {path} must be the middle of the edge's network, {network}, got one of {model.network}"
         )
@@ -90,5 +100,6 @@ def _cloud(path: Path, network: str) -> Cloud:
     return run
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """What tells a file from others."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
