@@ -6,10 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from audit_scenes import OneTimePad, PixelEdge, scene
+from facemix.audit import run
 from facemix.audit.loading import load_attacks
 from facemix.audit.registry import ATTACKS
 from facemix.audit.run import run_audit
+from facemix.export import export_edge
+from facemix.models import build
 
 PAGE = Path(__file__).parents[3] / "docs" / "audit.md"
 BLOCK = re.compile(r"^<!-- tested: (?P<name>\w+) -->\n```python\n(?P<code>.*?)^```$", re.M | re.S)
@@ -48,11 +52,6 @@ def test_one_group_alone_is_no_answer(attack):
 
 def test_the_program(tmp_path, monkeypatch):
     """On a network that nobody trained, with the attack of the page."""
-    import torch
-    from facemix.audit import run
-    from facemix.export import export_edge
-    from facemix.models import build
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(BLOCKS["attack"])
     monkeypatch.setattr(run.run_audit, "__defaults__", (load_attacks(tmp_path / "mine.py", []),))
