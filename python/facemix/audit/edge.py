@@ -17,6 +17,7 @@ from facemix.edge.torch_half import TorchHalf
 from facemix_ops.edge import EdgeModel, kernels
 
 from .request import Request, Secrets, Truth
+from .unmixed_edge import UnmixedEdge
 
 __all__ = ["Edge", "MixingEdge", "load_edge"]
 
@@ -114,13 +115,21 @@ def load_edge(
 
     Args:
         path: of the file.
-        max_coeff, blinding: see `MixingEdge`.
+        max_coeff, blinding: see `MixingEdge`; not for an edge that mixes nothing.
 
     Raises:
         OSError: if there is no such file, or it cannot be read.
         BundleError: a ValueError; see `facemix.edge.load_half`.
+        ValueError: if something is asked of the mix of an edge that mixes nothing.
     """
-    return MixingEdge(load_half(path), max_coeff, blinding)
+    half = load_half(path)
+    if half.bundle.group_size > 1:
+        return MixingEdge(half, max_coeff, blinding)
+    assert isinstance(half, TorchHalf)  # the other kind always mixes
+    for name, value in (("max_coeff", max_coeff), ("blinding", blinding)):
+        if value is not None:
+            raise ValueError(f"load_edge: {name} must not be given for an edge that mixes nothing, got {value}")
+    return UnmixedEdge(half)
 
 
 def _first_part(half: EdgeModel, pixels: Any) -> Tensor:

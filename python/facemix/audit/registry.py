@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from .attack import Attack
+from .attacks.look import Look
+from .attacks.membership import Membership
 
 __all__ = ["ATTACKS"]
 
-ATTACKS: tuple[type[Attack], ...] = ()
+ATTACKS: tuple[type[Attack], ...] = (Look, Membership)

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from facemix.partition import Parts, partition
 
-__all__ = ["PartCost", "PartitionCost", "part_seconds", "partition_cost"]
+__all__ = ["PartCost", "PartitionCost", "multiply_adds", "part_seconds", "partition_cost"]
 
 FLOAT_BYTES = 4
 ROUNDS = 5
@@ -67,7 +67,11 @@ class PartitionCost:
 
     @property
     def mix_multiply_adds(self) -> int:
-        """Of the mix and the un-mix: each value that is sent or received is a sum over its group."""
+        """Of the mix and the un-mix: each value that is sent or received is a sum over its group. In groups of 1 there
+        is nothing to mix.
+        """
+        if self.group_size == 1:
+            return 0
         sent, received = (torch.Size(part.output_shape).numel() for part in (self.edge_first, self.cloud))
         return self.group_size * (sent + received)
 
@@ -117,6 +121,13 @@ def partition_cost(
     cloud, x = _count(parts.cloud, x)
     last, _ = _count(parts.edge_last, x)
     return PartitionCost(image_shape, first, cloud, last, group_size)
+
+
+def multiply_adds(part: nn.Module, shape: tuple[int, ...]) -> int:
+    """Of `part`, for one row of this shape, counted by running it."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        part(torch.zeros(1, *shape))
+    return counter.get_total_flops() // 2
 
 
 def _count(part: nn.Module, x: Tensor) -> tuple[PartCost, Tensor]:

@@ -33,21 +33,26 @@ class Blinding:
 
     Attributes:
         share: what a mixed row is multiplied by, above 0 and below 1.
-        level: standard deviation of the noise.
+        energy: mean square of the values of mixed rows, positive; what is sent has the same.
     """
 
     share: float
-    level: float
+    energy: float
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
             raise ValueError(f"Blinding: share must be above 0 and below 1, got {self.share}")
-        if not 0 < self.level < math.inf:
-            raise ValueError(f"Blinding: level must be positive, got {self.level}")
+        if not 0 < self.energy < math.inf:
+            raise ValueError(f"Blinding: energy must be positive, got {self.energy}")
+
+    @property
+    def level(self) -> float:
+        """Standard deviation of the noise."""
+        return math.sqrt((1 - self.share**2) * self.energy)
 
     @classmethod
     def of(cls, half: Any, images: NDArray[np.uint8], share: float | None = None) -> Blinding:
-        """The blinding of an edge half, such that rows have the energy that the cloud was trained with.
+        """The blinding of an edge half.
 
         Args:
             half: see `facemix.edge.Client`.
@@ -60,12 +65,12 @@ class Blinding:
             ValueError: if there are not enough images, or they are black throughout.
         """
         size, values = half.bundle.group_size, math.prod(half.bundle.features_shape)
+        share = DISTANCE / math.sqrt(values) if share is None else share
         if len(images) < size:
             raise ValueError(f"Blinding: images must be at least {size}, a group, got {len(images)}")
-        share = DISTANCE / math.sqrt(values) if share is None else share
         with half.mix(images[: len(images) // size * size], wire_dtype="float32") as request:
             energy = float(np.square(request.payload, dtype=np.float64).mean())  # of the features: mixing keeps it
-        return cls(share, math.sqrt((1 - share**2) * energy))
+        return cls(share, energy)
 
     def rows(self, seeds: list[bytes], shape: tuple[int, ...]) -> NDArray[np.float32]:
         """The secret rows of `seeds`, float32 [N, *shape]; a seed always gives the same row."""

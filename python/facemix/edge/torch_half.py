@@ -34,6 +34,9 @@ class TorchHalf:
     """What `facemix_ops.edge.EdgeModel` is for one convolution and one linear layer: images to what the cloud gets,
     the cloud's reply to scores. On the CPU. Any number of threads may use one at once.
 
+    Where the bundle's group size is 1, **nothing is mixed or shuffled**: what the first part makes of an image is what
+    the cloud sees of it.
+
     Args:
         bundle: names, shapes and settings.
         weights: of both parts, by their names in the whole network.
@@ -49,7 +52,8 @@ class TorchHalf:
     def __init__(self, bundle: TorchBundle, weights: Mapping[str, Tensor]) -> None:
         self.bundle = bundle
         self.first, self.last = _parts(bundle, weights)
-        self._first, self._last = first_half(self.first, bundle.group_size), last_half(self.last)
+        if bundle.group_size > 1:
+            self._first, self._last = first_half(self.first, bundle.group_size), last_half(self.last)
         std = torch.tensor(bundle.std, dtype=torch.float64)
         self._factor = (1 / (255 * std)).float().view(-1, 1, 1)
         self._offset = (-torch.tensor(bundle.mean, dtype=torch.float64) / std).float().view(-1, 1, 1)
@@ -102,13 +106,15 @@ class TorchHalf:
             bad_value(op, "wire_dtype", "be a float for a file that was written without calibration", repr(wire_dtype))
         if len(images) % bundle.group_size:
             bad_value(op, "images", f"divide into groups of {bundle.group_size}", f"{len(images)}")
-        key = Key(len(images) // bundle.group_size, bundle.group_size, bundle.max_coeff)
+        key = None
+        if bundle.group_size > 1:
+            key = Key(len(images) // bundle.group_size, bundle.group_size, bundle.max_coeff)
         try:
             with torch.inference_mode():
-                mixed = self._first(self.inputs(images, key.rows), _shared(key))
-                payload, scales = _on_the_wire(mixed, wire_dtype, bundle.scales)
+                payload, scales = _on_the_wire(self._sent(images, key), wire_dtype, bundle.scales)
         except BaseException:
-            key.close()
+            if key is not None:
+                key.close()
             raise
         return TorchRequest(self, key, payload, scales, wire_dtype)
 
@@ -120,9 +126,16 @@ class TorchHalf:
         x[slice(None) if rows is None else torch.from_numpy(rows)] = pixels.float()
         return x.mul_(self._factor).add_(self._offset)
 
-    def unmixed(self, outputs: NDArray[np.float32], key: Key) -> NDArray[np.float32]:
-        """Scores [B, classes] of the cloud's reply [B, ...], image n in row n."""
+    def _sent(self, images: NDArray[np.uint8], key: Key | None) -> Tensor:
+        if key is None:
+            return self.first(self.inputs(images))
+        return self._first(self.inputs(images, key.rows), _shared(key))
+
+    def unmixed(self, outputs: NDArray[np.float32], key: Key | None) -> NDArray[np.float32]:
+        """Scores [B, classes] of the cloud's reply [B, ...], image n in row n; without a key it is so already."""
         with torch.inference_mode():
+            if key is None:
+                return self.last(torch.from_numpy(outputs)).numpy()
             return self._last(torch.from_numpy(outputs), _shared(key))[torch.from_numpy(key.rows)].numpy()
 
 
@@ -139,18 +152,15 @@ class TorchRequest:
     def __init__(
         self,
         half: TorchHalf,
-        key: Key,
+        key: Key | None,
         payload: NDArray[Any],
         scales: NDArray[np.float32] | None,
         wire_dtype: str,
     ) -> None:
         self.payload, self.scales, self.wire_dtype = payload, scales, wire_dtype
         self._half, self._key = half, key
-
-    @property
-    def closed(self) -> bool:
-        """Whether the key was zeroed."""
-        return self._key.closed
+        #: Whether the key, if there is one, was zeroed.
+        self.closed = False
 
     def classify(self, reply: NDArray[Any]) -> Result:
         """Un-shuffle and un-mix the cloud's reply, and apply the last part; zeroes the key.
@@ -166,7 +176,7 @@ class TorchRequest:
             bad_value(op, "the request", "be open", "a closed one: its key was zeroed")
         if not isinstance(reply, np.ndarray):
             bad_type(op, "reply", "be a NumPy array", type(reply).__name__)
-        shape = (len(self._key.rows), *bundle.outputs_shape)
+        shape = (len(self.payload), *bundle.outputs_shape)
         if reply.shape != shape:
             bad_value(op, "reply", f"have shape {list(shape)}", f"{list(reply.shape)}")
         outputs = widened(op, "reply", reply)
@@ -178,7 +188,9 @@ class TorchRequest:
 
     def close(self) -> None:
         """Zero the key. What was sent stays."""
-        self._key.close()
+        self.closed = True
+        if self._key is not None:
+            self._key.close()
 
     def __enter__(self) -> TorchRequest:
         return self

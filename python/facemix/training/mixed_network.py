@@ -44,6 +44,10 @@ class MixedNetwork(nn.Module):
         """What the edge's first part makes of images, before the mix: [B, ...]."""
         return self._parts.edge_first(images)
 
+    def rest(self, features: Tensor) -> Tensor:
+        """What cloud and edge make of them, without any mix: scores [B, classes]."""
+        return self._parts.edge_last(self._parts.cloud(features))
+
     def train(self, mode: bool = True) -> MixedNetwork:
         """The parts follow: they have the network's layers, but a mode of their own."""
         super().train(mode)
