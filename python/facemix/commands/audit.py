@@ -83,6 +83,7 @@ def _parser() -> ArgumentParser:
     add("--edge", type=Path | None, metavar="FILE", help="the edge's file")
     add("--cloud", type=Path | None, metavar="FILE", help="the cloud's file")
     add("--max-coeff", type=float | None, metavar="C", help="another bound on the coefficients than the edge's")
+    add("--blinders", type=Path | None, metavar="FILE", help="beneath noise, as of this pool; none of it is used")
     add(
         "--fail-above",
         type=float | None,
@@ -124,7 +125,7 @@ def _attacks(options: Namespace) -> tuple[type[Attack], ...]:
 def _target(parser: ArgumentParser, options: Namespace) -> Target:
     from facemix.audit.target import Target
 
-    return Target(options.edge, parser.instantiate(options).data, options.cloud, options.max_coeff)
+    return Target(options.edge, parser.instantiate(options).data, options.cloud, options.max_coeff, options.blinders)
 
 
 def _audit(target: Target, attacks: tuple[type[Attack], ...], options: Namespace, out: Path) -> Audit:
