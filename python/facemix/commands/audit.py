@@ -99,9 +99,9 @@ def _of_run(folder: Path) -> list[str]:
     from facemix.report.results import RESULTS, read_result
     from facemix.training.deploy import CLOUD, EDGE
 
-    data = read_result(folder / RESULTS)["settings"]["data"]
     if not (folder / EDGE).is_file():
-        raise ValueError(f"audit: RUN must hold {EDGE}, as of a network that is split, got none in {folder}")
+        raise ValueError(f"audit: RUN must hold {EDGE}, as the folder of a seed does that is split, got {folder}")
+    data = read_result(folder / RESULTS)["settings"]["data"]
     data = json.dumps({name: value for name, value in data.items() if name not in WITHOUT})
     return ["--edge", str(folder / EDGE), "--cloud", str(folder / CLOUD), "--data", data]
 

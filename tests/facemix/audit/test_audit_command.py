@@ -202,10 +202,10 @@ def test_refusals_of_a_run(run: Path, attacks: Any, capsys: Any, tmp_path: Path)
     write_halves(other, network, EXPERIMENT, EXPERIMENT.model, OPTIONS, train, list("abcd"))
     assert main(["audit", str(run), "--cloud", str(other / "cloud.safetensors")]) == 1
     assert "must be the middle of the edge's network" in capsys.readouterr().err
-    (run / "edge.safetensors").unlink()
+    assert main(["audit", str(run.parent)]) == 1
+    assert "audit: RUN must hold edge.safetensors, as the folder of a seed does that is" in capsys.readouterr().err
+    (run / "results.json").unlink()
     assert main(["audit", str(run)]) == 1
-    assert "audit: RUN must hold edge.safetensors, as of a network that is split, got none" in capsys.readouterr().err
-    assert main(["audit", str(tmp_path)]) == 1
     assert "No such file" in capsys.readouterr().err
 
 
