@@ -28,9 +28,7 @@ def fails_unprotected(values: list[float], floor: float, seed: int) -> Outcome |
     )
 
 
-def judged(
-    floor: float, result: float, ceiling: float, ended: float
-) -> tuple[Literal["done", "not converged"], str]:
+def judged(floor: float, result: float, ceiling: float, ended: float) -> tuple[Literal["done", "not converged"], str]:
     """Status and reason of the `Outcome` of an attack that searches.
 
     Args:
