@@ -4,7 +4,9 @@
     facemix train orl --mix.patches=2 --linear_control=false --out runs/orl-patches
     python benchmarks/hardening.py runs/orl/seed-0 runs/orl-patches/seed-0 [--effort quick] [--attacks NAME ...]
 
-The tables of docs/hardening.md are replaced, unless --json says where else the result goes. Accuracy is that of the edge's and the cloud's own files, in one process, all test photographs in each round, with fresh
+The tables of docs/hardening.md are replaced, unless --json says where else the result goes.
+
+Accuracy is that of the edge's and the cloud's own files, in one process, all test photographs in each round, with fresh
 keys, groups and blinders. Another bound on the coefficients is put on the same network: it is not trained for it.
 """
 

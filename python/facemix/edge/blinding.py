@@ -57,9 +57,9 @@ class Blinding:
         Args:
             half: see `facemix.edge.Client`.
             images: public ones like those to classify, uint8 [N, H, W, C], at least a group.
-            share: see above; default: 1 / (4 * sqrt(values of an image)). For somebody who knows a photograph of average
-                energy, all others of its group and the key, a request with it then lies 0.25 standard deviations from
-                one without it: nobody decides more than 55 % of such cases rightly.
+            share: see above; default: 1 / (4 * sqrt(values of an image)). For somebody who knows a photograph of
+                average energy, all others of its group and the key, a request with it then lies 0.25 standard
+                deviations from one without it: nobody decides more than 55 % of such cases rightly.
 
         Raises:
             ValueError: if there are not enough images, or they are black throughout.
