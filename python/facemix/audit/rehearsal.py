@@ -12,9 +12,12 @@ from facemix.data import Labelled
 
 from .edge import Edge
 from .request import Request
-from .scene import GROUPS, Scene, send
+from .scene import GROUPS, Scene, joined, send
 
-__all__ = ["Rows", "attacked", "described", "gathered", "rehearse", "requests_a_pass"]
+__all__ = ["Rows", "attacked", "described", "gathered", "rehearse", "requests_a_pass", "suspects"]
+
+REQUESTS = 8  # of the victims
+BATCH = 64  # rows of a request of the attacker, about: networks train on one at a time
 
 
 class Rows(NamedTuple):
@@ -35,6 +38,13 @@ class Rows(NamedTuple):
     weights: Tensor
     owner: Tensor
     group: Tensor
+
+    def unprotected(self) -> Rows:
+        """The same, if the edge sent the sources themselves."""
+        one = torch.ones(len(self.owner), 1, dtype=torch.float64)
+        return self._replace(
+            received=self.clean, members=self.owner[:, None], weights=one, group=torch.arange(len(self.owner))
+        )
 
 
 def described(request: Request, photographs: Tensor, size: int) -> Rows:
@@ -57,10 +67,10 @@ def described(request: Request, photographs: Tensor, size: int) -> Rows:
     )  # fmt: skip
 
 
-def attacked(scene: Scene, requests: int) -> Rows:
-    """The rows of the first `requests` requests of the victims."""
+def attacked(scene: Scene) -> Rows:
+    """The rows of the first requests of the victims: as many of them as intervals need."""
     size = scene.edge.group_size
-    return gathered(described(scene.request(number), scene.rows(number), size) for number in range(requests))
+    return gathered(described(scene.request(number), scene.rows(number), size) for number in range(REQUESTS))
 
 
 def rehearse(edge: Edge, faces: Labelled, generator: torch.Generator) -> Iterator[Rows]:
@@ -79,13 +89,20 @@ def rehearse(edge: Edge, faces: Labelled, generator: torch.Generator) -> Iterato
         raise ValueError(f"audit: the attacker must have at least a group of photographs, {size}, got {len(faces)}")
     while True:
         order = torch.randperm(len(faces), generator=generator)[: len(faces) // size * size]
-        for rows in order.split(GROUPS * size):
+        for groups in order.view(-1, size).tensor_split(requests_a_pass(edge, faces)):
+            rows = groups.flatten()
             yield described(send(edge, faces, rows, generator), rows, size)
+
+
+def suspects(scene: Scene) -> Labelled:
+    """The labelled photographs that the attacker has of people of the gallery: who may be in the victims' rows."""
+    theirs = torch.isin(scene.attacker.labels("identity"), scene.gallery.labels("identity"))
+    return joined(scene.attacker.take(theirs.nonzero().flatten()), scene.gallery)
 
 
 def requests_a_pass(edge: Edge, faces: Labelled) -> int:
     """How many requests of `rehearse` hold each photograph once."""
-    return -(-(len(faces) // edge.group_size) // GROUPS)
+    return -(-(len(faces) // edge.group_size) // max(GROUPS, BATCH // edge.group_size))
 
 
 def gathered(parts: Iterable[Rows]) -> Rows:

@@ -112,6 +112,8 @@ class MixSettings:
     Attributes:
         group_size: images in a group (the paper's S_G), 2 to 64; 1: no mix.
         max_coeff: bound on the coefficients, see `facemix_ops.MixKey.sample`.
+        patches: into how many parts a side of the features is cut; each patch is mixed as a row of its own. For
+            networks that end in a global average: resnet18.
         activation: of the cloud part: "prelu", which begins as the identity, "relu", or "identity".
         warm_up: group sizes to train with first, each for an equal part of the first half of the epochs; each a divisor
             of group_size, 1 for no mix.
@@ -121,6 +123,7 @@ class MixSettings:
 
     group_size: int = 8
     max_coeff: float | None = None
+    patches: int = 1
     activation: Literal["prelu", "relu", "identity"] = "prelu"
     warm_up: list[int] = field(default_factory=list)
     distillation: float = 0.0

@@ -99,8 +99,7 @@ class Stages:
             activation: of the cloud part.
         """
         model = self.experiment.mixing_model
-        options = self._options(model, activation=activation, pre=model.pre, post=model.post)
-        return self._stage(name, folder, model, options, self.experiment.mixed, baseline)
+        return self._stage(name, folder, model, self._mixing_options(activation), self.experiment.mixed, baseline)
 
     def protected(self, baseline: Trained, folder: Path) -> Trained:
         """The network that goes on from the baseline's weights, behind the protection."""
@@ -121,7 +120,7 @@ class Stages:
         if experiment.protection.name != "mix":
             model, options = PROTECTED, self._protected_options()
         else:
-            options = self._options(model, activation=experiment.mix.activation, pre=model.pre, post=model.post)
+            options = self._mixing_options(experiment.mix.activation)
         with torch.device("meta"):
             network = build(model.name, options)
         shape = tuple(self.train.images.shape[1:])
@@ -137,6 +136,12 @@ class Stages:
         """What `models.build` makes a network of."""
         channels = self.train.images.shape[1]
         return {**model.options, "num_classes": self.task.outputs, "in_channels": channels, **more}
+
+    def _mixing_options(self, activation: str) -> dict[str, Any]:
+        """What it makes one of that is trained through the mix."""
+        model, patches = self.experiment.mixing_model, self.experiment.mix.patches
+        cut = {"patches": patches} if patches > 1 else {}  # most networks do not know the word
+        return self._options(model, activation=activation, pre=model.pre, post=model.post, **cut)
 
     def _stage(
         self,

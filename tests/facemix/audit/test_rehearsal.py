@@ -29,11 +29,19 @@ def test_a_row_is_the_weighted_sum_of_its_members(size):
 
 
 def test_rows_of_a_group_belong_to_its_images_each_to_one():
-    rows = attacked(scene(PixelEdge(4)), 2)
-    assert rows.group.max() + 1 == 16
-    for group in range(16):
+    rows = attacked(scene(PixelEdge(4)))
+    assert rows.group.max() + 1 == 64
+    for group in range(64):
         mine = rows.group == group
         assert sorted(rows.owner[mine].tolist()) == sorted(rows.members[mine][0].tolist())
+
+
+def test_unprotected_rows_are_those_of_an_edge_that_mixes_nothing():
+    edge, faces = PixelEdge(4), textures(6, 2, 1)
+    rows = next(rehearse(edge, faces, torch.Generator().manual_seed(0))).unprotected()
+    torch.testing.assert_close(rows.received.double(), sources_of(rows.members[:, 0], faces, edge), rtol=0, atol=1e-6)
+    assert rows.members[:, 0].tolist() == rows.owner.tolist()
+    assert (rows.weights == 1).all()
 
 
 def test_where_nothing_is_shuffled_row_k_belongs_to_image_k():

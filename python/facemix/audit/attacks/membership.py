@@ -16,7 +16,7 @@ from ..control import fails_unprotected
 from ..curves import roc
 from ..display import photographs, rows_as_sent
 from ..outcome import Outcome, Variant, interval
-from ..readout import Readout
+from ..readout import people_readout
 from ..rehearsal import Rows, attacked, gathered, rehearse, requests_a_pass
 from ..scene import Scene, joined
 
@@ -38,18 +38,18 @@ class Membership(Attack):
         "the edge's software, a photograph of each person who may be in it, and labelled photographs of people; "
         "not which rows belong together"
     )
-    source = "issue 7; Breaking DataMix (2026) for the setting"
+    source = "equation 4 of the paper is linear, and so is ridge regression (Hoerl and Kennard 1970)"
 
     def needs(self, scene: Scene) -> Outcome | None:
-        if len(scene.gallery) < 2:
-            return Outcome("skipped", "It needs a gallery of at least two people, and the data do not say who is who.")
+        least = max(2, scene.edge.group_size)
+        if len(scene.gallery) < least:
+            return Outcome("skipped", f"It needs a gallery of at least {least} people, got {len(scene.gallery)}.")
         return None
 
     def run(self, scene: Scene, progress: Progress) -> Outcome:
-        quick = scene.effort == "quick"
-        rows = attacked(scene, 2 if quick else 4)
+        rows = attacked(scene)
         progress(0.2)
-        passes = 2 if quick else 4
+        passes = 2 if scene.effort == "quick" else 4
         known = joined(_background(scene, passes), scene.gallery)
         scores, clean = self._scores(scene, known, passes, rows)
         progress(0.7)
@@ -95,10 +95,9 @@ class Membership(Attack):
         float32 [b, P] each."""
         requests = rehearse(scene.edge, known, scene.generator(self.name, len(known)))
         mine = gathered(islice(requests, passes * requests_a_pass(scene.edge, known)))
-        person = (known.labels("identity")[:, None] == scene.gallery.labels("identity")).double()
-        parts = torch.einsum("bs,bsp->bp", mine.weights, person[mine.members])
-        read = Readout(mine.received.to(scene.device), parts.to(scene.device))
-        unprotected = Readout(mine.clean.to(scene.device), person[mine.owner].to(scene.device))
+        person = known.labels("identity")[:, None] == scene.gallery.labels("identity")
+        read = people_readout(mine, person, scene.device)
+        unprotected = people_readout(mine.unprotected(), person, scene.device)
         return read(rows.received).abs(), unprotected(rows.clean).abs()
 
 
