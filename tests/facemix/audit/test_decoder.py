@@ -1,7 +1,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-
 from audit_scenes import PixelEdge, textures
 from facemix.audit.decoder import Decoder
 
