@@ -77,7 +77,7 @@ setup(
     package_dir={"facemix": "python/facemix"},
     package_data={
         "facemix_ops": ["py.typed"],
-        "facemix": ["py.typed", "**/*.proto", "data/*.csv", "demo/web/static/*", "recipes/*.yaml", "report/*.j2"],
+        "facemix": ["py.typed", "**/*.proto", "data/*.csv", "demo/web/static/*", "recipes/*.yaml", "**/*.j2"],
     },
     ext_modules=[Extension("facemix_ops._C", sources=[])],
     cmdclass={"build_ext": CMakeBuild},

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import facemix
-from facemix.commands import collapse, cost, demo, export, infer, report, serve, sweep, train
+from facemix.commands import audit, blind, collapse, cost, demo, export, infer, report, serve, sweep, train
 from facemix.errors import FacemixError
 
 __all__ = ["main"]
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"facemix {facemix.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (collapse, cost, demo, export, infer, report, serve, sweep, train):
+    for command in (audit, blind, collapse, cost, demo, export, infer, report, serve, sweep, train):
         command.add(commands)
     arguments, rest = parser.parse_known_args(argv)
     if rest:

@@ -51,7 +51,7 @@ def export_edge_torch(
         builder, options: what `models.build` makes such a model of.
         image_shape: (channels, height, width) of an image.
         name, version: what the cloud calls the model.
-        group_size: images in a group, 2 to 64; what the network was trained with.
+        group_size: images in a group, 2 to 64; what the network was trained with. 1: nothing is mixed.
         mean, std: of each channel, of pixels from 0 to 1: the network takes (pixel / 255 - mean) / std.
         max_coeff: bound on the largest coefficient of a key, see `facemix_ops.MixKey.sample`.
         wire_dtype: what the edge sends where it is not told: "float32", "float16", "bfloat16" or "int8".

@@ -8,7 +8,7 @@ import pytest
 from experiments import ALL, collapse_values, results
 from facemix.report import Runs
 from facemix.report.results import Result
-from facemix.report.verdict import verdict
+from facemix.report.verdict import UNKNOWN, verdict
 
 
 def made(accuracies: dict[str, float]) -> Runs:
@@ -64,8 +64,12 @@ def test_verdict_tells_seeds_apart() -> None:
     )
     assert f"{collapse}matrix; it matches in 1 of 2." in told.reasons
     for seed in runs.seeds:
-        seed.values["privacy"] = {"recovered": 0.97 + 0.01 * seed["seed"]}
-    assert "facemix audit recovered 97.5 % of what the cloud received mixed." in verdict(runs).reasons
+        seed.values["privacy"] = {"answer": "recovered", "recovered": 0.97 + 0.01 * seed["seed"]}
+    told = "From what the cloud receives, facemix audit recovers at least 97.5 % of what there is to recover."
+    assert told in verdict(runs).reasons
+    for seed in runs.seeds:
+        seed.values["privacy"] = {"answer": "unknown", "recovered": 0.01}
+    assert UNKNOWN in verdict(runs).reasons
     small = made({**ALL, "linear_cloud": 0.88})
     small.seeds[0].values["scores"]["linear_cloud"]["accuracy"] = 0.82
     assert "bring 6.0 points." in " ".join(verdict(small).reasons)

@@ -219,7 +219,8 @@ def test_plots(audited: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for job in (*asked.baselines, *asked.mixed):
         mixed = {} if job.pre is None else {"mixing_aware": 0.8 + 0.02 * job.pre - 0.01 * job.group_size}
         values = results(job.seed, {"baseline": 0.9, **mixed}, group_size=job.group_size, pre=job.pre or 1)
-        save(tmp_path / job.row, {**values, **({"privacy": {"recovered": 1 / job.group_size}} if audited else {})})
+        privacy = {"privacy": {"answer": "recovered", "recovered": 1 / job.group_size}} if audited else {}
+        save(tmp_path / job.row, {**values, **privacy})
     figures: dict[str, Any] = {}
 
     def keep(figure: Figure, path: Path, **options: Any) -> None:
@@ -273,6 +274,7 @@ def test_devices_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (["--pre", "1", "-1"], "sweep: --pre must be at least 1, got -1"),
         (["--seeds", "0"], "sweep: --seeds must be at least 1, got 0"),
         (["--jobs", "0"], "sweep: --jobs must be at least 1, got 0"),
+        (["--protection.name=plain"], "sweep: protection.name must be mix, whose group sizes .* got plain"),
         (["--mix.group_size=4"], "sweep: --group-sizes and --pre must say what to sweep over, got --mix.group_size=4"),
     ],
 )

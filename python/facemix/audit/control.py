@@ -1,18 +1,35 @@
-"""Whether an attack's result means anything."""
+"""Whether an attack's result means anything: one that fails where nothing is hidden shows nothing about what is."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["Verdict", "judged"]
+from .outcome import Outcome, interval
 
-Verdict = tuple[Literal["done", "not converged"], str]
+__all__ = ["fails_unprotected", "judged"]
 
 CLEARLY, MOST = 0.1, 0.9
 
 
-def judged(floor: float, result: float, ceiling: float, ended: float) -> Verdict:
-    """Status and reason of an `Outcome`.
+def fails_unprotected(values: list[float], floor: float, seed: int) -> Outcome | None:
+    """An outcome "not converged" if the attack on unprotected rows is not clearly above the floor.
+
+    Args:
+        values: what it gets of each, N >= 1; their mean is the ceiling.
+        floor: see `Outcome`.
+        seed: see `interval`.
+    """
+    if interval(values, seed)[0] > floor:
+        return None
+    return Outcome(
+        "not converged",
+        f"On unprotected rows the attack gets {sum(values) / len(values):.2f}, not clearly more than the floor, "
+        f"{floor:.2f}: it does not work on these data, or needs more of them.",
+    )
+
+
+def judged(floor: float, result: float, ceiling: float, ended: float) -> tuple[Literal["done", "not converged"], str]:
+    """Status and reason of the `Outcome` of an attack that searches.
 
     Args:
         floor, result, ceiling: see `Outcome`.

@@ -1,4 +1,4 @@
-"""Pictures of what an attack recovered."""
+"""Photographs, rows and what attacks recovered, as pictures."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facemix.data import Labelled
 from facemix.pictures import COLUMNS, Line
 
+from .decoder import Decoder
 from .matching import correlation, matched
 from .request import Request
 from .scene import Scene
 
-__all__ = ["compared"]
+__all__ = ["compared", "photographs", "rows_as_sent"]
 
 
 def compared(scene: Scene, rows: Tensor, request: Request, found: Mapping[str, Tensor]) -> tuple[Line, ...]:
-    """Photographs, the first part's output, what of the sent rows is most like it, and what was found.
+    """Photographs, the first part's output, what of the sent rows is most like it, and what was found; of the last two
+    also what a `Decoder` makes of them, which shows to eyes what features show to programs.
 
     Args:
         rows: int64 [N], the victims of `request`.
@@ -27,14 +30,21 @@ def compared(scene: Scene, rows: Tensor, request: Request, found: Mapping[str, T
     """
     sources = request.truth.sources[:COLUMNS]
     channel = int(sources.var((2, 3)).mean(0).argmax())
-    images = np.asarray(scene.victims.images[rows[request.truth.image[:COLUMNS]].numpy()])
-    photographs = [image.transpose(1, 2, 0) if len(image) == 3 else image[0] for image in images]
-    lines = [Line("photographed", photographs), Line("before the mix", _pictures(sources, sources, channel))]
+    lines = [
+        photographs("photographed", scene.victims, rows[request.truth.image[:COLUMNS]]),
+        Line("before the mix", _pictures(sources, sources, channel)),
+    ]
+    decoder = (
+        Decoder(scene.edge, scene.attacker) if len(request.truth.image.unique()) == len(request.truth.image) else None
+    )
     for caption, candidates in {"sent, the most like it": request.received, **found}.items():
         likeness = correlation(sources, candidates)
         which, _ = matched(likeness.abs())
         sign = likeness[torch.arange(len(sources)), which].sign().float() * (which >= 0)  # no match: grey
-        lines.append(Line(caption, _pictures(candidates[which] * sign[:, None, None, None], sources, channel)))
+        chosen = candidates[which] * sign[:, None, None, None]
+        lines.append(Line(caption, _pictures(chosen, sources, channel)))
+        if decoder is not None:
+            lines.append(Line(f"{caption}:\nas a photograph", [_picture(image) for image in decoder(chosen).numpy()]))
     return tuple(lines)
 
 
@@ -46,3 +56,22 @@ def _pictures(rows: Tensor, sources: Tensor, channel: int) -> list[NDArray[np.ge
         known = (row - row.mean()) / row.std().clamp(min=1e-12) * source.std() + source.mean()
         pictures.append(((known - low) / max(high - low, 1e-12)).clamp(0, 1).numpy())
     return pictures
+
+
+def photographs(caption: str, faces: Labelled, numbers: Tensor) -> Line:
+    """Photographs of `faces`, by number: int64 [N]."""
+    return Line(caption, [_picture(faces.images[number]) for number in numbers.tolist()])
+
+
+def rows_as_sent(caption: str, received: Tensor) -> Line:
+    """Received rows float32 [N, c, h, w]; of several channels, but for colours, the one that varies most."""
+    channel = received[:, int(received.var((0, 2, 3)).argmax())].numpy()
+    if received.min() >= 0:  # photographs, or what is left of them
+        shown = received.numpy() if received.shape[1] == 3 else channel[:, None]
+        return Line(caption, [_picture(row) for row in shown / max(float(shown.max()), 1e-12)])
+    return Line(caption, list(channel), limit=float(np.abs(channel).max()))
+
+
+def _picture(image: NDArray[np.generic]) -> NDArray[np.generic]:
+    """[C, H, W] -> [H, W], or [H, W, 3]."""
+    return image[0] if len(image) == 1 else image.transpose(1, 2, 0)

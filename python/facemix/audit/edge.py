@@ -12,10 +12,12 @@ from torch import Tensor
 
 import facemix_ops as fo
 from facemix.edge import load_half
+from facemix.edge.blinding import Blinding
 from facemix.edge.torch_half import TorchHalf
 from facemix_ops.edge import EdgeModel, kernels
 
 from .request import Request, Secrets, Truth
+from .unmixed_edge import UnmixedEdge
 
 __all__ = ["Edge", "MixingEdge", "load_edge"]
 
@@ -50,29 +52,34 @@ class MixingEdge:
     Args:
         half: the edge's half of a network.
         max_coeff: bound on the coefficients; default: the half's own.
+        blinding: one-time rows that are added to those that are sent; None: none are.
 
     Attributes:
         group_size: S.
-        max_coeff: see above.
+        max_coeff, blinding: see above.
     """
 
-    def __init__(self, half: EdgeModel | TorchHalf, max_coeff: float | None = None) -> None:
+    def __init__(
+        self, half: EdgeModel | TorchHalf, max_coeff: float | None = None, blinding: Blinding | None = None
+    ) -> None:
         self._half = half
         self.group_size = half.bundle.group_size
         self.max_coeff = half.bundle.max_coeff if max_coeff is None else max_coeff
+        self.blinding = blinding
 
     def clean(self, images: Tensor) -> Tensor:
-        """See `Edge`: the first part's output [N, c, h, w]."""
+        """See `Edge`: the first part's output, a row an image, or one for each of its patches."""
         pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
         if isinstance(self._half, TorchHalf):
-            with torch.inference_mode():
-                return self._half.first(self._half.inputs(pixels)).clone()
+            with torch.no_grad():  # not inference mode, whose tensors no attack could train on
+                return self._half.first(self._half.inputs(pixels))
         return _first_part(self._half, pixels)
 
     def send(self, images: Tensor, generator: torch.Generator, reuse: Secrets | None = None) -> Request:
         """See `Edge`."""
         reuse = reuse or Secrets()
-        sources, count = self.clean(images), len(images)
+        sources = self.clean(images)
+        count = len(sources)
         key = reuse.key
         if key is None:
             key = fo.MixKey.sample(count, self.group_size, max_coeff=self.max_coeff, generator=generator)
@@ -85,21 +92,46 @@ class MixingEdge:
         weights, group = torch.empty_like(mixed), torch.empty(count, dtype=torch.int64)
         weights[key.order] = mixed[:, place]
         group[key.order] = torch.arange(count) // self.group_size
-        return Request(fo.group_mix(x, key), Truth(sources, torch.arange(count), weights, group))
+        received = fo.group_mix(x, key)
+        if self.blinding is not None:
+            blinders = reuse.blinders
+            if blinders is None:
+                blinders = self.blinders(count // self.group_size, generator)
+            received *= self.blinding.share
+            weights *= self.blinding.share
+            received[key.order] += blinders.flatten(0, 1)
+        image = torch.arange(len(images)).repeat_interleave(count // len(images))
+        return Request(received, Truth(sources, image, weights, group))
+
+    def blinders(self, groups: int, generator: torch.Generator) -> Tensor:
+        """Fresh ones, see `Secrets`: one for each row that is sent. Of an edge that has `blinding`."""
+        assert self.blinding is not None
+        shape = (groups, self.group_size, *self._half.bundle.features_shape)
+        return self.blinding.level * torch.randn(shape, generator=generator)
 
 
-def load_edge(path: str | os.PathLike[str], *, max_coeff: float | None = None) -> Edge:
+def load_edge(
+    path: str | os.PathLike[str], *, max_coeff: float | None = None, blinding: Blinding | None = None
+) -> Edge:
     """The edge in a file of `facemix train`, of `facemix.export.export_edge` or of `export_edge_torch`.
 
     Args:
         path: of the file.
-        max_coeff: see `MixingEdge`.
+        max_coeff, blinding: see `MixingEdge`; not for an edge that mixes nothing.
 
     Raises:
         OSError: if there is no such file, or it cannot be read.
         BundleError: a ValueError; see `facemix.edge.load_half`.
+        ValueError: if something is asked of the mix of an edge that mixes nothing.
     """
-    return MixingEdge(load_half(path), max_coeff)
+    half = load_half(path)
+    if half.bundle.group_size > 1:
+        return MixingEdge(half, max_coeff, blinding)
+    assert isinstance(half, TorchHalf)  # the other kind always mixes
+    for name, value in (("max_coeff", max_coeff), ("blinding", blinding)):
+        if value is not None:
+            raise ValueError(f"load_edge: {name} must not be given for an edge that mixes nothing, got {value}")
+    return UnmixedEdge(half)
 
 
 def _first_part(half: EdgeModel, pixels: Any) -> Tensor:

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from .attack import Attack
+from .attacks.attributes import Attributes
 from .attacks.end_to_end import EndToEnd
 from .attacks.group_matching import GroupMatching
+from .attacks.identity import Identity
 from .attacks.key_recovery import KeyRecovery
 from .attacks.look import Look
+from .attacks.membership import Membership
+from .attacks.output_side import OutputSide
 
 __all__ = ["ATTACKS"]
 
-ATTACKS: tuple[type[Attack], ...] = (Look, KeyRecovery, GroupMatching, EndToEnd)
+ATTACKS: tuple[type[Attack], ...] = (
+    Look,
+    KeyRecovery,
+    GroupMatching,
+    EndToEnd,
+    Identity,
+    Attributes,
+    Membership,
+    OutputSide,
+)

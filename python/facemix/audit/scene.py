@@ -18,7 +18,7 @@ from facemix.training.measure import best_device
 from .edge import Edge
 from .request import Request, Secrets
 
-__all__ = ["Cloud", "Scene", "send"]
+__all__ = ["Cloud", "Scene", "joined", "send"]
 
 #: Received rows float32 [b, c, h, w] -> the outputs [b, ...] that the cloud gives back, on the CPU.
 Cloud = Callable[[Tensor], Tensor]
@@ -91,7 +91,7 @@ class Scene:
             turn = _turns(test.identity[order])
             chosen, rest = order[turn % 2 == 0][:victims], order[turn % 2 == 1]
         photographs = test.take(chosen.sort().values)
-        known = train if not strangers else _joined(train, test.take(rest))
+        known = train if not strangers else joined(train, test.take(rest))
         known = known.take(_unseen(known, photographs))
         gallery = torch.zeros(len(known), dtype=torch.bool)
         if known.identity is not None and photographs.identity is not None:
@@ -133,6 +133,19 @@ def send(
     return edge.send(torch.from_numpy(np.asarray(faces.images[rows.numpy()])), generator, reuse)
 
 
+def joined(first: Labelled, second: Labelled) -> Labelled:
+    """The photographs of both. People are known only where they are in both."""
+    identity = None
+    if first.identity is not None and second.identity is not None:
+        identity = torch.cat((first.identity, second.identity))
+    return Labelled(
+        np.concatenate((np.asarray(first.images), np.asarray(second.images))),
+        identity,
+        {name: torch.cat((value, second.attributes[name])) for name, value in first.attributes.items()},
+        first.names,
+    )
+
+
 def _people(faces: Labelled) -> Tensor:
     return torch.full((1,), -1) if faces.identity is None else faces.identity
 
@@ -145,19 +158,6 @@ def _turns(identity: Tensor) -> Tensor:
         turns.append(seen.get(person, 0))
         seen[person] = turns[-1] + 1
     return torch.tensor(turns, dtype=torch.int64)
-
-
-def _joined(first: Labelled, second: Labelled) -> Labelled:
-    """Both. People are known only if they are in both."""
-    identity = None
-    if first.identity is not None and second.identity is not None:
-        identity = torch.cat((first.identity, second.identity))
-    return Labelled(
-        np.concatenate((np.asarray(first.images), np.asarray(second.images))),
-        identity,
-        {name: torch.cat((value, second.attributes[name])) for name, value in first.attributes.items()},
-        first.names,
-    )
 
 
 def _unseen(known: Labelled, victims: Labelled) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,11 @@ __all__ = ["add", "run"]
 FORMATS = ("table", "json", "csv")
 WIRE_DTYPES = ("float32", "float16", "bfloat16", "int8")
 REFUSED = 3  # argparse takes 2
+
+UNMIXED = (
+    "warning: this edge half mixes nothing (groups of 1): the cloud sees every image by itself, as its first part "
+    "leaves it; what that hides, facemix audit measures"
+)
 
 DESCRIPTION = """\
 Classify images: run the first layers here, mix each group of images with a fresh key, let the cloud compute
@@ -79,6 +85,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="DIR",
         help="folder of public images of the same kind, to fill groups with (default: those in the edge half)",
     )
+    sending.add_argument(
+        "--blinders",
+        type=Path,
+        metavar="FILE",
+        help="hide each mixed row behind a one-time row of this pool, which `facemix blind` made; sends float32",
+    )
     sending.add_argument("--wire-dtype", choices=WIRE_DTYPES, help="what to send (default: the edge half says)")
     sending.add_argument(
         "--request-groups", type=int, default=8, metavar="N", help="groups in a request (default: %(default)s)"
@@ -119,6 +131,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata; what matters is refused by name
     half = load_half(arguments.edge)
+    if half.bundle.group_size == 1 and arguments.local is None:
+        print(f"facemix infer: {UNMIXED}", file=sys.stderr)
     paths: Iterable[str] = find(arguments.images)
     if STDIN not in arguments.images:
         paths = list(paths)
@@ -148,11 +162,11 @@ def _classifier(arguments: argparse.Namespace, half: AnyHalf, images: list[str])
         yield LocalModel(half, arguments.local).classify
         return
 
-    from facemix.edge import Client
+    from facemix.edge import BlindedHalf, Blinders, Client
     from facemix.infer.sources import decoys_for
 
     with Client(
-        half,
+        half if arguments.blinders is None else BlindedHalf(half, Blinders(arguments.blinders)),
         arguments.server,
         decoys=decoys_for(half.bundle, arguments.decoys, images),
         wire_dtype=arguments.wire_dtype,

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from facemix.partition import Parts, partition
 
-__all__ = ["PartCost", "PartitionCost", "part_seconds", "partition_cost"]
+__all__ = ["PartCost", "PartitionCost", "multiply_adds", "part_seconds", "partition_cost"]
 
 FLOAT_BYTES = 4
 ROUNDS = 5
@@ -67,7 +67,11 @@ class PartitionCost:
 
     @property
     def mix_multiply_adds(self) -> int:
-        """Of the mix and the un-mix: each value that is sent or received is a sum over its group."""
+        """Of the mix and the un-mix: each value that is sent or received is a sum over its group. In groups of 1 there
+        is nothing to mix.
+        """
+        if self.group_size == 1:
+            return 0
         sent, received = (torch.Size(part.output_shape).numel() for part in (self.edge_first, self.cloud))
         return self.group_size * (sent + received)
 
@@ -119,6 +123,13 @@ def partition_cost(
     return PartitionCost(image_shape, first, cloud, last, group_size)
 
 
+def multiply_adds(part: nn.Module, shape: tuple[int, ...]) -> int:
+    """Of `part`, for one row of this shape, counted by running it."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        part(torch.zeros(1, *shape))
+    return counter.get_total_flops() // 2
+
+
 def _count(part: nn.Module, x: Tensor) -> tuple[PartCost, Tensor]:
     try:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -127,7 +138,8 @@ def _count(part: nn.Module, x: Tensor) -> tuple[PartCost, Tensor]:
         raise ValueError(f"partition_cost: the model must take images of this shape, got {error}") from error
     layers = (module for module in part.modules() if not isinstance(module, NORMS))
     parameters = sum(parameter.numel() for layer in layers for parameter in layer.parameters(recurse=False))
-    return PartCost(parameters, counter.get_total_flops() // 2, tuple(y.shape[1:])), y
+    shape = y.shape[1:] if len(y) == 1 else y.shape  # several rows for one image: patches
+    return PartCost(parameters, counter.get_total_flops() // 2, tuple(shape)), y
 
 
 def part_seconds(parts: Parts, image_shape: tuple[int, int, int], batch: int) -> tuple[float, float, float]:

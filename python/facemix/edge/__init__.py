@@ -12,6 +12,8 @@ that do need it as well.)
 
 from .answer import Answer, Cost, Prediction
 from .async_client import AsyncClient
+from .blinded_half import BlindedHalf
+from .blinders import Blinders, BlindersError
 from .client import Client
 from .errors import (
     CloudDenied,
@@ -29,6 +31,9 @@ from .security import Security
 __all__ = [
     "Answer",
     "AsyncClient",
+    "BlindedHalf",
+    "Blinders",
+    "BlindersError",
     "Client",
     "CloudDenied",
     "CloudError",

@@ -29,7 +29,7 @@ from facemix_ops.edge.fields import Fields
 from facemix_ops.edge.preprocess import check_images
 from facemix_ops.edge.safetensors import DIGEST_KEY, NO_DIGEST
 from facemix_ops.edge.wire import WIRE_DTYPES
-from facemix_ops.rules import MAX_GROUP, MIN_GROUP, check_max_coeff
+from facemix_ops.rules import MAX_GROUP, check_max_coeff
 
 __all__ = ["KIND", "TorchBundle", "read", "written"]
 
@@ -51,7 +51,8 @@ class TorchBundle:
         mean, std: of each channel, of pixels from 0 to 1: the network takes (pixel / 255 - mean) / std.
         features_shape: (C, H, W), what is sent for an image.
         outputs_shape: what comes back for it.
-        group_size: S, images in a group.
+        group_size: S, images in a group; 1: nothing is mixed, and the cloud receives what the first part makes of
+            each image.
         max_coeff: bound on the largest coefficient of a key, or None.
         wire_dtype: what to send where the caller does not say: a key of `WIRE_DTYPES`.
         classes: a name for each score, or None.
@@ -144,7 +145,7 @@ def _build(config: dict[str, Any], scales: Tensor | None, decoys: Tensor | None)
         std=fields.numbers("std", image[2]),
         features_shape=fields.integers("features_shape", 3, 1),
         outputs_shape=tuple(outputs),
-        group_size=fields.integer("group_size", MIN_GROUP, MAX_GROUP),
+        group_size=fields.integer("group_size", 1, MAX_GROUP),
         max_coeff=fields.optional_number("max_coeff"),
         wire_dtype=fields.choice("wire_dtype", tuple(WIRE_DTYPES)),
         classes=fields.texts("classes", len(classes) if isinstance(classes, list) else 1, MAX_NAME),

@@ -34,6 +34,9 @@ class TorchHalf:
     """What `facemix_ops.edge.EdgeModel` is for one convolution and one linear layer: images to what the cloud gets,
     the cloud's reply to scores. On the CPU. Any number of threads may use one at once.
 
+    Where the bundle's group size is 1, **nothing is mixed or shuffled**: what the first part makes of an image is what
+    the cloud sees of it.
+
     Args:
         bundle: names, shapes and settings.
         weights: of both parts, by their names in the whole network.
@@ -41,6 +44,7 @@ class TorchHalf:
     Attributes:
         bundle: the same.
         first, last: the parts, without any mixing.
+        rows_per_image: that are sent: 1, or patches.
 
     Raises:
         BundleError: if weights and bundle do not belong together.
@@ -48,8 +52,9 @@ class TorchHalf:
 
     def __init__(self, bundle: TorchBundle, weights: Mapping[str, Tensor]) -> None:
         self.bundle = bundle
-        self.first, self.last = _parts(bundle, weights)
-        self._first, self._last = first_half(self.first, bundle.group_size), last_half(self.last)
+        self.first, self.last, self.rows_per_image = _parts(bundle, weights)
+        if bundle.group_size > 1:
+            self._first, self._last = first_half(self.first, bundle.group_size), last_half(self.last)
         std = torch.tensor(bundle.std, dtype=torch.float64)
         self._factor = (1 / (255 * std)).float().view(-1, 1, 1)
         self._offset = (-torch.tensor(bundle.mean, dtype=torch.float64) / std).float().view(-1, 1, 1)
@@ -102,13 +107,15 @@ class TorchHalf:
             bad_value(op, "wire_dtype", "be a float for a file that was written without calibration", repr(wire_dtype))
         if len(images) % bundle.group_size:
             bad_value(op, "images", f"divide into groups of {bundle.group_size}", f"{len(images)}")
-        key = Key(len(images) // bundle.group_size, bundle.group_size, bundle.max_coeff)
+        key = None
+        if bundle.group_size > 1:
+            key = Key(self.rows_per_image * len(images) // bundle.group_size, bundle.group_size, bundle.max_coeff)
         try:
             with torch.inference_mode():
-                mixed = self._first(self.inputs(images, key.rows), _shared(key))
-                payload, scales = _on_the_wire(mixed, wire_dtype, bundle.scales)
+                payload, scales = _on_the_wire(self._sent(images, key), wire_dtype, bundle.scales)
         except BaseException:
-            key.close()
+            if key is not None:
+                key.close()
             raise
         return TorchRequest(self, key, payload, scales, wire_dtype)
 
@@ -120,10 +127,26 @@ class TorchHalf:
         x[slice(None) if rows is None else torch.from_numpy(rows)] = pixels.float()
         return x.mul_(self._factor).add_(self._offset)
 
-    def unmixed(self, outputs: NDArray[np.float32], key: Key) -> NDArray[np.float32]:
-        """Scores [B, classes] of the cloud's reply [B, ...], image n in row n."""
+    def _sent(self, images: NDArray[np.uint8], key: Key | None) -> Tensor:
+        if key is not None and self.rows_per_image == 1:
+            return self._first(self.inputs(images, key.rows), _shared(key))
+        features = self.first(self.inputs(images))
+        if key is None:
+            return features
+        patches = torch.empty_like(features)
+        patches[torch.from_numpy(key.rows)] = features  # those of different images, and places, share a group
+        return fo.group_mix(patches, _shared(key))
+
+    def unmixed(self, outputs: NDArray[np.float32], key: Key | None) -> NDArray[np.float32]:
+        """Scores [B, classes] of the cloud's reply [B, ...], image n in row n; without a key it is so already."""
+        y = torch.from_numpy(outputs)
         with torch.inference_mode():
-            return self._last(torch.from_numpy(outputs), _shared(key))[torch.from_numpy(key.rows)].numpy()
+            if key is None:
+                return self.last(y).numpy()
+            rows = torch.from_numpy(key.rows)
+            if self.rows_per_image == 1:
+                return self._last(y, _shared(key))[rows].numpy()
+            return self.last(fo.group_unmix(y, _shared(key))[rows]).numpy()
 
 
 class TorchRequest:
@@ -139,18 +162,15 @@ class TorchRequest:
     def __init__(
         self,
         half: TorchHalf,
-        key: Key,
+        key: Key | None,
         payload: NDArray[Any],
         scales: NDArray[np.float32] | None,
         wire_dtype: str,
     ) -> None:
         self.payload, self.scales, self.wire_dtype = payload, scales, wire_dtype
         self._half, self._key = half, key
-
-    @property
-    def closed(self) -> bool:
-        """Whether the key was zeroed."""
-        return self._key.closed
+        #: Whether the key, if there is one, was zeroed.
+        self.closed = False
 
     def classify(self, reply: NDArray[Any]) -> Result:
         """Un-shuffle and un-mix the cloud's reply, and apply the last part; zeroes the key.
@@ -166,7 +186,7 @@ class TorchRequest:
             bad_value(op, "the request", "be open", "a closed one: its key was zeroed")
         if not isinstance(reply, np.ndarray):
             bad_type(op, "reply", "be a NumPy array", type(reply).__name__)
-        shape = (len(self._key.rows), *bundle.outputs_shape)
+        shape = (len(self.payload), *bundle.outputs_shape)
         if reply.shape != shape:
             bad_value(op, "reply", f"have shape {list(shape)}", f"{list(reply.shape)}")
         outputs = widened(op, "reply", reply)
@@ -178,7 +198,9 @@ class TorchRequest:
 
     def close(self) -> None:
         """Zero the key. What was sent stays."""
-        self._key.close()
+        self.closed = True
+        if self._key is not None:
+            self._key.close()
 
     def __enter__(self) -> TorchRequest:
         return self
@@ -214,8 +236,10 @@ def _on_the_wire(
     return mixed.to(torch.float16 if wire_dtype == "float16" else torch.float32).contiguous().numpy(), None
 
 
-def _parts(bundle: TorchBundle, weights: Mapping[str, Tensor]) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """The first and the last part. The whole network has shapes but no weights; the cloud's layers vanish with it."""
+def _parts(bundle: TorchBundle, weights: Mapping[str, Tensor]) -> tuple[fx.GraphModule, fx.GraphModule, int]:
+    """The first and the last part, and the rows of an image between them. The whole network has shapes but no weights;
+    the cloud's layers vanish with it.
+    """
     channels_first = bundle.image_shape[2], *bundle.image_shape[:2]
     try:
         with torch.device("meta"):
@@ -228,15 +252,15 @@ def _parts(bundle: TorchBundle, weights: Mapping[str, Tensor]) -> tuple[fx.Graph
             part.load_state_dict({name: weights[name] for name in own}, assign=True)
             part.eval().requires_grad_(False)
         with torch.inference_mode():
-            features = tuple(first(torch.zeros(1, *channels_first)).shape[1:])
-            scores = last(torch.zeros(1, *bundle.outputs_shape)).shape
+            rows, *features = first(torch.zeros(1, *channels_first)).shape
+            scores = last(torch.zeros(rows, *bundle.outputs_shape)).shape
     except (ValueError, RuntimeError, TypeError) as error:  # of `build`, `partition`, `load_state_dict`, the layers
         raise BundleError(f"the weights must suit the network of the config, got {error}") from None
-    if features != bundle.features_shape:
-        raise BundleError(f"features_shape must be {list(features)}, got {list(bundle.features_shape)}")
+    if tuple(features) != bundle.features_shape:
+        raise BundleError(f"features_shape must be {features}, got {list(bundle.features_shape)}")
     if len(scores) != 2 or (bundle.classes is not None and len(bundle.classes) != scores[1]):
         raise BundleError(f"classes must be a name for each score, or null, got scores of shape {list(scores[1:])}")
     if bundle.attributes is not None and (bundle.classes is not None or 2 * len(bundle.attributes) != scores[1]):
         got = f"{len(bundle.attributes)} for {scores[1]}{' and classes' * (bundle.classes is not None)}"
         raise BundleError(f"attributes must be a name for each two scores, without classes, got {got}")
-    return first, last
+    return first, last, rows

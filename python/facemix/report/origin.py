@@ -9,19 +9,19 @@ from typing import Any
 from .results import Result, Runs
 from .table import Table
 
-__all__ = ["environments", "settings"]
+__all__ = ["environments", "flat", "settings"]
 
 
 def settings(runs: Runs) -> Table:
     """All that decides the figures."""
-    return Table("Settings", ("setting", "value"), tuple(_flat(runs.first.settings)))
+    return Table("Settings", ("setting", "value"), tuple(flat(runs.first.settings)))
 
 
 def environments(runs: Runs) -> Table:
     """Machine, versions and commit of each seed; seeds that share them share a column."""
     columns: list[tuple[dict[str, str], list[Result]]] = []
     for seed in runs.seeds:
-        values = dict(_flat(seed["environment"]))
+        values = dict(flat(seed["environment"]))
         for known, seeds in columns:
             if known == values:
                 seeds.append(seed)
@@ -35,9 +35,10 @@ def environments(runs: Runs) -> Table:
     return Table("Machine and versions", ("", *heads), (*rows, ("seconds", *times)))
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """JSON values as lines of a table, with dots in the names of what lies deeper."""
     for name, value in values.items():
         if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value if isinstance(value, str) else json.dumps(value)

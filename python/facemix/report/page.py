@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from .answers import confusion
 from .charts import curves, data_uri, matrix, strip
 from .figures import comparison, heading
+from .protections import protections
 from .results import Runs
 from .section import section
 from .table import NETWORKS
+from .template import template
 
 __all__ = ["page"]
 
-TEMPLATE, NO_BREAK = "report.html.j2", "\N{NO-BREAK SPACE}"
+TEMPLATE = "report.html.j2"
 
 
 def page(experiments: list[Runs]) -> str:
@@ -24,30 +24,17 @@ def page(experiments: list[Runs]) -> str:
     Raises:
         OSError: a picture that results name cannot be read.
     """
-    environment = Environment(
-        loader=PackageLoader("facemix.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["whole"] = _whole
-    return environment.get_template(TEMPLATE).render(
+    return template("facemix.report", TEMPLATE).render(
         title=heading(experiments),
-        comparison=comparison(experiments) if len(experiments) > 1 else None,
+        comparisons=[comparison(experiments), *protections(experiments)] if len(experiments) > 1 else [],
         parts=[(section(runs), _pictures(runs)) for runs in experiments],
     )
-
-
-def _whole(text: str) -> str:
-    """Without line breaks between a figure, its deviation and its unit."""
-    return text.replace(" ± ", f"{NO_BREAK}±{NO_BREAK}").replace(" %", f"{NO_BREAK}%")
 
 
 def _pictures(runs: Runs) -> dict[str, Any]:
     """Everything that Markdown does without."""
     chance = runs.score("baseline", "chance").mean
-    network = "mixing_aware" if "mixing_aware" in runs.networks else "baseline"
+    network = next(name for name in ("mixing_aware", "protected", "baseline") if name in runs.networks)
     counts = confusion(runs, network)
     return {
         # The last row of the table is chance itself.

@@ -33,7 +33,7 @@ def plot_privacy(path: Path, rows: list[Row]) -> None:
 
     _lines(axes, mixed, lambda row: row.pre or 0, privacy, "N_pre = {}")
     if measured:
-        axes.set_xlabel("recovered by facemix audit (less is more private)")
+        axes.set_xlabel("recovered by facemix audit, at least (less is more private)")
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     else:
         axes.set_xlabel("group size (privacy is not measured: facemix audit is not run)")

@@ -50,7 +50,7 @@ class Row:
 
     @property
     def recovered(self) -> Spread | None:
-        """What audits recovered, over the seeds; None where one of them had no audit."""
+        """What audits recovered, over the seeds; None where one of them had none that can tell."""
         values = [seed.recovered for seed in self.runs.seeds]
         return None if None in values else Spread.of(value for value in values if value is not None)
 
@@ -108,7 +108,7 @@ def table(rows: list[Row]) -> Table:
             )
         )
     columns = ("", "seeds", "accuracy", "lost, points", *(NETWORKS[name][1] for name in controls))
-    columns += ("recovered", "multiply-adds on the edge", "share")
+    columns += ("recovered, at least", "multiply-adds on the edge", "share")
     note = "Mean ± standard deviation over the seeds. The baseline runs on the edge as a whole."
     return Table("Accuracy by partition and group size", columns, tuple(lines), note)
 

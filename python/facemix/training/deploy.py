@@ -16,7 +16,7 @@ from facemix.export import export_cloud, export_edge
 from facemix.export_torch import export_edge_torch
 from facemix.partition import partition
 
-from .settings import Experiment
+from .settings import Experiment, ModelSettings
 
 __all__ = ["CLOUD", "EDGE", "write_halves"]
 
@@ -28,6 +28,7 @@ def write_halves(
     folder: Path,
     network: nn.Module,
     experiment: Experiment,
+    model: ModelSettings,
     options: Mapping[str, Any],
     train: Labelled,
     labels: list[str],
@@ -38,27 +39,28 @@ def write_halves(
     not photographed: they belong to nobody.
 
     Args:
-        network: plain, in eval mode, of `options`.
+        network: plain, in eval mode.
+        model, options: what it is, and where it is cut; what `models.build` makes such a network of.
         labels: a name for each person, or attribute.
     """
-    model, mix, (_, channels, height, width) = experiment.mixing_model, experiment.mix, train.images.shape
+    size, (_, channels, height, width) = experiment.group_size, train.images.shape
     image_shape = channels, height, width
     name, cut = experiment.name, {"pre": model.pre, "post": model.post}
     export_cloud(folder / CLOUD, network, model.name, options, image_shape, name=name, **cut)
     decoys = synthetic_faces(DECOYS, 1, (height, width), channels).images
     common: dict[str, Any] = {
         "name": name,
-        "group_size": mix.group_size,
+        "group_size": size,
         "mean": [MEAN] * channels,
         "std": [STD] * channels,
-        "max_coeff": mix.max_coeff,
-        "calibration": _last(np.asarray(train.images[:CALIBRATION])) if len(train) >= mix.group_size else None,
+        "max_coeff": experiment.mix.max_coeff if size > 1 else None,
+        "calibration": _last(np.asarray(train.images[:CALIBRATION])) if len(train) >= size else None,
         "decoys": _last(decoys),
         "attributes" if experiment.data.task == "attributes" else "classes": labels,
         **cut,
     }
     parts = partition(network, model.pre, model.post)
-    first, last = first_half(parts.edge_first, mix.group_size), last_half(parts.edge_last)
+    first, last = first_half(parts.edge_first, size), last_half(parts.edge_last)
     if isinstance(first, fo.MixConv2d) and isinstance(last, fo.UnmixLinear):  # what NumPy alone can run
         export_edge(folder / EDGE, network, image_shape, **common)
     else:

@@ -1,4 +1,4 @@
-"""A group in one picture: its photographs, what the edge makes of them, what the cloud receives, what comes out."""
+"""In one picture: photographs, what the edge makes of them, what the cloud receives, what comes out."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from facemix.pictures import COLUMNS, Line, draw_lines
 
-__all__ = ["draw_examples"]
+__all__ = ["draw_changed", "draw_examples"]
 
 TITLE_WIDTH, TITLE_LINES = 19, 4  # characters, and lines of them
 
@@ -34,19 +35,49 @@ def draw_examples(
     channel = int(features.float().std((0, 2, 3), correction=0).argmax())
     plain, received = (values[shown, channel].float().cpu().numpy() for values in (features, mixed))
     limit = float(np.quantile(np.abs(np.concatenate([plain, received])), 0.99)) or 1.0
-    photographs = list(images[shown].cpu().permute(0, 2, 3, 1).squeeze(-1).numpy())
-    right = [said == true for said, true in zip(predicted[shown], labels[shown], strict=True)]
-    said = [f"{text}: {'right' if hit else 'wrong'}" for text, hit in zip(predicted[shown], right, strict=True)]
+    photographs = _photographs(images[shown])
+    said, right = _judged(labels[shown], predicted[shown])
     lines = [
         Line("The edge's photographs\n(never sent)", photographs, titles=list(map(_wrapped, labels[shown]))),
         Line(f"Behind the edge's\nfirst part: channel {channel}\n(never sent)", list(plain), limit),
         Line(f"Received by the cloud:\nchannel {channel} of mixed rows", list(received), limit),
-        Line(
-            "Un-mixed on the edge:\nwhat the network says", photographs, titles=list(map(_wrapped, said)), right=right
-        ),
+        Line("Un-mixed on the edge:\nwhat the network says", photographs, titles=said, right=right),
     ]
     note = f"{len(photographs)} of a group of {len(images)}. What is received does not belong to the columns above it."
     draw_lines(path, "facemix: a group, and what the cloud receives of it", note, lines)
+
+
+def draw_changed(path: Path, images: Tensor, sent: Tensor, labels: Sequence[str], predicted: Sequence[str]) -> None:
+    """Write a PNG of the first of some images that the cloud receives one by one.
+
+    Args:
+        path: of the PNG.
+        images, sent: uint8 [N, C, H, W], C = 1 or 3: as photographed, and as the cloud receives them.
+        labels, predicted: of each image, in words: what is true, and what the network says.
+    """
+    shown = slice(min(COLUMNS, len(images)))
+    said, right = _judged(labels[shown], predicted[shown])
+    lines = [
+        Line(
+            "The edge's photographs\n(never sent)",
+            _photographs(images[shown]),
+            titles=list(map(_wrapped, labels[shown])),
+        ),
+        Line("Received by the cloud,\nwhich says:", _photographs(sent[shown]), titles=said, right=right),
+    ]
+    draw_lines(path, "facemix: images that are not mixed", "What is received belongs to the image above it.", lines)
+
+
+def _photographs(images: Tensor) -> list[NDArray[np.uint8]]:
+    return list(images.cpu().permute(0, 2, 3, 1).squeeze(-1).numpy())
+
+
+def _judged(labels: Sequence[str], predicted: Sequence[str]) -> tuple[list[str], list[bool]]:
+    """What is said of each image, and whether it is right."""
+    right = [said == true for said, true in zip(predicted, labels, strict=True)]
+    return [
+        _wrapped(f"{text}: {'right' if hit else 'wrong'}") for text, hit in zip(predicted, right, strict=True)
+    ], right
 
 
 def _wrapped(text: str) -> str:

@@ -18,7 +18,7 @@ from facemix.report.results import KIND, RESULTS
 from .batches import seed_of
 from .collapsing import collapse_trained
 from .deploy import write_halves
-from .measure import draw_group, measure
+from .measure import draw_group, draw_protected, measure
 from .settings import Experiment
 from .stage import is_first_process
 from .stages import Stages, Trained, deciding, plain
@@ -93,6 +93,9 @@ class _Run:
         stages, experiment = self.stages, self.stages.experiment
         trained = {"baseline": stages.baseline(self.baseline / "baseline")}
         mix = experiment.mix
+        if experiment.protection.name != "mix":
+            trained["protected"] = stages.protected(trained["baseline"], self.folder / "protected")
+            return trained
         activations: dict[str, str] = {"mixing_aware": mix.activation} if mix.group_size > 1 else {}
         if activations and experiment.linear_control:
             activations["linear_cloud"] = "identity"
@@ -117,6 +120,9 @@ class _Run:
             if "linear_cloud" in trained:
                 scores["linear_cloud"] = score("linear_cloud", mixed=True)
             mixing = self._of_mixing(trained["baseline"], trained["mixing_aware"], faces)
+        if "protected" in trained:
+            scores["protected"] = score("protected", mixed=False)
+            mixing = self._of_protection(trained["baseline"], trained["protected"], faces)
         return {
             "kind": KIND,
             "name": experiment.name,
@@ -143,28 +149,45 @@ class _Run:
         """What only a network that mixes has: a cost on each side, a collapsed self, a picture, files to deploy."""
         experiment, seed, task, train = self.stages.experiment, self.stages.seed, self.stages.task, self.splits.train
         model, size = mixed.model, experiment.mix.group_size
-        shape, network = tuple(faces.images.shape[1:]), mixed.plain()
+        network = mixed.plain()
         collapsed = collapse_trained(
             network, train, faces, task, experiment, seed_of(seed, "collapse"), group_size=size
         )
-        write_halves(self.folder, network.cpu(), experiment, mixed.options, train, task.labels)
+        write_halves(self.folder, network.cpu(), experiment, model, mixed.options, train, task.labels)
         draw_group(self.folder / EXAMPLES, mixed.mixed(), faces, task, experiment, seed_of(seed, "examples"))
-        cost = partition_cost(network, shape, pre=model.pre, post=model.post, group_size=size)
-        whole = partition_cost(baseline.plain(), shape, pre=baseline.model.pre, post=baseline.model.post, group_size=1)
         return {
             "collapse": collapsed.as_json(),
-            "cost": {
-                "edge_multiply_adds": cost.edge_multiply_adds,
-                "cloud_multiply_adds": cost.cloud.multiply_adds,
-                "whole_multiply_adds": whole.whole_multiply_adds,
-                "edge_share": cost.edge_multiply_adds / whole.whole_multiply_adds,
-                "edge_parameters": cost.edge_parameters,
-                "cloud_parameters": cost.cloud.parameters,
-                "bytes_up": cost.edge_first.output_bytes,
-                "bytes_down": cost.cloud.output_bytes,
-            },
+            "cost": _cost(baseline, mixed, faces, size),
             "pictures": {"examples": EXAMPLES},
         }
+
+    def _of_protection(self, baseline: Trained, protected: Trained, faces: Labelled) -> dict[str, Any]:
+        """The same, but for a collapsed self, of a network behind another protection."""
+        experiment, task, train = self.stages.experiment, self.stages.task, self.splits.train
+        network, seed = protected.plain(), seed_of(self.stages.seed, "examples")
+        write_halves(self.folder, network, experiment, protected.model, protected.options, train, task.labels)
+        draw_protected(self.folder / EXAMPLES, protected.mixed(), faces, task, experiment, seed)
+        return {"cost": _cost(baseline, protected, faces, 1), "pictures": {"examples": EXAMPLES}}
+
+
+def _cost(baseline: Trained, deployed: Trained, faces: Labelled, group_size: int) -> dict[str, Any]:
+    """Of one of `faces`, on each side, as JSON values."""
+    shape = tuple(faces.images.shape[1:])
+    cost, whole = (
+        partition_cost(trained.plain(), shape, pre=trained.model.pre, post=trained.model.post, group_size=size)
+        for trained, size in ((deployed, group_size), (baseline, 1))
+    )
+    return {
+        "edge_multiply_adds": cost.edge_multiply_adds,
+        "cloud_multiply_adds": cost.cloud.multiply_adds,
+        "whole_multiply_adds": whole.whole_multiply_adds,
+        "whole_parameters": whole.edge_parameters + whole.cloud.parameters,
+        "edge_share": cost.edge_multiply_adds / whole.whole_multiply_adds,
+        "edge_parameters": cost.edge_parameters,
+        "cloud_parameters": cost.cloud.parameters,
+        "bytes_up": cost.edge_first.output_bytes,
+        "bytes_down": cost.cloud.output_bytes,
+    }
 
 
 def _check(experiment: Experiment, splits: Splits) -> None:

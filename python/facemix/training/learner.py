@@ -4,6 +4,7 @@ interrupted, or is spread over processes, is the same run.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 
 import facemix_ops as fo
 from facemix.data import Labelled, change, normalise
+from facemix.protections import repeatable
 
 from .batches import FaceBatches, loader, seed_of
 from .mixed_network import MixedNetwork
@@ -76,10 +78,12 @@ class Learner(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW or Adam, and the one-cycle schedule where it is asked for."""
+        return self.optimizer(self.network.parameters())
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> Any:
+        """What `configure_optimizers` returns, of `parameters`."""
         settings = self.settings
-        optimizer = OPTIMIZERS[settings.optimizer](
-            self.network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
-        )
+        optimizer = OPTIMIZERS[settings.optimizer](parameters, lr=settings.lr, weight_decay=settings.weight_decay)
         if settings.schedule == "constant":
             return optimizer
         schedule = OneCycleLR(optimizer, settings.lr, total_steps=int(self.trainer.estimated_stepping_batches))
@@ -113,8 +117,13 @@ class Learner(L.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """The loss of a batch, through the mix with a fresh key."""
         torch.manual_seed(seed_of(self.seed, "layers", self.current_epoch, batch_idx, self.global_rank))
-        images = inputs(batch, self.data, augment=True)
-        self._key = self._sample(len(images), self.group_size(self.current_epoch), self.current_epoch, batch_idx)
+        loss = self.loss(inputs(batch, self.data, augment=True), batch, batch_idx)
+        self._losses.append(loss.detach())
+        return loss
+
+    def loss(self, images: Tensor, batch: dict[str, Tensor], step: int) -> Tensor:
+        """Of images as the network takes them, [B, C, H, W]."""
+        self._key = self._sample(len(images), self.group_size(self.current_epoch), self.current_epoch, step)
         scores = self.network(images, self._key)
         loss = self.task.loss(scores, batch[self.task.name])
         if self.mix.distillation and self._teacher[0] is not None:
@@ -122,7 +131,6 @@ class Learner(L.LightningModule):
                 expected = self._teacher[0].to(self.device).eval()(images)
             share = self.mix.distillation
             loss = (1 - share) * loss + share * self.task.distillation(scores, expected, self.mix.temperature)
-        self._losses.append(loss.detach())
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -136,12 +144,12 @@ class Learner(L.LightningModule):
         images = inputs(batch, self.data, augment=False)
         size = self.mix.group_size
         generator = torch.Generator().manual_seed(seed_of(self.seed, "validation key", self.current_epoch, batch_idx))
-        key = (
-            None
-            if size == 1
-            else fo.MixKey.sample(len(images), size, max_coeff=self.mix.max_coeff, generator=generator)
-        )
-        scores = self.network(images, None if key is None else key.to(self.device))
+        key = None
+        if size > 1:
+            rows = len(images) * self.network.rows_per_image
+            key = fo.MixKey.sample(rows, size, max_coeff=self.mix.max_coeff, generator=generator).to(self.device)
+        with repeatable(generator):
+            scores = self.network(images, key)
         real = batch["real"]
         self._validation.append(self.task.loss(scores[real], batch[self.task.name][real]) * real.sum())
         self._validation.append(real.sum().float())
@@ -181,6 +189,7 @@ class Learner(L.LightningModule):
             return None
         generator = torch.Generator(self.device).manual_seed(seed_of(self.seed, "key", epoch, step))
         processes = self.trainer.world_size
+        rows *= self.network.rows_per_image
         whole = fo.MixKey.sample(rows * processes, size, max_coeff=self.mix.max_coeff, generator=generator)
         if processes == 1:
             return whole

@@ -8,7 +8,15 @@ from typing import Any, Literal
 
 from facemix_ops.rules import MAX_GROUP, check_max_coeff
 
-__all__ = ["Changes", "DataSettings", "Experiment", "FitSettings", "MixSettings", "ModelSettings"]
+__all__ = [
+    "Changes",
+    "DataSettings",
+    "Experiment",
+    "FitSettings",
+    "MixSettings",
+    "ModelSettings",
+    "ProtectionSettings",
+]
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,8 @@ class MixSettings:
     Attributes:
         group_size: images in a group (the paper's S_G), 2 to 64; 1: no mix.
         max_coeff: bound on the coefficients, see `facemix_ops.MixKey.sample`.
+        patches: into how many parts a side of the features is cut; each patch is mixed as a row of its own. For
+            networks that end in a global average: resnet18.
         activation: of the cloud part: "prelu", which begins as the identity, "relu", or "identity".
         warm_up: group sizes to train with first, each for an equal part of the first half of the epochs; each a divisor
             of group_size, 1 for no mix.
@@ -113,6 +123,7 @@ class MixSettings:
 
     group_size: int = 8
     max_coeff: float | None = None
+    patches: int = 1
     activation: Literal["prelu", "relu", "identity"] = "prelu"
     warm_up: list[int] = field(default_factory=list)
     distillation: float = 0.0
@@ -130,6 +141,44 @@ class MixSettings:
             raise ValueError(f"MixSettings: distillation must be between 0 and 1, got {self.distillation}")
         if self.temperature <= 0:
             raise ValueError(f"MixSettings: temperature must be positive, got {self.temperature}")
+
+
+#: Whose setting each is.
+OWNERS = {"sigma": "noise", "size": "blur", "width": "anonymizer"}
+
+
+@dataclass(frozen=True)
+class ProtectionSettings:
+    """What hides the images from the cloud: the mix, or one of the paper's baselines in its place.
+
+    A baseline changes each image on the edge, and the whole network is in the cloud; nothing is mixed. It has one
+    setting, named behind it, which must be given. See `facemix.protections`.
+
+    Attributes:
+        name: "mix"; "plain": nothing, images are sent as they are (the paper's "all on Cloud"); "noise" (`sigma`);
+            "blur" (`size`); "anonymizer" (`width`): of Ren et al., which also learns, from the photographs' people, to
+            hide who it is: for the task "attributes".
+        sigma: of noise: standard deviation, of pixels from 0 to 255; 4 and 8 in the paper's rows.
+        size: of blur: values on each side that are left of an image; 16 and 8 in the paper's rows, of 218 x 178.
+        width: of the anonymizer: channels of its generator; 64 in the paper's row.
+        hiding: of the anonymizer: how much hiding counts in its loss, beside the task. On ORL, 1 lost the task.
+    """
+
+    name: Literal["mix", "plain", "noise", "blur", "anonymizer"] = "mix"
+    sigma: float | None = None
+    size: int | None = None
+    width: int | None = None
+    hiding: float = 0.6
+
+    def __post_init__(self) -> None:
+        for setting, owner in OWNERS.items():
+            value = getattr(self, setting)
+            if value is not None and owner != self.name:
+                raise ValueError(f"ProtectionSettings: {setting} must be given for {owner} only, got {self.name}")
+            if owner == self.name and (value is None or value <= 0):
+                raise ValueError(f"ProtectionSettings: {setting} of {owner} must be a positive number, got {value}")
+        if self.hiding < 0:
+            raise ValueError(f"ProtectionSettings: hiding must not be negative, got {self.hiding}")
 
 
 @dataclass(frozen=True)
@@ -168,10 +217,12 @@ class Experiment:
 
     Attributes:
         name: heads the report.
-        data, model, mix: see there.
+        data, model, mix: see there. `model.pre` and `model.post` are for the mix.
+        protection: the mix, or a baseline of the paper in its place; then the settings of the mix have no effect.
         mixed_model: what trains through the mix, where that is another network than the baseline; weights of the same
             name and shape begin as the baseline's.
-        baseline, mixed: how to train each; the control with a linear cloud is trained like the second.
+        baseline, mixed: how to train each; the control with a linear cloud, and the network behind another protection,
+            are trained like the second.
         evaluate: the photographs that the figures are of. Choose settings on "validation", never on "test".
         rounds: how often they go through the mix, each time with fresh keys and groups.
         linear_control: train a network whose cloud part is linear, too.
@@ -183,6 +234,7 @@ class Experiment:
     model: ModelSettings = field(default_factory=ModelSettings)
     mixed_model: ModelSettings | None = None
     mix: MixSettings = field(default_factory=MixSettings)
+    protection: ProtectionSettings = field(default_factory=ProtectionSettings)
     baseline: FitSettings = field(default_factory=FitSettings)
     mixed: FitSettings = field(default_factory=lambda: FitSettings(epochs=160))
     evaluate: Literal["test", "validation"] = "test"
@@ -199,6 +251,16 @@ class Experiment:
         for model in (self.model, self.mixing_model):
             if (own := list(model.options.get("image_size", size))) != size:
                 raise ValueError(f"Experiment: image_size of {model.name} must be data.size, {size}, got {own}")
+        if self.protection.name == "anonymizer" and self.data.task != "attributes":
+            raise ValueError(
+                f"Experiment: data.task must be 'attributes' for the anonymizer, which hides who it is, got "
+                f"{self.data.task!r}"
+            )
+
+    @property
+    def group_size(self) -> int:
+        """Of what is deployed; 1: nothing is mixed."""
+        return self.mix.group_size if self.protection.name == "mix" else 1
 
     @property
     def mixing_model(self) -> ModelSettings:

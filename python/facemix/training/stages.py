@@ -14,10 +14,12 @@ from facemix.cost import partition_cost
 from facemix.data import Labelled
 from facemix.models import build
 
+from .anonymizing import Anonymizing
 from .batches import seed_of
 from .learner import Learner
 from .mixed_network import MixedNetwork
-from .settings import Experiment, FitSettings, ModelSettings
+from .protecting import PROTECTED, protected_options, protected_weights
+from .settings import Experiment, FitSettings, MixSettings, ModelSettings
 from .stage import train_stage
 from .synced_norm import synced
 from .task import Task
@@ -97,26 +99,49 @@ class Stages:
             activation: of the cloud part.
         """
         model = self.experiment.mixing_model
-        options = self._options(model, activation=activation, pre=model.pre, post=model.post)
-        return self._stage(name, folder, model, options, self.experiment.mixed, baseline)
+        return self._stage(name, folder, model, self._mixing_options(activation), self.experiment.mixed, baseline)
+
+    def protected(self, baseline: Trained, folder: Path) -> Trained:
+        """The network that goes on from the baseline's weights, behind the protection."""
+        options, weights = self._protected_options(), protected_weights(baseline.weights)
+        if self.experiment.protection.name == "plain":  # it is the baseline
+            return Trained(PROTECTED, options, weights, from_cache=True)
+        start = replace(baseline, weights=weights)
+        return self._stage("protected", folder, PROTECTED, options, self.experiment.mixed, start)
 
     def check(self) -> None:
-        """Build and cut what will mix, without its weights: its turn comes only when the baseline is trained.
+        """Build and cut what will be deployed, without its weights: its turn comes only when the baseline is trained.
 
         Raises:
             ValueError: if there is no such network, it refuses an option or the photographs, or cannot be cut so.
         """
-        model, mix = self.experiment.mixing_model, self.experiment.mix
-        options = self._options(model, activation=mix.activation, pre=model.pre, post=model.post)
+        experiment = self.experiment
+        model = experiment.mixing_model
+        if experiment.protection.name != "mix":
+            model, options = PROTECTED, self._protected_options()
+        else:
+            options = self._mixing_options(experiment.mix.activation)
         with torch.device("meta"):
             network = build(model.name, options)
         shape = tuple(self.train.images.shape[1:])
-        partition_cost(network, shape, pre=model.pre, post=model.post, group_size=mix.group_size)
+        partition_cost(network, shape, pre=model.pre, post=model.post, group_size=experiment.group_size)
+
+    def _protected_options(self) -> dict[str, Any]:
+        model = self.experiment.model
+        return protected_options(
+            self.experiment.protection, model.name, self._options(model), self.train.images.shape[1]
+        )
 
     def _options(self, model: ModelSettings, **more: Any) -> dict[str, Any]:
         """What `models.build` makes a network of."""
         channels = self.train.images.shape[1]
         return {**model.options, "num_classes": self.task.outputs, "in_channels": channels, **more}
+
+    def _mixing_options(self, activation: str) -> dict[str, Any]:
+        """What it makes one of that is trained through the mix."""
+        model, patches = self.experiment.mixing_model, self.experiment.mix.patches
+        cut = {"patches": patches} if patches > 1 else {}  # most networks do not know the word
+        return self._options(model, activation=activation, pre=model.pre, post=model.post, **cut)
 
     def _stage(
         self,
@@ -129,8 +154,8 @@ class Stages:
     ) -> Trained:
         experiment, seed = self.experiment, seed_of(self.seed, name)
         mix = experiment.mix
-        if start is None:
-            mix = replace(mix, group_size=1, warm_up=[], distillation=0.0)
+        if start is None or experiment.protection.name != "mix":
+            mix = MixSettings(group_size=1)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = build(model.name, options)
@@ -146,20 +171,32 @@ class Stages:
             "cut": [model.pre, model.post], "mix": asdict(mix),
             "baseline": asdict(experiment.baseline),
         })  # fmt: skip
+        if start is not None and experiment.protection.name == "anonymizer":
+            recipe["hiding"] = experiment.protection.hiding  # the other settings are options of the network
         config = {
             "builder": model.name, "options": options, "pre": model.pre,
             "post": model.post, "group_size": mix.group_size, "max_coeff": mix.max_coeff,
             "image_shape": list(self.train.images.shape[1:]),
         }  # fmt: skip
         teacher = start.plain() if start is not None and mix.distillation else None
-        learner = Learner(
-            MixedNetwork(synced(network), model.pre, model.post),
+        learner = self._learner(
+            start is not None, MixedNetwork(synced(network), model.pre, model.post),
             self.task, self.train, self.validation, experiment.data, fit, mix, seed, teacher,
         )  # fmt: skip
         weights, from_cache = train_stage(
             f"seed {self.seed}, {name}", learner, experiment.trainer, folder, recipe, config
         )
         return Trained(model, options, weights, learner.curves, from_cache)
+
+    def _learner(self, protected: bool, *arguments: Any) -> Learner:
+        protection, model = self.experiment.protection, self.experiment.model
+        if not protected or protection.name != "anonymizer":
+            return Learner(*arguments)
+        options = {**self._options(model), "num_classes": self.train.people}
+        with torch.random.fork_rng():
+            torch.manual_seed(seed_of(self.seed, "adversary"))
+            adversary = synced(build(model.name, options))
+        return Anonymizing(*arguments, adversary=adversary, hiding=protection.hiding)
 
 
 def deciding(settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,143 @@
+"""Who of a gallery is in a mixed row, without any separation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from facemix.data import Labelled
+from facemix.pictures import COLUMNS, Line
+
+from ..attack import Attack, Progress
+from ..control import fails_unprotected
+from ..curves import roc
+from ..display import photographs, rows_as_sent
+from ..outcome import Outcome, Variant, interval
+from ..readout import people_readout
+from ..rehearsal import Rows, attacked, gathered, rehearse, requests_a_pass
+from ..scene import Scene, joined
+
+__all__ = ["Membership"]
+
+VALUES = 2**27  # float32 in the attacker's own rows at most, half a gigabyte
+
+
+class Membership(Attack):
+    """A linear read-out of "how much of each person", learned from requests that the attacker makes itself.
+
+    Of a mixture it reads the mixture: the coefficient with which each person is in the row, and near 0 for all others.
+    So whoever has the largest |value| is in the row, whatever the key.
+    """
+
+    name = "membership"
+    title = "Who of a gallery is in a received row?"
+    knows = (
+        "the edge's software, a photograph of each person who may be in it, and labelled photographs of people; "
+        "not which rows belong together"
+    )
+    source = "equation 4 of the paper is linear, and so is ridge regression (Hoerl and Kennard 1970)"
+
+    def needs(self, scene: Scene) -> Outcome | None:
+        least = max(2, scene.edge.group_size)
+        if len(scene.gallery) < least:
+            return Outcome("skipped", f"It needs a gallery of at least {least} people, got {len(scene.gallery)}.")
+        return None
+
+    def run(self, scene: Scene, progress: Progress) -> Outcome:
+        rows = attacked(scene)
+        progress(0.2)
+        passes = 2 if scene.effort == "quick" else 4
+        known = joined(_background(scene, passes), scene.gallery)
+        scores, clean = self._scores(scene, known, passes, rows)
+        progress(0.7)
+        alone, _ = self._scores(scene, scene.gallery, passes, rows)
+        progress(0.9)
+
+        people = scene.gallery.labels("identity")
+        owners = scene.victims.labels("identity")
+        inside = (owners[rows.members][:, :, None] == people).any(1)  # [b, P]
+        owner = owners[rows.owner][:, None] == people
+        floor = float(inside.double().mean())
+        ceiling = _named(clean, owner)
+        failed = fails_unprotected(ceiling.tolist(), floor, scene.seed_of(self.name, "ceiling"))
+        if failed:
+            return failed
+        hits = _named(scores, inside)
+        by_group = [float(hits[rows.group == group].mean()) for group in rows.group.unique()]
+        result, together = float(hits.mean()), _together(rows, scores, inside)
+        curves = (
+            roc("from one row: who is in it", inside.flatten(), scores.flatten()),
+            roc("from a group's rows: who is in it", together[1].flatten(), together[0].flatten()),
+        )
+        return Outcome(
+            "done",
+            measure="share of rows of which the person named first is in them",
+            floor=floor,
+            result=result,
+            ceiling=float(ceiling.mean()),
+            interval=interval(by_group, scene.seed_of(self.name, "interval")),
+            says=f"Asked who is in a received row, the cloud names somebody who is in {result:.0%} of the time "
+            f"(by chance {floor:.0%}), out of {len(people)} people.",
+            variants=(
+                Variant("with one photograph of each person, no others", float(_named(alone, inside).mean()), floor),
+                Variant("as many people named as are in a row: share that are", _found(scores, inside), floor),
+                Variant("the same of a whole group, if one knows which rows it has", _found(*together), floor),
+            ),
+            curves=tuple(curve for curve in curves if curve),
+            pictures=_pictures(scene, rows, scores, inside),
+        )  # fmt: skip
+
+    def _scores(self, scene: Scene, known: Labelled, passes: int, rows: Rows) -> tuple[Tensor, Tensor]:
+        """How much of each person of the gallery is in received rows, and in the same rows without protection:
+        float32 [b, P] each."""
+        requests = rehearse(scene.edge, known, scene.generator(self.name, len(known)))
+        mine = gathered(islice(requests, passes * requests_a_pass(scene.edge, known)))
+        person = known.labels("identity")[:, None] == scene.gallery.labels("identity")
+        read = people_readout(mine, person, scene.device)
+        unprotected = people_readout(mine.unprotected(), person, scene.device)
+        return read(rows.received).abs(), unprotected(rows.clean).abs()
+
+
+def _background(scene: Scene, passes: int) -> Labelled:
+    """The attacker's photographs, those of people of the gallery first, as many as memory allows."""
+    people, theirs = scene.attacker.labels("identity"), scene.gallery.labels("identity")
+    values = scene.edge.clean(torch.from_numpy(scene.gallery.images[:1])).numel()
+    first = (~torch.isin(people, theirs)).to(torch.int8).argsort(stable=True)
+    return scene.attacker.take(first[: VALUES // (passes * values)])
+
+
+def _named(scores: Tensor, true: Tensor) -> Tensor:
+    """Whether the person with the highest score is one of the true ones: float64 [b]."""
+    return true.gather(1, scores.argmax(1, keepdim=True))[:, 0].double()
+
+
+def _found(scores: Tensor, true: Tensor) -> float:
+    """Of as many persons as are true, those with the highest scores: the share of them that are, averaged."""
+    rank = scores.argsort(1, descending=True).argsort(1)
+    count = true.sum(1)
+    return float(((rank < count[:, None]) & true).sum(1).div(count.clamp(min=1)).mean())
+
+
+def _together(rows: Rows, scores: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores and truth of a group, all its rows taken together: [G, P] each."""
+    first = torch.stack([(rows.group == group).nonzero()[0, 0] for group in rows.group.unique()])
+    energy = torch.zeros(len(first), scores.shape[1]).index_add(0, rows.group, scores.square())
+    return energy, inside[first]
+
+
+def _pictures(scene: Scene, rows: Rows, scores: Tensor, inside: Tensor) -> tuple[Line, ...]:
+    """Of the first rows: the photograph of the person who is named, or else the one with the largest weight; what was
+    sent; the photograph of the gallery that the attack names."""
+    named = scores[:COLUMNS].argmax(1)
+    members = rows.members[:COLUMNS]
+    theirs = scene.victims.labels("identity")[members] == scene.gallery.labels("identity")[named][:, None]
+    shown = members.gather(1, theirs.int().argmax(1, keepdim=True))[:, 0]
+    answer = photographs("named, from the gallery", scene.gallery, named)
+    return (
+        photographs("in the row, among others", scene.victims, shown),
+        rows_as_sent("sent", rows.received[:COLUMNS]),
+        replace(answer, right=theirs.any(1).tolist()),
+    )

@@ -1,0 +1,50 @@
+"""Writes the report of an audit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from facemix.atomic import atomic_path
+from facemix.audit.record import Audit
+from facemix.pictures import draw_lines
+from facemix.report.results import RESULTS, read_result
+
+from .page import page
+
+__all__ = ["HTML", "JSON", "add_privacy", "write_audit"]
+
+HTML, JSON, PICTURES = "audit.html", "audit.json", "pictures"
+
+
+def write_audit(audit: Audit, out: Path) -> None:
+    """Write `audit.html`, which needs nothing beside it, `audit.json`, and the pictures of each attack as a PNG.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    pictures = {}
+    for attack in audit.attacks:
+        if lines := audit.outcomes[attack.name].pictures:
+            pictures[attack.name] = out / PICTURES / f"{attack.name}.png"
+            draw_lines(pictures[attack.name], attack.title, audit.outcomes[attack.name].says, lines)
+    _write(out / JSON, audit.as_json())
+    with atomic_path(out / HTML) as temporary:
+        temporary.write_text(page(audit, pictures), encoding="utf-8")
+
+
+def add_privacy(audit: Audit, folder: Path) -> None:
+    """Put how far the worst attack got into the results of the seed in `folder`, where reports and sweeps read it.
+
+    Raises:
+        OSError, ValueError: there are no results, or they cannot be written.
+    """
+    path = folder / RESULTS
+    privacy = {**audit.privacy(), "settings": dict(audit.settings)}
+    _write(path, {**read_result(path).values, "privacy": privacy})
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

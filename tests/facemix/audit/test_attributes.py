@@ -1,0 +1,73 @@
+import dataclasses
+
+import pytest
+import torch
+from audit_scenes import OneTimePad, PixelEdge, scene
+from facemix.audit.attacks.attributes import Attributes
+from facemix.data import UNKNOWN
+
+
+def attack(whole):
+    return Attributes().run(whole, lambda share: None)
+
+
+def anonymous(whole):
+    """The same photographs, of nobody knows whom."""
+    sets = {name: dataclasses.replace(getattr(whole, name), identity=None) for name in ("victims", "attacker")}
+    nobody = whole.gallery.take(torch.empty(0, dtype=torch.int64))
+    return dataclasses.replace(whole, gallery=dataclasses.replace(nobody, identity=None), **sets)
+
+
+def test_it_tells_an_attribute_that_the_row_shows():
+    outcome = attack(scene(PixelEdge(1)))
+    assert outcome.status == "done"
+    assert outcome.floor == 0.5
+    assert outcome.result > 0.9
+    assert outcome.recovered > 0.8
+
+
+def test_of_mixed_rows_it_knows_who_is_in_them_and_answers_as_most_of_them_would():
+    outcome = attack(scene(PixelEdge(4)))
+    by_people = next(variant for variant in outcome.variants if variant.name == "by who is in the row")
+    assert by_people.ceiling > 0.95
+    assert 0.6 < by_people.result < 0.75
+
+
+def test_it_learns_nothing_from_a_one_time_pad():
+    outcome = attack(scene(OneTimePad(4)))
+    assert outcome.status == "done"
+    assert abs(outcome.result - 0.5) < 0.06
+    assert outcome.ceiling > 0.9
+
+
+def test_people_need_not_be_known():
+    outcome = attack(anonymous(scene(PixelEdge(1))))
+    assert outcome.result > 0.8
+    assert [variant.name for variant in outcome.variants] == ["the paper's network", "odd"]
+
+
+def test_what_nobody_can_tell_is_left_out():
+    whole = scene(PixelEdge(1))
+    some = whole.attacker.attributes["odd"].clone()
+    some[::3] = UNKNOWN
+    theirs = whole.victims.attributes["odd"].clone()
+    theirs[:6] = UNKNOWN
+    outcome = attack(
+        dataclasses.replace(
+            whole,
+            attacker=dataclasses.replace(whole.attacker, attributes={"odd": some}),
+            victims=dataclasses.replace(whole.victims, attributes={"odd": theirs}),
+        )
+    )
+    assert outcome.result > 0.85
+
+
+@pytest.mark.parametrize("of", ["victims", "attacker"])
+def test_without_attributes_that_vary_it_is_skipped(of):
+    whole = scene(PixelEdge(4))
+    known = getattr(whole, of)
+    same = dataclasses.replace(known, attributes={"odd": torch.ones_like(known.attributes["odd"])})
+    assert Attributes().needs(dataclasses.replace(whole, **{of: same})).status == "skipped"
+    none = dataclasses.replace(known, attributes={})
+    assert Attributes().needs(dataclasses.replace(whole, **{of: none})).status == "skipped"
+    assert Attributes().needs(whole) is None

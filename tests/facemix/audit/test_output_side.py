@@ -1,0 +1,54 @@
+import dataclasses
+
+import torch
+from audit_scenes import SIZE, OneTimePad, PixelEdge, scene
+from facemix.audit.attacks.output_side import OutputSide
+
+OUTPUTS = 96
+MATRIX = torch.randn(SIZE[0] * SIZE[1], OUTPUTS, generator=torch.Generator().manual_seed(0))
+
+
+def linear(rows):
+    """A cloud that is one matrix."""
+    return (rows.flatten(1) - 0.5) @ MATRIX
+
+
+def attack(edge, cloud, people=32):
+    return OutputSide().run(scene(edge, people=people, cloud=cloud), lambda share: None)
+
+
+def test_outputs_give_away_who_is_in_a_row():
+    outcome = attack(PixelEdge(4), linear)
+    assert outcome.status == "done"
+    assert outcome.result > 0.9
+    assert outcome.recovered > 0.85
+    assert outcome.variants[0].name.startswith("class-balanced success: attributes")
+    assert outcome.variants[0].ceiling > 0.9
+    assert outcome.pictures == ()
+
+
+def test_it_learns_nothing_from_outputs_of_a_one_time_pad():
+    outcome = attack(OneTimePad(4), linear)
+    assert outcome.status == "done"
+    assert outcome.recovered < 0.2
+    assert abs(outcome.variants[0].result - 0.5) < 0.06
+
+
+def test_a_cloud_whose_outputs_say_nothing_leaves_it_without_an_answer():
+    def mute(rows):
+        return torch.zeros(len(rows), OUTPUTS)
+
+    assert attack(PixelEdge(4), mute, people=16).status == "not converged"
+
+
+def test_attributes_alone_do():
+    whole = scene(PixelEdge(1), cloud=linear)
+    alone = dataclasses.replace(whole, gallery=whole.gallery.take(torch.empty(0, dtype=torch.int64)))
+    outcome = OutputSide().run(alone, lambda share: None)
+    assert outcome.measure.startswith("from the outputs: class-balanced success: attributes")
+    assert outcome.result > 0.8
+
+
+def test_without_the_cloud_it_is_skipped():
+    assert OutputSide().needs(scene(PixelEdge(4))).status == "skipped"
+    assert OutputSide().needs(scene(PixelEdge(4), cloud=linear)) is None

@@ -1,0 +1,91 @@
+"""The words of verdicts, over all combinations of outcomes."""
+
+import re
+from itertools import combinations_with_replacement
+
+import pytest
+from audit_outcomes import KINDS
+from facemix.audit.outcome import Outcome
+from facemix.audit.verdict import exit_status, level, verdict
+
+UNKNOWN = ("not converged", "skipped")
+ALL = [kinds for count in range(6) for kinds in combinations_with_replacement(KINDS, count)]
+STARTS = {
+    "recovered": "Not hidden. The cloud recovers 97 % of the faces.",
+    "partly": "Hidden in part only. It tells 60 % of the pairs, 50 % by chance.",
+    "unknown": "Unknown: ",
+    "withstood": "None of these ",
+}
+
+
+def named(kinds: tuple[str, ...]) -> dict[str, Outcome]:
+    return {f"attack_{n}": KINDS[kind] for n, kind in enumerate(kinds)}
+
+
+def expected(kinds: tuple[str, ...]) -> str:
+    """By the rule, not by the code: the worst of what is known; and nothing is good where something is not known."""
+    for answer in ("recovered", "partly"):
+        if answer in kinds:
+            return answer
+    return "unknown" if set(kinds) & set(UNKNOWN) or "withstood" not in kinds else "withstood"
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["in order", "reversed"])
+def test_the_worst_attack_speaks_and_nothing_is_clean_while_something_is_unknown(order):
+    for kinds in ALL:
+        found = verdict(named(kinds[::order]))
+        assert found.answer == expected(kinds)
+        assert found.headline.startswith(STARTS[found.answer]), kinds
+        assert [start for start in STARTS.values() if found.headline.startswith(start)] == [STARTS[found.answer]]
+
+
+def test_nothing_is_called_safe_secure_or_private():
+    for kinds in ALL:
+        found = verdict(named(kinds))
+        text = " ".join((found.headline, *found.reasons)).lower().replace("unknown, which is not safe", "")
+        assert not re.search(r"\bsafe|secur|privat|protect|encrypt|\bpass", text), text
+
+
+def test_every_attack_is_told_once():
+    for kinds in ALL:
+        outcomes = named(kinds)
+        found = verdict(outcomes)
+        assert found.unknown == tuple(name for name, o in outcomes.items() if o.status in UNKNOWN)
+        for name, outcome in outcomes.items():
+            words = name.replace("_", " ")
+            lines = [line for line in found.reasons if words in line.lower()]
+            in_headline = name == found.worst and found.answer in ("recovered", "partly")
+            assert len(lines) == (not in_headline), (kinds, name)
+            if outcome.status in UNKNOWN:
+                assert lines[0].startswith("Unknown, which is not safe: ")
+                assert outcome.status in lines[0]
+                assert outcome.reason in lines[0]
+            elif level(outcome) in ("recovered", "partly"):
+                assert outcome.says in found.headline or outcome.says in lines[0]
+
+
+def test_the_worst_comes_first():
+    some = {"a": KINDS["withstood"], "b": KINDS["partly"], "c": KINDS["recovered"], "d": KINDS["partly"]}
+    found = verdict(some)
+    assert (found.worst, found.recovered) == ("c", KINDS["recovered"].recovered)
+    assert [line.split(":")[0] for line in found.reasons] == ["B", "D", "Got nothing that counts"]
+
+
+def test_exit_statuses():
+    for kinds in ALL:
+        found = verdict(named(kinds))
+        silent = bool(set(kinds) & set(UNKNOWN)) or not set(kinds) & {"recovered", "partly", "withstood"}
+        assert exit_status(found, 0.5) == (3 if "recovered" in kinds else 4 if silent else 0)
+        assert exit_status(found, 1.0) == (4 if silent else 0)
+        above = {"recovered", "partly", "withstood"} & set(kinds)
+        assert exit_status(found, 0.0) == (3 if above else 4)
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"), [(0.5, "recovered"), (0.499, "partly"), (0.05, "partly"), (0.049, "withstood")]
+)
+def test_where_the_levels_part(result, expected):
+    assert level(Outcome("done", measure="m", floor=0.0, result=result, ceiling=1.0, says="s")) == expected
+    figures = {"measure": "m", "floor": 0.0, "result": result, "ceiling": 1.0}
+    assert level(Outcome("not converged", "steps", **figures)) == "unknown"  # whatever figures it has
+    assert level(Outcome("does not apply", "no mix", **figures)) == "does not apply"

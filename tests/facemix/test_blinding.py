@@ -1,0 +1,47 @@
+import math
+
+import numpy as np
+import pytest
+from bundles import GROUP, bundle_bytes, images
+from facemix.edge.blinding import Blinding, normal
+
+from facemix_ops.edge import Bundle, EdgeModel
+
+
+@pytest.fixture
+def half():
+    return EdgeModel(Bundle.parse(bundle_bytes()), threads=1)
+
+
+def test_noise_is_normal_and_its_seed_decides_it():
+    values = normal(b"0" * 32, (50, 999))
+    assert values.shape == (50, 999)
+    np.testing.assert_array_equal(values, normal(b"0" * 32, (50, 999)))
+    assert np.abs(np.corrcoef(values.ravel(), normal(b"1" * 32, (50, 999)).ravel())[0, 1]) < 0.02
+    for power, moment in ((1, 0), (2, 1), (3, 0), (4, 3)):
+        assert np.mean(values**power) == pytest.approx(moment, abs=0.1)
+    assert np.abs(np.corrcoef(values[:25].ravel(), values[25:].ravel())[0, 1]) < 0.02  # the two halves of pairs
+
+
+def test_rows_keep_the_energy_that_the_cloud_was_trained_with(half):
+    pictures = images(4 * GROUP)
+    blinding = Blinding.of(half, pictures, share=0.5)
+    with half.mix(pictures, wire_dtype="float32") as request:
+        energy = np.square(request.payload).mean()
+    assert 0.25 * energy + blinding.level**2 == pytest.approx(energy, rel=1e-4)
+
+
+def test_the_share_shrinks_with_the_number_of_values_that_could_give_a_photograph_away(half):
+    blinding = Blinding.of(half, images(GROUP))
+    assert blinding.share == pytest.approx(0.25 / math.sqrt(math.prod(half.bundle.features_shape)))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, math.nan])
+def test_a_share_outside_of_zero_and_one_is_refused(half, share):
+    with pytest.raises(ValueError, match="Blinding: share must be above 0 and below 1, got"):
+        Blinding.of(half, images(GROUP), share)
+
+
+def test_less_than_a_group_of_public_images_is_refused(half):
+    with pytest.raises(ValueError, match=f"images must be at least {GROUP}, a group, got {GROUP - 1}"):
+        Blinding.of(half, images(GROUP - 1))
