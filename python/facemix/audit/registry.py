@@ -11,6 +11,7 @@ from .attacks.key_recovery import KeyRecovery
 from .attacks.look import Look
 from .attacks.membership import Membership
 from .attacks.output_side import OutputSide
+from .attacks.pooling import Pooling
 
 __all__ = ["ATTACKS"]
 
@@ -19,6 +20,7 @@ ATTACKS: tuple[type[Attack], ...] = (
     KeyRecovery,
     GroupMatching,
     EndToEnd,
+    Pooling,
     Identity,
     Attributes,
     Membership,

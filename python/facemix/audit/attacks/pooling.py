@@ -1,0 +1,104 @@
+"""Several requests together."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from ..attack import Attack, Progress
+from ..display import compared
+from ..matching import correlation, matched
+from ..outcome import Outcome, Variant, interval
+from ..request import Request, Truth
+from ..reuse import reused
+from ..scene import Scene, send
+
+__all__ = ["Pooling", "common"]
+
+BUDGET = {"quick": (8, 4), "full": (32, 8)}  # photographs, how often each is sent
+
+
+class Pooling(Attack):
+    """A photograph is sent several times, each time with others and under secrets of its own: what every edge does when
+    it is shown the same photograph again. A mixed request spans its photographs, so that the photograph lies in the
+    span of each: the direction that they have in common is computed, not searched for. Where nothing is mixed, it is
+    the average of the copies. The floor is how like a stranger's photograph it is; the ceiling, the same of rows
+    without protection. Further figures say what a key or blinders would give away that are used twice.
+    """
+
+    name = "pooling"
+    title = "What do several requests show that have something in common?"
+    knows = "which requests hold the same photograph (the direction that they share shows it)"
+    source = "common subspace: Kettenring 1971 (MAXVAR), by singular values; averaging"
+
+    def run(self, scene: Scene, progress: Progress) -> Outcome:
+        started, (photographs, times) = time.perf_counter(), BUDGET[scene.effort]
+        order = torch.randperm(len(scene.victims), generator=scene.generator(self.name))[:photographs]
+        firsts, sources, found, result, ceiling, once = [], [], [], [], [], []
+        for turn, photograph in enumerate(order.tolist()):
+            requests = [_with(scene, photograph, number) for number in range(times)]
+            truth = requests[0].truth
+            source = truth.sources[truth.image == 0]
+            pooled = common([request.received for request in requests], len(source))
+            bare = common([request.truth.sources for request in requests], len(source))
+            result.append(_likeness(source, pooled))
+            ceiling.append(_likeness(source, bare))
+            once.append(_likeness(source, requests[0].received))
+            firsts.append(requests[0].received)
+            sources.append(source)
+            found.append(pooled)
+            progress((turn + 1) / (photographs + 1))
+        what_if = tuple(reused(scene)) if scene.edge.group_size > 1 else ()
+        high, alone = (sum(values) / len(values) for values in (result, once))
+        image = torch.arange(len(order)).repeat_interleave(len(sources[0]))
+        empty = torch.empty(0)
+        together = Request(torch.cat(firsts), Truth(torch.cat(sources), image, empty, empty))
+        return Outcome(
+            "done",
+            measure="mean |correlation| with the photograph's features",
+            floor=_strangers(scene, order, sources, found),
+            result=high,
+            ceiling=sum(ceiling) / len(ceiling),
+            interval=interval(result, scene.seed_of(self.name)),
+            says=f"A photograph that is sent {times} times comes out at a correlation of {high:.3f} "
+            f"(sent once, without any attack: {alone:.2f}).",
+            variants=(Variant("sent once: the row that is most like it", alone), *what_if),
+            pictures=compared(scene, order, together, {f"from {times} requests": torch.cat(found)}),
+            seconds=time.perf_counter() - started,
+        )
+
+
+def common(received: list[Tensor], count: int) -> Tensor:
+    """The directions that the rows of all requests come closest to having in common.
+
+    Args:
+        received: float32 [b, c, h, w] each.
+        count: how many directions.
+
+    Returns:
+        float32 [count, c, h, w], of any sign and size.
+    """
+    bases = [torch.linalg.qr(rows.flatten(1).double().T).Q for rows in received]
+    _, _, directions = torch.linalg.svd(torch.cat(bases, 1).T, full_matrices=False)
+    return directions[:count].float().view(count, *received[0].shape[1:])
+
+
+def _with(scene: Scene, photograph: int, number: int) -> Request:
+    """A request of one group, whose first image is `photograph`; the others are other victims."""
+    generator = scene.generator("pooling", photograph, number)
+    others = torch.randperm(len(scene.victims), generator=generator)
+    others = others[others != photograph][: scene.edge.group_size - 1]
+    return send(scene.edge, scene.victims, torch.cat((torch.tensor([photograph]), others)), generator)
+
+
+def _likeness(sources: Tensor, found: Tensor) -> float:
+    return float(matched(correlation(sources, found).abs())[1].mean())
+
+
+def _strangers(scene: Scene, rows: Tensor, sources: list[Tensor], found: list[Tensor]) -> float:
+    """How like the sources of a photograph is what was found for others, of other people where people are known."""
+    who = rows if scene.victims.identity is None else scene.victims.identity[rows]
+    likeness = [_likeness(sources[i], found[j]) for i, a in enumerate(who) for j, b in enumerate(who) if a != b]
+    return sum(likeness) / max(len(likeness), 1)

@@ -1,0 +1,63 @@
+import pytest
+import torch
+from audit_scenes import OneTimePad, PixelEdge, RectifiedEdge, scene
+from facemix.audit.attacks.pooling import Pooling, common
+from facemix.audit.request import Request
+from facemix.audit.reuse import _without_blinders
+
+
+class NoisyEdge(PixelEdge):
+    """Sends images one by one, with noise that is drawn anew each time."""
+
+    def send(self, images, generator, reuse=None):
+        request = super().send(images, generator, reuse)
+        noise = torch.randn(request.received.shape, generator=generator)
+        return Request(request.received + 0.3 * noise, request.truth)
+
+
+def pool(edge, **more):
+    return Pooling().run(scene(edge, **more), lambda done: None)
+
+
+def test_a_photograph_that_is_sent_again_under_a_fresh_key_comes_out_exactly():
+    outcome = pool(PixelEdge(4))
+    assert outcome.status == "done"
+    assert outcome.result == pytest.approx(1, abs=1e-6)
+    assert outcome.recovered == pytest.approx(1, abs=1e-6)
+    assert outcome.floor < 0.2
+    assert outcome.variants[0].result < 0.95
+
+
+def test_noise_that_is_drawn_anew_is_averaged_away():
+    outcome = pool(NoisyEdge(1))
+    once = outcome.variants[0].result
+    assert outcome.result > once + 0.2  # four copies: half the noise
+    assert outcome.result == pytest.approx(once / (once**2 + (1 - once**2) / 4) ** 0.5, abs=0.05)
+    assert [variant.name for variant in outcome.variants] == ["sent once: the row that is most like it"]
+
+
+def test_a_one_time_pad_stays_one_however_often_it_is_used():
+    outcome = pool(OneTimePad(4))
+    assert outcome.ceiling == pytest.approx(1, abs=1e-6)
+    assert outcome.recovered < 0.1
+
+
+def test_a_repeated_key_gives_the_faces():
+    (repeated,) = pool(RectifiedEdge(8)).variants[1:]
+    assert repeated.name == "if a key were used for 4 requests"
+    assert repeated.result > 0.98
+
+
+def test_the_common_direction_of_spans_is_found():
+    shared = torch.randn(1, 2, 5, 5)
+    requests = [torch.cat((shared, torch.randn(3, 2, 5, 5))) for _ in range(3)]
+    mixed = [torch.einsum("ij,jchw->ichw", torch.linalg.qr(torch.randn(4, 4)).Q, rows) for rows in requests]
+    found = common(mixed, 1)
+    assert torch.cosine_similarity(found.flatten(), shared.flatten(), dim=0).abs() > 0.9999
+
+
+def test_repeated_blinders_are_taken_off_wherever_the_shuffle_puts_them():
+    blinders, rows = 10 * torch.randn(4, 1, 8, 8), torch.randn(50, 4, 1, 8, 8)
+    received = [(blinders + row)[torch.randperm(4)] if number else blinders + row for number, row in enumerate(rows)]
+    found = _without_blinders(received)
+    assert (found - rows[0]).std() < 0.2
