@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -12,10 +13,16 @@ from .orthogonal import NON_NEGATIVE, rotate
 from .scene import Scene
 from .separation import fast_ica, samples_of
 
-__all__ = ["affinities", "balanced", "decisive"]
+__all__ = ["affinities", "balanced", "decisive", "groups_of_images"]
 
 STEPS = {"quick": 200, "full": 400}
 STARTS, ROUNDS = 8, 50  # of the clustering
+
+
+def groups_of_images(scene: Scene, groups: int) -> int:
+    """How many groups of images make `groups` groups of rows, at least 1: fewer, where an image is sent in parts."""
+    rows = len(scene.edge.clean(torch.from_numpy(np.asarray(scene.victims.images[:1]))))
+    return max(1, groups // rows)
 
 
 def affinities(scene: Scene, rows: Tensor, *seed: int | str) -> dict[str, Tensor]:

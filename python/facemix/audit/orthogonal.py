@@ -86,7 +86,7 @@ def rotate(
         if change.max() < CLOSE:
             break
     loss = contrast.loss(w @ x).mean(2)
-    best, group = loss.argmin(1), torch.arange(groups)
+    best, group = loss.argmin(1), torch.arange(groups, device=loss.device)
     found = w[group, best]
     alike = (found[:, None] @ w.mT).abs().amax(3).mean(2)  # of every start with the best one, which is 1
     agreement = alike.sort(1).values[:, (starts - 1) // 2]

@@ -11,6 +11,7 @@ from torch import Tensor
 import facemix_ops as fo
 
 from .edge import MixingEdge
+from .grouping import groups_of_images
 from .matching import correlation, matched
 from .outcome import Variant
 from .recovery import recover
@@ -19,27 +20,27 @@ from .scene import Scene
 
 __all__ = ["reused"]
 
-GROUPS = 2  # in a request
+GROUPS = 2  # of rows, in a request
 REQUESTS = {"quick": 4, "full": 16}
 
 
 def reused(scene: Scene) -> Iterator[Variant]:
     """What comes out of requests with a secret in common, of an edge that mixes. The floor is one of them alone."""
-    numbers = range(REQUESTS[scene.effort])
-    alone = scene.request(0, GROUPS)
+    numbers, images = range(REQUESTS[scene.effort]), groups_of_images(scene, GROUPS)
+    alone = scene.request(0, images)
     floor = _likeness(scene, alone, alone.received)
     bound = getattr(scene.edge, "max_coeff", None)
     key = fo.MixKey.sample(
         len(alone.received), scene.edge.group_size, max_coeff=bound, generator=scene.generator("a repeated key")
     )
-    requests = [scene.request(number, GROUPS, Secrets(key=key)) for number in numbers]
+    requests = [scene.request(number, images, Secrets(key=key)) for number in numbers]
     # One mixing matrix for all: further requests are further samples, as further channels are.
     pool = torch.cat([request.received for request in requests], 1)
     yield Variant(f"if a key were used for {len(numbers)} requests", _likeness(scene, requests[0], pool), floor)
     if isinstance(scene.edge, MixingEdge) and scene.edge.blinding is not None:
         groups = len(alone.received) // scene.edge.group_size
         secrets = Secrets(blinders=scene.edge.blinders(groups, scene.generator("repeated blinders")))
-        requests = [scene.request(number, GROUPS, secrets) for number in numbers]
+        requests = [scene.request(number, images, secrets) for number in numbers]
         bare = _without_blinders([request.received for request in requests])
         name = f"if blinders were used for {len(numbers)} requests"
         yield Variant(name, _likeness(scene, requests[0], bare), floor)

@@ -12,6 +12,7 @@ from ..attack import Attack, Progress
 from ..control import judged
 from ..display import compared
 from ..gallery import nearest_people
+from ..grouping import groups_of_images
 from ..matching import amari, correlation, matched
 from ..outcome import Outcome, Variant, interval
 from ..recovery import recover
@@ -20,7 +21,7 @@ from ..scene import Scene
 
 __all__ = ["EndToEnd"]
 
-BUDGET = {"quick": (1, 4), "full": (1, 8)}  # requests, groups in each
+BUDGET = {"quick": (1, 4), "full": (1, 8)}  # requests, groups of rows in each
 FACE = 0.9  # |correlation| from which on a face counts as recovered
 
 AMARI = "1 - Amari index: how much of the key"
@@ -45,6 +46,7 @@ class EndToEnd(Attack):
 
     def run(self, scene: Scene, progress: Progress) -> Outcome:
         started, (requests, groups) = time.perf_counter(), BUDGET[scene.effort]
+        groups = groups_of_images(scene, groups)
         floor, result, ceiling = _Scores(scene), _Scores(scene), _Scores(scene)
         ended = []
         for number in range(requests):

@@ -13,13 +13,15 @@ import facemix_ops as fo
 
 from ..attack import Attack, Progress
 from ..control import judged
-from ..grouping import affinities, balanced, decisive
+from ..grouping import affinities, balanced, decisive, groups_of_images
 from ..outcome import Outcome, Roc, Variant, interval
+from ..request import Request
 from ..scene import Scene
 
 __all__ = ["GroupMatching"]
 
 REQUESTS = {"quick": 1, "full": 3}
+GROUPS = 8  # of rows, in each
 CHANCE = 0.5
 POINTS = 200  # of a curve, at most
 
@@ -38,7 +40,7 @@ class GroupMatching(Attack):
     def needs(self, scene: Scene) -> Outcome | None:
         if scene.edge.group_size == 1:
             return Outcome("does not apply", "nothing is mixed")
-        if len(scene.rows(0)) == scene.edge.group_size:
+        if len(_request(scene, 0).received) == scene.edge.group_size:
             return Outcome("does not apply", "a request of so few photographs has one group only")
         return None
 
@@ -46,7 +48,7 @@ class GroupMatching(Attack):
         started, requests = time.perf_counter(), REQUESTS[scene.effort]
         result, control = _Scores(), _Scores()
         for number in range(requests):
-            request = scene.request(number)
+            request = _request(scene, number)
             result.add(scene, request.received, request.truth.group, number)
             progress((number + 1) / (requests + 1))
         control.add(scene, *_sparse_noise(scene, request.received.shape), "control")
@@ -70,6 +72,10 @@ class GroupMatching(Attack):
             curves=(result.curve(),),
             seconds=time.perf_counter() - started,
         )
+
+
+def _request(scene: Scene, number: int) -> Request:
+    return scene.request(number, groups_of_images(scene, GROUPS))
 
 
 class _Scores:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..attack import Attack, Progress
 from ..control import judged
 from ..display import compared
+from ..grouping import groups_of_images
 from ..matching import correlation, matched
 from ..outcome import Outcome, Variant, interval
 from ..request import Truth
@@ -19,7 +20,7 @@ from ..separation import best_way, separate
 
 __all__ = ["KeyRecovery"]
 
-BUDGET = {"quick": (1, 4), "full": (1, 8)}  # requests, groups in each
+BUDGET = {"quick": (1, 4), "full": (1, 8)}  # requests, groups of rows in each
 
 
 class KeyRecovery(Attack):
@@ -40,6 +41,7 @@ class KeyRecovery(Attack):
 
     def run(self, scene: Scene, progress: Progress) -> Outcome:
         started, (requests, groups) = time.perf_counter(), BUDGET[scene.effort]
+        groups = groups_of_images(scene, groups)
         floor: list[Tensor] = []
         result, ceiling = _Scores(), _Scores()
         for number in range(requests):
