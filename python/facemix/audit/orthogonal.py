@@ -34,8 +34,8 @@ class Contrast:
     step: Callable[[Tensor], Tensor]
 
 
-#: Sources that are nowhere negative, as after a ReLU, and zero in places (Plumbley 2003: then only a permutation of the
-#: sources is nowhere negative). The loss is the energy of the negative values.
+#: Sources that are nowhere negative, as after a ReLU, and zero in enough places (Plumbley 2003: then only a permutation
+#: of the sources is nowhere negative). The loss is the energy of the negative values.
 NON_NEGATIVE = Contrast(lambda z: z.clamp(max=0).square().mean(-1), torch.abs)
 
 #: Sources that are nearly zero in most places, as the gradients of photographs (the Huber function of the outputs).

@@ -55,9 +55,9 @@ def separate(scene: Scene, rows: Tensor, *seed: int | str) -> Iterator[tuple[str
     }
     rotation = rotate(known["raw"].to(scene.device), NON_NEGATIVE, generator, steps=steps)
     sure = (rotation.agreement > AGREE) & (rotation.loss < NEGATIVE)
-    yield "orthogonal, non-negative", Separation(rotation.matrix, rotation.ended, sure)
+    yield "orthogonal ICA, non-negative", Separation(rotation.matrix, rotation.ended, sure)
     rotation = rotate(known["gradient"].to(scene.device), SPARSE, generator, steps=steps)
-    yield "orthogonal, sparse gradient", Separation(rotation.matrix, rotation.ended, rotation.agreement > AGREE)
+    yield "orthogonal ICA, sparse gradient", Separation(rotation.matrix, rotation.ended, rotation.agreement > AGREE)
     for name, samples in known.items():
         yield f"FastICA, {name}", fast_ica(samples, scene.seed_of("separate", *seed), 5 * steps)  # which are cheap
 

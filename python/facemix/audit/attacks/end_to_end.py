@@ -8,6 +8,8 @@ from collections import defaultdict
 import torch
 from torch import Tensor
 
+from facemix.report.spread import percent
+
 from ..attack import Attack, Progress
 from ..control import judged
 from ..display import compared
@@ -72,8 +74,8 @@ class EndToEnd(Attack):
             result=high,
             ceiling=top,
             interval=interval(torch.cat(result.values["likeness"]).numpy(), scene.seed_of(self.name)),
-            says=f"The cloud recovers the features of {result.mean(FACES):.0%} of the photographs of a request "
-            f"at a correlation above {FACE} (on average {high:.3f}).",
+            says=f"From a request's rows alone the cloud recovers {percent(result.mean(FACES))} of the photographs: "
+            f"their features at a correlation above {FACE} (on average {high:.3f}).",
             variants=tuple(
                 Variant(name, result.mean(name), floor.mean(name), ceiling.mean(name))
                 for name in result.values

@@ -10,6 +10,7 @@ from sklearn.metrics import roc_curve
 from torch import Tensor
 
 import facemix_ops as fo
+from facemix.report.spread import percent
 
 from ..attack import Attack, Progress
 from ..control import judged
@@ -64,7 +65,7 @@ class GroupMatching(Attack):
             result=high,
             ceiling=top,
             interval=interval(torch.cat(result.values["chosen"]).numpy(), scene.seed_of(self.name)),
-            says=f"The cloud puts {whole:.0%} of the groups together whole (pairwise AUC {high:.3f}).",
+            says=f"The cloud puts {percent(whole)} of the groups together whole (pairwise AUC {high:.3f}).",
             variants=(
                 Variant("share of groups recovered whole", whole, 0.0, sum(control.whole)),
                 *(Variant(name, result.mean(name), CHANCE, control.mean(name)) for name in result.names),

@@ -67,8 +67,8 @@ class KeyRecovery(Attack):
             result=high,
             ceiling=top,
             interval=interval(torch.cat(result.values["chosen"]).numpy(), scene.seed_of(self.name)),
-            says=f"From a group's rows the cloud recovers its photographs' features at a correlation of {high:.3f} "
-            f"(the rows as sent: {low:.2f}), by {result.favourite()}.",
+            says=f"Told which rows share a group, the cloud recovers the photographs' features at a correlation of "
+            f"{high:.3f} (the rows as sent: {low:.2f}; by {result.favourite()}).",
             variants=tuple(
                 Variant(name, result.mean(name), low, ceiling.mean(name)) for name in result.values if name != "chosen"
             ),
