@@ -2,8 +2,12 @@ import pytest
 import torch
 from audit_scenes import OneTimePad, PixelEdge, RectifiedEdge, scene
 from facemix.audit.attacks.pooling import Pooling, common
+from facemix.audit.edge import load_edge
 from facemix.audit.request import Request
 from facemix.audit.reuse import _without_blinders
+from facemix.edge.blinding import Blinding
+from facemix.export import export_edge
+from facemix.models import build
 
 
 class NoisyEdge(PixelEdge):
@@ -61,3 +65,14 @@ def test_repeated_blinders_are_taken_off_wherever_the_shuffle_puts_them():
     received = [(blinders + row)[torch.randperm(4)] if number else blinders + row for number, row in enumerate(rows)]
     found = _without_blinders(received)
     assert (found - rows[0]).std() < 0.2
+
+
+def test_repeated_blinders_give_the_faces_that_blinders_hide(tmp_path):
+    network, path = build("resnet18", {"num_classes": 5, "in_channels": 1}).eval(), tmp_path / "edge.safetensors"
+    export_edge(path, network, (1, 24, 20), name="n", group_size=4, mean=[0.5], std=[0.25])
+    edge = load_edge(path, blinding=Blinding(share=0.05, energy=0.1))
+    outcome = pool(edge)
+    repeated_key, repeated_blinders = outcome.variants[1:]
+    assert outcome.recovered < 0.1
+    assert repeated_key.result < 0.3
+    assert repeated_blinders.result > repeated_blinders.floor + 0.3
