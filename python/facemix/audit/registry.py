@@ -8,7 +8,8 @@ from .attacks.identity import Identity
 from .attacks.look import Look
 from .attacks.membership import Membership
 from .attacks.output_side import OutputSide
+from .attacks.reconstruction import Reconstruction
 
 __all__ = ["ATTACKS"]
 
-ATTACKS: tuple[type[Attack], ...] = (Look, Identity, Attributes, Membership, OutputSide)
+ATTACKS: tuple[type[Attack], ...] = (Look, Identity, Attributes, Reconstruction, Membership, OutputSide)
