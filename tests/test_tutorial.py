@@ -5,6 +5,7 @@ A block that is not to run has a line before it that says why: <!-- not run: rea
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -110,6 +111,9 @@ def test_the_tutorial(tmp_path: Path) -> None:
         assert len(rows) == 80
         assert sum(folder == name for folder, name in rows) > 60
     assert any("bytes up" in text for text in texts)
+    headline = json.loads((tmp_path / "run/seed-0/audit/audit.json").read_text())["verdict"]["headline"]
+    assert any(headline in " ".join(text.split()) for text in texts)
+    assert headline in (tmp_path / "run/seed-0/audit/audit.html").read_text()
 
 
 def test_what_is_not_run_is_marked() -> None:

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from facemix.models.patches import Patches
+
 __all__ = ["Parts", "partition"]
 
 # What may follow the edge's last layer on the edge. A batch norm and an activation cost nothing there, the
@@ -30,6 +32,7 @@ EDGE_TAIL_MODULES = (
     nn.Sigmoid,
     nn.Tanh,
     nn.MaxPool2d,
+    Patches,
 )
 EDGE_TAIL_FUNCTIONS = (
     F.relu,
@@ -60,8 +63,8 @@ def partition(model: nn.Module, pre: int | str = 1, post: int | str = 1) -> Part
         model: a network with one input and one output. It is traced with `torch.fx`; every submodule that
             does not contain a named cut is a leaf, so only the code around the cuts must be traceable.
         pre: the edge's first part: how many blocks, for a model that lists them in `pre_blocks` (this
-            package's do), or the name of its last layer. Batch norm, activation and max-pool directly after
-            it go along.
+            package's do), or the name of its last layer. Batch norm, activation, max-pool and the cut into
+            patches directly after it go along.
         post: the edge's last part: how many of the final layers, for a model that lists them in
             `post_blocks`, or the name of its first layer.
 

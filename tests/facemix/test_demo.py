@@ -7,13 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from audit_outcomes import FULL, KINDS, attack
+from facemix.audit.record import Audit
+from facemix.audit.target import file_digest
 from facemix.cli import main
 from facemix.cloud.model import CloudModel
 from facemix.data import Labelled, synthetic_faces
+from facemix.demo.audit import recovered
 from facemix.demo.cloud_process import cloud_process
+from facemix.demo.measure import Passage
 from facemix.demo.models import train_baseline, train_mixed
+from facemix.demo.picture import draw
 from facemix.demo.report import show
 from facemix.demo.run import run_demo
 from facemix.demo.settings import DemoSettings
@@ -46,7 +53,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(split: tuple[Labelled, Labelled], folder: Path) -> dict[str, Any]:
-    return run_demo(SETTINGS, *split, out=folder / "out", cache=folder / "cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("facemix.demo.audit.ATTACKS", (attack("end_to_end", FULL), attack("slow", KINDS["skipped"])))
+        return run_demo(SETTINGS, *split, out=folder / "out", cache=folder / "cache")
 
 
 def test_figures(result: dict[str, Any]) -> None:
@@ -74,14 +83,44 @@ def test_picture(result: dict[str, Any]) -> None:
         assert len(picture.convert("RGB").getcolors(maxcolors=10**6)) > 200
 
 
+def test_the_audit_is_of_what_the_cloud_received(result: dict[str, Any], folder: Path) -> None:
+    audit = result["audit"]
+    assert (audit["answer"], audit["worst"], audit["unknown"]) == ("recovered", "end_to_end", ["slow"])
+    settings = audit["settings"]
+    assert settings["edge"] == file_digest(folder / "out" / "mixed-edge.safetensors")
+    assert (settings["effort"], settings["victims"], settings["answers of the cloud"]) == ("quick", 15, True)
+    assert audit["verdict"]["headline"] in Path(result["report"]).read_text()
+
+
+def test_the_picture_shows_the_faces_that_were_recovered(
+    result: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(
+        "facemix.demo.picture.draw_lines", lambda path, title, note, lines: drawn.append((title, lines))
+    )
+    received, faces = np.zeros((4, 5, 3, 2), np.float32), np.zeros((4, 1, 3, 2), np.uint8)
+    people = torch.zeros(4, dtype=torch.int64)
+    passage = Passage([1.0], 0, 0, 0, 0, 0, 1, faces, people, people, received, folder, folder)
+    train = Labelled(faces, people)
+    audit = Audit("a", (), {"end_to_end": FULL}, {}, {})
+    draw(folder / "x.png", passage, train, 4, recovered(audit))
+    (title, lines) = drawn[0]
+    assert title.endswith("what is recovered")
+    assert [line.caption for line in lines[-2:]] == ["photographed", "recovered"]
+    assert len(lines[0].pictures) == 2  # as many columns as all have
+    assert recovered(Audit("a", (), {"end_to_end": KINDS["skipped"]}, {}, {})) == []
+
+
 def test_tables(result: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     show(result)
     text = " ".join(capsys.readouterr().out.split())
-    assert "independent component analysis" in text
+    for line in (result["audit"]["verdict"]["headline"], *result["audit"]["verdict"]["reasons"]):
+        assert line in text
     assert f"{result['baseline']['accuracy_without_mixing']:.1%}" in text
     assert f"{result['mixing_aware']['bytes_up_per_image'] / 1024:.2f} KiB" in text
     for claim in ("encrypt", "secure", "safe"):
-        assert claim not in text.lower()
+        assert claim not in text.lower().replace("unknown, which is not safe", "")
 
 
 def test_trained_networks_come_from_the_cache(
@@ -134,8 +173,9 @@ def test_command(
 
 def test_other_settings_have_other_files(result: dict[str, Any], folder: Path) -> None:
     names = sorted(path.name.rsplit("-", 1)[0] for path in (folder / "cache").iterdir())
-    assert names == ["baseline", "mixed"]
+    assert names == ["audit", "baseline", "mixed"]
     assert sorted(path.name for path in (folder / "out").iterdir()) == [
+        "audit",
         "baseline-cloud.safetensors",
         "baseline-edge.safetensors",
         "demo.png",

@@ -19,7 +19,7 @@ from facemix.edge import Client, load_half
 from facemix.edge.torch_half import TorchHalf, TorchRequest
 from facemix.models import build
 from facemix.storage import load_tensors
-from facemix.training.anonymizing import Anonymizing, reversed_gradient
+from facemix.training.anonymizing import LIKENESS, Anonymizing, reversed_gradient
 from facemix.training.mixed_network import MixedNetwork
 from facemix.training.protecting import protected_weights
 from facemix.training.settings import DataSettings, FitSettings, MixSettings, ProtectionSettings
@@ -238,7 +238,7 @@ def test_an_anonymizer_learns_what_its_adversary_unlearns() -> None:
     found = [p.grad for p in (*generator, *model.adversary.parameters())]
 
     sent = model.network.first(x)
-    kept = model.task.loss(model.network.rest(sent), labels) + (sent - x).abs().mean()
+    kept = model.task.loss(model.network.rest(sent), labels) + LIKENESS * (sent - x).abs().mean()
     told, known = (F.cross_entropy(model.adversary(images), people) for images in (sent, x))
     of_generator = torch.autograd.grad(kept - hiding * told, generator, retain_graph=True)
     of_adversary = torch.autograd.grad(told + known, list(model.adversary.parameters()))

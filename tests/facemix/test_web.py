@@ -22,8 +22,8 @@ import numpy as np
 import pytest
 from facemix.cli import main
 from facemix.demo.halves import pixels
-from facemix.demo.report import HONESTY
 from facemix.demo.settings import DemoSettings
+from facemix.demo.web.words import HONESTY
 from PIL import Image
 from web_page import Page, running_page
 

@@ -23,6 +23,8 @@ KINDS = {
     "does not apply": Outcome("does not apply", "Nothing is mixed."),
 }  # fmt: skip
 
+SAME = np.full((4, 3), 7, np.uint8)
+
 FULL = Outcome(
     "done",
     measure="mean matched |correlation|",
@@ -34,7 +36,7 @@ FULL = Outcome(
     variants=(Variant("raw values", 0.72, floor=0.67), Variant("Laplacian", 0.995)),
     curves=(Roc("the same group from others", (0.0, 0.1, 1.0), (0.0, 0.9, 1.0), 0.9),),
     pictures=(
-        Line("photographed", [np.full((4, 3), n, np.uint8) for n in range(2)], titles=["a", "b"]),
+        Line("photographed", [SAME, SAME], titles=["a", "b"]),
         Line("recovered", [np.full((4, 3), n / 2, np.float32) for n in range(2)], 1.5, right=[np.True_, False]),
     ),
 )

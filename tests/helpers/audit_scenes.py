@@ -38,6 +38,13 @@ class PixelEdge:
         return Request(received, Truth(sources, torch.arange(count), weights, groups))
 
 
+class RectifiedEdge(PixelEdge):
+    """Sends what is brighter than the mean: features as after a ReLU."""
+
+    def clean(self, images: Tensor) -> Tensor:
+        return (images.float() / 255 - 0.5).clamp(min=0)
+
+
 class OneTimePad(PixelEdge):
     """Sends noise that has nothing to do with the images, and says that it is a mixture of them."""
 

@@ -85,7 +85,7 @@ def results(seed: int, accuracies: dict[str, float], *, group_size: int = 4, pre
     """
     shifted = {name: accuracy + 0.01 * seed for name, accuracy in accuracies.items()}
     collapsed = shifted.pop("collapsed", None)
-    stages = [name for name in ("baseline", "mixing_aware", "linear_cloud") if name in shifted]
+    stages = [name for name in ("baseline", "mixing_aware", "linear_cloud", "protected") if name in shifted]
     values = {
         "kind": "facemix-experiment-1",
         "name": "made-up",

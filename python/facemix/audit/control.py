@@ -1,10 +1,14 @@
-"""The positive control: an attack that fails where nothing is hidden shows nothing about what is."""
+"""Whether an attack's result means anything: one that fails where nothing is hidden shows nothing about what is."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from .outcome import Outcome, interval
 
-__all__ = ["fails_unprotected"]
+__all__ = ["fails_unprotected", "judged"]
+
+CLEARLY, MOST = 0.1, 0.9
 
 
 def fails_unprotected(values: list[float], floor: float, seed: int) -> Outcome | None:
@@ -22,3 +26,18 @@ def fails_unprotected(values: list[float], floor: float, seed: int) -> Outcome |
         f"On unprotected rows the attack gets {sum(values) / len(values):.2f}, not clearly more than the floor, "
         f"{floor:.2f}: it does not work on these data, or needs more of them.",
     )
+
+
+def judged(floor: float, result: float, ceiling: float, ended: float) -> tuple[Literal["done", "not converged"], str]:
+    """Status and reason of the `Outcome` of an attack that searches.
+
+    Args:
+        floor, result, ceiling: see `Outcome`.
+        ended: share of the searches that came to an end before they ran out of steps.
+    """
+    if ceiling < floor + CLEARLY:
+        reason = f"the attack itself fails: it gets {ceiling:.2f} of unprotected rows, and the floor is {floor:.2f}"
+        return "not converged", reason
+    if ended < MOST and result < (floor + ceiling) / 2:
+        return "not converged", f"the search ran out of steps in {1 - ended:.0%} of the groups"
+    return "done", ""

@@ -68,7 +68,7 @@ class MixingEdge:
         self.blinding = blinding
 
     def clean(self, images: Tensor) -> Tensor:
-        """See `Edge`: the first part's output [N, c, h, w]."""
+        """See `Edge`: the first part's output, a row an image, or one for each of its patches."""
         pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
         if isinstance(self._half, TorchHalf):
             with torch.no_grad():  # not inference mode, whose tensors no attack could train on
@@ -78,7 +78,8 @@ class MixingEdge:
     def send(self, images: Tensor, generator: torch.Generator, reuse: Secrets | None = None) -> Request:
         """See `Edge`."""
         reuse = reuse or Secrets()
-        sources, count = self.clean(images), len(images)
+        sources = self.clean(images)
+        count = len(sources)
         key = reuse.key
         if key is None:
             key = fo.MixKey.sample(count, self.group_size, max_coeff=self.max_coeff, generator=generator)
@@ -99,7 +100,8 @@ class MixingEdge:
             received *= self.blinding.share
             weights *= self.blinding.share
             received[key.order] += blinders.flatten(0, 1)
-        return Request(received, Truth(sources, torch.arange(count), weights, group))
+        image = torch.arange(len(images)).repeat_interleave(count // len(images))
+        return Request(received, Truth(sources, image, weights, group))
 
     def blinders(self, groups: int, generator: torch.Generator) -> Tensor:
         """Fresh ones, see `Secrets`: one for each row that is sent. Of an edge that has `blinding`."""

@@ -101,7 +101,7 @@ class Outcome:
 
         None where the attack is not done.
         """
-        if self.floor is None or self.result is None or self.ceiling is None:
+        if self.status != "done" or self.floor is None or self.result is None or self.ceiling is None:
             return None
         if self.ceiling <= self.floor:
             return 1.0 if self.result >= self.ceiling else 0.0

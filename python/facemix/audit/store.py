@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,7 +73,7 @@ class Store:
             for line in outcome.pictures
         ]
         tensors = {
-            f"{row}.{column}": torch.as_tensor(picture)
+            f"{row}.{column}": torch.tensor(np.asarray(picture))  # a copy: files hold no memory twice
             for row, line in enumerate(outcome.pictures)
             for column, picture in enumerate(line.pictures)
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,8 @@ from torch import Tensor
 from facemix.cloud.model import CloudModel
 from facemix.data import open_data
 from facemix.edge import load_half
+from facemix.edge.blinders import Blinders
+from facemix.edge.blinding import Blinding
 from facemix.edge.torch_bundle import TorchBundle
 from facemix.training.measure import best_device
 from facemix.training.settings import DataSettings
@@ -23,7 +25,7 @@ from facemix_ops.edge import Bundle
 from .edge import load_edge
 from .scene import Cloud, Scene
 
-__all__ = ["Target"]
+__all__ = ["Target", "file_digest", "open_cloud"]
 
 ROWS = 256  # that the cloud computes at a time
 
@@ -37,12 +39,14 @@ class Target:
         data: the photographs. Their size and colours follow from the edge.
         cloud: file of the cloud; None: what it answers is not attacked.
         max_coeff: bound on the coefficients; None: the edge's own.
+        blinders: a file of `facemix blind`: what is sent goes out beneath such noise. No row of it is used.
     """
 
     edge: Path
     data: DataSettings
     cloud: Path | None = None
     max_coeff: float | None = None
+    blinders: Path | None = None
 
     @cached_property
     def bundle(self) -> Bundle | TorchBundle:
@@ -53,6 +57,20 @@ class Target:
         """
         return load_half(self.edge).bundle
 
+    @cached_property
+    def blinding(self) -> Blinding | None:
+        """How deep rows lie beneath the noise, see `blinders`; None: there is no noise.
+
+        Raises:
+            OSError, BlindersError, ValueError: the file will not do, or is of another network.
+        """
+        if self.blinders is None:
+            return None
+        pool = Blinders(self.blinders)
+        if pool.network != (network := self.bundle.network):
+            raise ValueError(f"audit: {self.blinders} must be of network {network}, the edge's, got {pool.network}")
+        return pool.blinding
+
     def scene(self, *, victims: int, seed: int, effort: Literal["quick", "full"]) -> Scene:
         """Who is attacked, see `Scene.of`.
 
@@ -61,24 +79,35 @@ class Target:
         """
         height, width, channels = self.bundle.image_shape
         size: dict[str, Any] = {"size": (height, width), "channels": channels}
-        cloud = None if self.cloud is None else _cloud(self.cloud, self.bundle.network)
-        edge = load_edge(self.edge, max_coeff=self.max_coeff)
+        cloud = None if self.cloud is None else open_cloud(self.cloud, self.bundle.network)
+        edge = load_edge(self.edge, max_coeff=self.max_coeff, blinding=self.blinding)
         splits = open_data(replace(self.data, **size))
         return Scene.of(edge, splits, cloud=cloud, victims=victims, seed=seed, effort=effort)
 
     def settings(self) -> dict[str, Any]:
         """What tells this edge from others, as JSON values, without places on this machine."""
         return {
-            "edge": _digest(self.edge),
-            "cloud": None if self.cloud is None else _digest(self.cloud),
+            "edge": file_digest(self.edge),
+            "cloud": None if self.cloud is None else file_digest(self.cloud),
             "source": self.data.source,
             "max_coeff": self.max_coeff,
+            "blinding": None if self.blinding is None else asdict(self.blinding),
         }
 
 
-def _cloud(path: Path, network: str) -> Cloud:
+def open_cloud(path: Path, network: str | None = None) -> Cloud:
+    """What the cloud's file computes.
+
+    Args:
+        path: of the file.
+        network: which it must be the middle of, see `facemix.storage.fingerprint`; None: any.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no cloud, or that of another network.
+    """
     model = CloudModel(path, device=str(best_device()))
-    if model.network != network:
+    if network not in (None, model.network):
         raise ValueError(
             f"audit: {path} must be the middle of the edge's network, {network}, got one of {model.network}"
         )
@@ -90,5 +119,6 @@ def _cloud(path: Path, network: str) -> Cloud:
     return run
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """What tells a file from others."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

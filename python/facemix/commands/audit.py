@@ -83,6 +83,7 @@ def _parser() -> ArgumentParser:
     add("--edge", type=Path | None, metavar="FILE", help="the edge's file")
     add("--cloud", type=Path | None, metavar="FILE", help="the cloud's file")
     add("--max-coeff", type=float | None, metavar="C", help="another bound on the coefficients than the edge's")
+    add("--blinders", type=Path | None, metavar="FILE", help="beneath noise, as of this pool; none of it is used")
     add(
         "--fail-above",
         type=float | None,
@@ -98,9 +99,9 @@ def _of_run(folder: Path) -> list[str]:
     from facemix.report.results import RESULTS, read_result
     from facemix.training.deploy import CLOUD, EDGE
 
-    data = read_result(folder / RESULTS)["settings"]["data"]
     if not (folder / EDGE).is_file():
-        raise ValueError(f"audit: RUN must hold {EDGE}, as of a network that is split, got none in {folder}")
+        raise ValueError(f"audit: RUN must hold {EDGE}, as the folder of a seed does that is split, got {folder}")
+    data = read_result(folder / RESULTS)["settings"]["data"]
     data = json.dumps({name: value for name, value in data.items() if name not in WITHOUT})
     return ["--edge", str(folder / EDGE), "--cloud", str(folder / CLOUD), "--data", data]
 
@@ -124,7 +125,7 @@ def _attacks(options: Namespace) -> tuple[type[Attack], ...]:
 def _target(parser: ArgumentParser, options: Namespace) -> Target:
     from facemix.audit.target import Target
 
-    return Target(options.edge, parser.instantiate(options).data, options.cloud, options.max_coeff)
+    return Target(options.edge, parser.instantiate(options).data, options.cloud, options.max_coeff, options.blinders)
 
 
 def _audit(target: Target, attacks: tuple[type[Attack], ...], options: Namespace, out: Path) -> Audit:

@@ -17,23 +17,24 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="recognise test faces through a cloud process that only receives mixtures",
         description="Train a small ResNet-18 on the ORL faces (280 photographs of 40 people), without and "
         "with mixing in the loop; start the cloud half as a process of its own; send the 120 test faces "
-        "through it with fresh keys; print accuracy, bytes and times; draw what the cloud received. Takes a "
-        "few minutes the first time, seconds once the trained networks are in the cache. An interrupted "
-        "training goes on where it stopped.",
+        "through it with fresh keys; print accuracy, bytes and times; attack what the cloud received (a quick "
+        "audit), and draw it. "
+        "Takes a few minutes the first time, seconds once all is in the cache. What was interrupted goes on where it "
+        "stopped.",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("facemix-demo"),
         metavar="DIR",
-        help="folder for the picture (default: %(default)s)",
+        help="folder for the picture and the report of the audit (default: %(default)s)",
     )
     parser.add_argument(
         "--cache",
         type=Path,
         default=None,
         metavar="DIR",
-        help="folder for trained networks (default: ~/.cache/facemix)",
+        help="folder for trained networks and finished attacks (default: ~/.cache/facemix)",
     )
     parser.add_argument(
         "--group-size", type=int, default=8, metavar="S", help="images in a group, 2 to 64 (default: 8)"
@@ -78,8 +79,10 @@ def run(arguments: argparse.Namespace) -> None:
         return
     result = run_demo(settings, train, test, arguments.out, cache, arguments.fresh)
     show(result)
-    print(f"picture: {result['picture']}")
-    print(f"time: {result['seconds']['total']:.0f} s, of which training {result['seconds']['training']:.0f} s")
+    print(f"picture: {result['picture']}\nreport of the audit: {result['report']}")
+    seconds = result["seconds"]
+    parts = f"training {seconds['training']:.0f} s, audit {seconds['audit']:.0f} s"
+    print(f"time: {seconds['total']:.0f} s, of which {parts}")
     if arguments.json is not None:
         with atomic_path(arguments.json) as temporary:
             temporary.write_text(json.dumps(result, indent=2) + "\n")

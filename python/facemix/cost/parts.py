@@ -138,7 +138,8 @@ def _count(part: nn.Module, x: Tensor) -> tuple[PartCost, Tensor]:
         raise ValueError(f"partition_cost: the model must take images of this shape, got {error}") from error
     layers = (module for module in part.modules() if not isinstance(module, NORMS))
     parameters = sum(parameter.numel() for layer in layers for parameter in layer.parameters(recurse=False))
-    return PartCost(parameters, counter.get_total_flops() // 2, tuple(y.shape[1:])), y
+    shape = y.shape[1:] if len(y) == 1 else y.shape  # several rows for one image: patches
+    return PartCost(parameters, counter.get_total_flops() // 2, tuple(shape)), y
 
 
 def part_seconds(parts: Parts, image_shape: tuple[int, int, int], batch: int) -> tuple[float, float, float]:

@@ -34,6 +34,7 @@ class Passage:
         identity: int64 [n], who they are.
         predicted: int64 [n], what the edge made of the answer.
         received: [rows, channels, h, w], what the cloud received for them.
+        cloud, edge: files of the two halves.
     """
 
     accuracies: list[float]
@@ -47,6 +48,8 @@ class Passage:
     identity: Tensor
     predicted: Tensor
     received: NDArray[np.floating]
+    cloud: Path
+    edge: Path
 
 
 class _Recorder:
@@ -107,4 +110,6 @@ def through_cloud(
         identity=identity[chunk],
         predicted=torch.from_numpy(answers[-1].labels),
         received=half.mixed,
+        cloud=path,
+        edge=bundle,
     )

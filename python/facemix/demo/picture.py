@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +17,19 @@ __all__ = ["draw"]
 CHANNELS = 3
 
 
-def draw(path: Path, passage: Passage, train: Labelled, group_size: int) -> None:
-    """Write a PNG: faces of a request, channels of rows that the cloud received, and the people predicted.
+def draw(path: Path, passage: Passage, train: Labelled, group_size: int, recovered: Sequence[Line] = ()) -> None:
+    """Write a PNG: faces of a request, channels of rows that the cloud received, the people predicted; and what an
+    attack recovered.
 
     Args:
         path: of the PNG.
         passage: of the mixing-aware network.
         train: where the pictures of predicted people come from.
         group_size: for the caption.
+        recovered: lines of an attack, with photographs of its own.
     """
     identity = train.labels("identity")
-    shown = slice(min(COLUMNS, len(passage.faces)))
+    shown = slice(min(COLUMNS, len(passage.faces), *(len(line.pictures) for line in recovered)))
     pairs = list(zip(passage.predicted[shown].tolist(), passage.identity[shown].tolist(), strict=True))
     marks = ["right" if predicted == person else f"wrong, is {person + 1}" for predicted, person in pairs]
     # The channels that vary most show most; the same scale for all, centred on zero.
@@ -48,10 +51,12 @@ def draw(path: Path, passage: Passage, train: Labelled, group_size: int) -> None
             titles=[f"person {predicted + 1}: {mark}" for (predicted, _), mark in zip(pairs, marks, strict=True)],
             right=[predicted == person for predicted, person in pairs],
         ),
+        *recovered,
     ]
+    title = "facemix: what the edge sees, what the cloud receives, what comes out"
     draw_lines(
         path,
-        "facemix: what the edge sees, what the cloud receives, what comes out",
+        f"{title}, what is recovered" if recovered else title,
         f"Groups of {group_size}, one fresh key for each request. Received rows are shuffled, "
         "and do not belong to the columns above them.",
         lines,

@@ -12,12 +12,6 @@ from .measure import Passage
 
 __all__ = ["figures", "show"]
 
-HONESTY = (
-    "What this does not promise: the mixtures hide the photographs from a glance, not from an attacker. "
-    "Published attacks (independent component analysis) recover images from such mixtures; an audit that "
-    "measures this comes with a later version."
-)
-
 
 def figures(plain: float, passage: Passage) -> dict[str, Any]:
     """Return the figures of one network as JSON values; `plain` is its accuracy without mixing."""
@@ -65,4 +59,8 @@ def show(result: dict[str, Any]) -> None:
     ):
         cost.add_row(label, text)
     console.print(cost)
-    console.print(HONESTY)
+    audit = result["audit"]
+    console.print("Audit: what a cloud recovers that tries. The mixtures hide photographs from a glance.", style="bold")
+    console.print(audit["verdict"]["headline"], markup=False)
+    for reason in audit["verdict"]["reasons"]:
+        console.print(f"- {reason}", markup=False)

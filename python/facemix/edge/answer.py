@@ -18,7 +18,8 @@ class Cost:
 
     Attributes:
         images: of the caller.
-        rows: sent in the attempts that succeeded: images without their duplicates, and decoys.
+        rows: sent in the attempts that succeeded: images without their duplicates, and decoys; of networks that cut
+            images into patches, those.
         requests: mixed with a key each; a request that was tried again counts once.
         attempts: how often a request was mixed and sent, with a fresh key each time.
         messages: sent.

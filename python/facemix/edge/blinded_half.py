@@ -29,6 +29,7 @@ class BlindedHalf:
 
     Attributes:
         bundle: the half's, but that float32 is sent: what is un-blinded is a small difference.
+        rows_per_image: the half's.
 
     Raises:
         ValueError: if the two do not belong together.
@@ -43,6 +44,7 @@ class BlindedHalf:
             if ours != theirs:
                 raise ValueError(f"BlindedHalf: {what} of the blinders must be the half's, {ours}, got {theirs}")
         self._half, self._blinders, self.bundle = half, blinders, replace(bundle, wire_dtype="float32")
+        self.rows_per_image: int = getattr(half, "rows_per_image", 1)
 
     def mix(self, images: NDArray[np.uint8], *, wire_dtype: str = "float32") -> BlindedRequest:
         """See the half's own.

@@ -71,6 +71,7 @@ class Sender:
     async def _attempt(
         self, connection: Connection, images: Callable[[], NDArray[np.uint8]], rows: int, deadline: float, meter: Meter
     ) -> Any:
+        rows *= getattr(self._half, "rows_per_image", 1)
         model = await connection.model(deadline - time.monotonic())
         parts = cut(rows, row_bytes(self._half.bundle.features_shape, model.datatype), self._message_bytes)
         async with self._budget.inside(len(parts)):

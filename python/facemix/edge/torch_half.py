@@ -44,6 +44,7 @@ class TorchHalf:
     Attributes:
         bundle: the same.
         first, last: the parts, without any mixing.
+        rows_per_image: that are sent: 1, or patches.
 
     Raises:
         BundleError: if weights and bundle do not belong together.
@@ -51,7 +52,7 @@ class TorchHalf:
 
     def __init__(self, bundle: TorchBundle, weights: Mapping[str, Tensor]) -> None:
         self.bundle = bundle
-        self.first, self.last = _parts(bundle, weights)
+        self.first, self.last, self.rows_per_image = _parts(bundle, weights)
         if bundle.group_size > 1:
             self._first, self._last = first_half(self.first, bundle.group_size), last_half(self.last)
         std = torch.tensor(bundle.std, dtype=torch.float64)
@@ -108,7 +109,7 @@ class TorchHalf:
             bad_value(op, "images", f"divide into groups of {bundle.group_size}", f"{len(images)}")
         key = None
         if bundle.group_size > 1:
-            key = Key(len(images) // bundle.group_size, bundle.group_size, bundle.max_coeff)
+            key = Key(self.rows_per_image * len(images) // bundle.group_size, bundle.group_size, bundle.max_coeff)
         try:
             with torch.inference_mode():
                 payload, scales = _on_the_wire(self._sent(images, key), wire_dtype, bundle.scales)
@@ -127,16 +128,25 @@ class TorchHalf:
         return x.mul_(self._factor).add_(self._offset)
 
     def _sent(self, images: NDArray[np.uint8], key: Key | None) -> Tensor:
+        if key is not None and self.rows_per_image == 1:
+            return self._first(self.inputs(images, key.rows), _shared(key))
+        features = self.first(self.inputs(images))
         if key is None:
-            return self.first(self.inputs(images))
-        return self._first(self.inputs(images, key.rows), _shared(key))
+            return features
+        patches = torch.empty_like(features)
+        patches[torch.from_numpy(key.rows)] = features  # those of different images, and places, share a group
+        return fo.group_mix(patches, _shared(key))
 
     def unmixed(self, outputs: NDArray[np.float32], key: Key | None) -> NDArray[np.float32]:
         """Scores [B, classes] of the cloud's reply [B, ...], image n in row n; without a key it is so already."""
+        y = torch.from_numpy(outputs)
         with torch.inference_mode():
             if key is None:
-                return self.last(torch.from_numpy(outputs)).numpy()
-            return self._last(torch.from_numpy(outputs), _shared(key))[torch.from_numpy(key.rows)].numpy()
+                return self.last(y).numpy()
+            rows = torch.from_numpy(key.rows)
+            if self.rows_per_image == 1:
+                return self._last(y, _shared(key))[rows].numpy()
+            return self.last(fo.group_unmix(y, _shared(key))[rows]).numpy()
 
 
 class TorchRequest:
@@ -226,8 +236,10 @@ def _on_the_wire(
     return mixed.to(torch.float16 if wire_dtype == "float16" else torch.float32).contiguous().numpy(), None
 
 
-def _parts(bundle: TorchBundle, weights: Mapping[str, Tensor]) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """The first and the last part. The whole network has shapes but no weights; the cloud's layers vanish with it."""
+def _parts(bundle: TorchBundle, weights: Mapping[str, Tensor]) -> tuple[fx.GraphModule, fx.GraphModule, int]:
+    """The first and the last part, and the rows of an image between them. The whole network has shapes but no weights;
+    the cloud's layers vanish with it.
+    """
     channels_first = bundle.image_shape[2], *bundle.image_shape[:2]
     try:
         with torch.device("meta"):
@@ -240,15 +252,15 @@ def _parts(bundle: TorchBundle, weights: Mapping[str, Tensor]) -> tuple[fx.Graph
             part.load_state_dict({name: weights[name] for name in own}, assign=True)
             part.eval().requires_grad_(False)
         with torch.inference_mode():
-            features = tuple(first(torch.zeros(1, *channels_first)).shape[1:])
-            scores = last(torch.zeros(1, *bundle.outputs_shape)).shape
+            rows, *features = first(torch.zeros(1, *channels_first)).shape
+            scores = last(torch.zeros(rows, *bundle.outputs_shape)).shape
     except (ValueError, RuntimeError, TypeError) as error:  # of `build`, `partition`, `load_state_dict`, the layers
         raise BundleError(f"the weights must suit the network of the config, got {error}") from None
-    if features != bundle.features_shape:
-        raise BundleError(f"features_shape must be {list(features)}, got {list(bundle.features_shape)}")
+    if tuple(features) != bundle.features_shape:
+        raise BundleError(f"features_shape must be {features}, got {list(bundle.features_shape)}")
     if len(scores) != 2 or (bundle.classes is not None and len(bundle.classes) != scores[1]):
         raise BundleError(f"classes must be a name for each score, or null, got scores of shape {list(scores[1:])}")
     if bundle.attributes is not None and (bundle.classes is not None or 2 * len(bundle.attributes) != scores[1]):
         got = f"{len(bundle.attributes)} for {scores[1]}{' and classes' * (bundle.classes is not None)}"
         raise BundleError(f"attributes must be a name for each two scores, without classes, got {got}")
-    return first, last
+    return first, last, rows

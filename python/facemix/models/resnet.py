@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .activations import activation_factory
+from .patches import Patches, PatchMean
 from .registry import register
 
 __all__ = ["BasicBlock", "ResNet18"]
@@ -68,6 +69,11 @@ class ResNet18(nn.Module):
             the stem, 2 the stem and a residual block...; post 1 is the layers after the average pool, 2 the last
             residual block, too...
         head: units of a hidden layer, with ReLU, between the average pool and `fc`; 0: none.
+        patches: a side of what the stem gives is cut into so many parts. Each of the patches is a row of its own from
+            there on, until the average pool's results are averaged over the patches. 1: none; more: with pre 1 only.
+
+    Attributes:
+        rows_per_image: patches in an image.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -98,6 +104,7 @@ class ResNet18(nn.Module):
         pre: int = 1,
         post: int = 1,
         head: int = 0,
+        patches: int = 1,
     ) -> None:
         super().__init__()
         channels = max(1, round(STEM_WIDTH * width))
@@ -106,6 +113,8 @@ class ResNet18(nn.Module):
                 raise ValueError(f"resnet18: {name} must be between 1 and {len(blocks)}, got {value}")
         if head < 0:
             raise ValueError(f"resnet18: head must not be negative, got {head}")
+        if patches < 1 or (patches > 1 and pre > 1):
+            raise ValueError(f"resnet18: patches must be positive, and 1 where pre is more, got {patches} and {pre}")
         edge, cloud = activation_factory("relu"), activation_factory(activation)
         on_edge = {*self.pre_blocks[:pre], *self.post_blocks[:post]}
         of_block = [edge if name in on_edge else cloud for name in self.pre_blocks[1:]]
@@ -123,6 +132,12 @@ class ResNet18(nn.Module):
         if head:
             self.head = nn.Sequential(nn.Linear(8 * channels, head), edge())
             self.post_blocks = ("head", *self.post_blocks[1:])
+        self.rows_per_image = patches**2
+        self.cut: Patches | None = None
+        self.join: PatchMean | None = None
+        if patches > 1:
+            self.cut, self.join = Patches(patches), PatchMean(patches)
+            self.post_blocks = ("join", *self.post_blocks[1:])
         self.fc = nn.Linear(head or 8 * channels, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -130,6 +145,8 @@ class ResNet18(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = x if self.cut is None else self.cut(x)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         x = torch.flatten(self.avgpool(x), 1)
+        x = x if self.join is None else self.join(x)
         return self.fc(x if self.head is None else self.head(x))

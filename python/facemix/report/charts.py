@@ -17,7 +17,12 @@ from .spread import Spread
 
 __all__ = ["STAGES", "curves", "data_uri", "matrix", "strip"]
 
-STAGES = {"baseline": "baseline", "mixing_aware": "mixing-aware, through the mix", "linear_cloud": "linear cloud"}
+STAGES = {
+    "baseline": "baseline",
+    "mixing_aware": "mixing-aware, through the mix",
+    "protected": "behind the protection",
+    "linear_cloud": "linear cloud",
+}
 STRIP_WIDTH, STRIP_HEIGHT, STRIP_EDGE = 180, 18, 6
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 330, 210, 46, 8, 8, 36
 STEPS = (1, 2, 5, 10)

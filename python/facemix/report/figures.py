@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .paper import PAPER_SETTINGS, paper_rows
+from .paper import BASELINE, PAPER_SETTINGS, paper_rows
 from .results import Runs
 from .spread import count, percent
 from .table import NETWORKS, Table
@@ -44,8 +44,9 @@ def comparison(experiments: list[Runs]) -> Table:
         mix, model = runs.first.settings["mix"], runs.first.settings["model"]
         cells = (runs.accuracy(name).percent() if name in runs.networks else "" for name in names)
         cost = runs.first.values.get("cost")
-        cut = (str(model["pre"]), percent(cost["edge_share"])) if cost else ("", "")
-        rows.append((runs.name, str(mix["group_size"]), *cut, str(len(runs.seeds)), *cells))
+        share = percent(cost["edge_share"]) if cost else ""
+        cut = ("", "", share) if runs.protected else (str(mix["group_size"]), str(model["pre"]) if cost else "", share)
+        rows.append((runs.name, *cut, str(len(runs.seeds)), *cells))
     columns = ("experiment", "group size", "N_pre", "edge's share", "seeds", *(NETWORKS[name][1] for name in names))
     return Table("Experiments", columns, tuple(rows))
 
@@ -59,20 +60,21 @@ def paper(runs: Runs) -> Table | None:
     validation = runs.first["data"]["evaluated_on"] == "validation"
     rows = []
     for line in lines:
-        network = "baseline" if line.pre is None else "mixing_aware"
-        ours = network in runs.networks and line.pre in (None, model["pre"])
+        network = "baseline" if line.method == BASELINE else "protected" if runs.protected else "mixing_aware"
+        ours = network in runs.networks and line.method in (BASELINE, runs.method)
         printed = line.validation if validation else line.test
         balanced = None if validation else line.balanced
         rows.append(
             (
-                "baseline" if line.pre is None else f"FaceMix, N_pre = {line.pre}",
+                line.method,
                 runs.accuracy(network).percent() if ours else "",
                 f"{printed} %" if printed is not None else "",
                 runs.score(network, "balanced_accuracy").percent() if ours else "",
                 f"{balanced} %" if balanced is not None else "",
             )
         )
-    ours_are = f"{model['name']}, {len(runs.first['data']['labels'])} labels, groups of {mix['group_size']}"
+    size = 1 if runs.protected else mix["group_size"]
+    ours_are = f"{model['name']}, {len(runs.first['data']['labels'])} labels, groups of {size}"
     note = f"The paper's are of {PAPER_SETTINGS}; these are of {ours_are}, {len(runs.seeds)} seeds."
     columns = ("network", "accuracy here", "the paper's", "balanced accuracy here", "the paper's, balanced")
     return Table("Beside the paper", columns, tuple(rows), note)

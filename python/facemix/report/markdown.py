@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .figures import comparison, heading
+from .protections import protections
 from .results import Runs
 from .section import section
 
@@ -13,7 +14,7 @@ def markdown(experiments: list[Runs]) -> str:
     """Verdicts and tables of one experiment or several."""
     parts = [f"# {heading(experiments)}"]
     if len(experiments) > 1:
-        parts.append(comparison(experiments).markdown())
+        parts += [table.markdown() for table in (comparison(experiments), *protections(experiments))]
     for runs in experiments:
         if len(experiments) > 1:
             parts.append(f"## {runs.variant}")

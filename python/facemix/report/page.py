@@ -7,6 +7,7 @@ from typing import Any
 from .answers import confusion
 from .charts import curves, data_uri, matrix, strip
 from .figures import comparison, heading
+from .protections import protections
 from .results import Runs
 from .section import section
 from .table import NETWORKS
@@ -25,7 +26,7 @@ def page(experiments: list[Runs]) -> str:
     """
     return template("facemix.report", TEMPLATE).render(
         title=heading(experiments),
-        comparison=comparison(experiments) if len(experiments) > 1 else None,
+        comparisons=[comparison(experiments), *protections(experiments)] if len(experiments) > 1 else [],
         parts=[(section(runs), _pictures(runs)) for runs in experiments],
     )
 
@@ -33,7 +34,7 @@ def page(experiments: list[Runs]) -> str:
 def _pictures(runs: Runs) -> dict[str, Any]:
     """Everything that Markdown does without."""
     chance = runs.score("baseline", "chance").mean
-    network = "mixing_aware" if "mixing_aware" in runs.networks else "baseline"
+    network = next(name for name in ("mixing_aware", "protected", "baseline") if name in runs.networks)
     counts = confusion(runs, network)
     return {
         # The last row of the table is chance itself.

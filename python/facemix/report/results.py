@@ -75,10 +75,36 @@ class Runs:
         return str(self.first["name"])
 
     @property
+    def protected(self) -> bool:
+        """Whether another protection is in the place of the mix."""
+        return self._protection["name"] != "mix"
+
+    @property
+    def method(self) -> str:
+        """What keeps the images from the cloud, as tables call it."""
+        settings, protection = self.first["settings"], self._protection
+        words = {
+            "mix": f"FaceMix, N_pre = {settings['model']['pre']}",
+            "plain": "all in the cloud",
+            "noise": "noise, sigma {sigma}",
+            "blur": "blur to {size} x {size}",
+            "anonymizer": "face anonymizer, width {width}",
+        }
+        values = {name: f"{value:g}" for name, value in protection.items() if isinstance(value, int | float)}
+        return words[protection["name"]].format(**values)
+
+    @property
     def variant(self) -> str:
         """The name, and what a sweep varies."""
         size, pre = self.first["settings"]["mix"]["group_size"], self.first["settings"]["model"]["pre"]
+        if self.protected:
+            return f"{self.name}, {self.method}"
         return f"{self.name}, " + (f"N_pre = {pre}, S = {size}" if size > 1 else "no mix")
+
+    @property
+    def _protection(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.first["settings"].get("protection", {"name": "mix"})
+        return found
 
     @cached_property
     def networks(self) -> list[str]:
@@ -115,7 +141,7 @@ def read_result(path: Path) -> Result:
     missing = [name for name in NEEDED if name not in values]
     if missing:
         raise ValueError(f"report: {path} must have {', '.join(NEEDED)}, got none of {', '.join(missing)}")
-    if "mixing_aware" in values["scores"] and "cost" not in values:
+    if values["scores"].keys() & {"mixing_aware", "protected"} and "cost" not in values:
         raise ValueError(f"report: {path} must have the cost of the network that mixes, got none")
     if "baseline" not in values["scores"]:
         raise ValueError(

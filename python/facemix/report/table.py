@@ -11,6 +11,7 @@ __all__ = ["NETWORKS", "Table"]
 NETWORKS = {
     "baseline": ("baseline, no mix", "baseline"),
     "mixing_aware": ("mixing-aware, through the mix", "mixing-aware"),
+    "protected": ("behind the protection", "protected"),
     "mixing_aware_plain": ("mixing-aware, no mix", "mixing-aware, no mix"),
     "baseline_mixed": ("control 1: baseline, through the mix", "baseline, mixed"),
     "linear_cloud": ("control 2: linear cloud, through the mix", "linear cloud"),

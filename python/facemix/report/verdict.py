@@ -18,10 +18,10 @@ ACCEPTABLE = 0.03
 #: What the cloud's non-linear layers must add to be worth anything.
 WORTH = 0.01
 
-PRIVACY = (
-    "How much of the photographs a cloud recovers from what it receives is not measured here: no facemix audit was "
-    "run. A mix is no cipher: published attacks (independent component analysis) recover images from such mixtures."
+UNMEASURED = (
+    "How much of the photographs a cloud recovers from what it receives is not measured here: no facemix audit was run."
 )
+NO_CIPHER = "A mix is no cipher: published attacks (independent component analysis) recover images from such mixtures."
 UNKNOWN = (
     "How much of the photographs a cloud recovers from what it receives is unknown: not all attacks of facemix audit "
     "gave an answer, and the others recovered nothing that counts."
@@ -45,6 +45,9 @@ class Verdict:
 
 def verdict(runs: Runs) -> Verdict:
     """Compare the mixing-aware network with the baseline and with the controls."""
+    if runs.protected:
+        headline = f"Nothing is mixed: each image goes to the cloud by itself ({runs.method})."
+        return Verdict("open", headline, (_behind(runs), _edge(runs), _privacy(runs)))
     if "mixing_aware" not in runs.networks:
         reason = f"The baseline is right in {runs.accuracy('baseline').percent()} without the mix."
         return Verdict("open", "No network was trained for the mix.", (reason,))
@@ -72,6 +75,14 @@ def verdict(runs: Runs) -> Verdict:
             f"The mix costs {points(max(loss, 0.0))} of accuracy; whether it is needed is open: a control is missing."
         )
     return Verdict(answer, headline, tuple(filter(None, reasons)))
+
+
+def _behind(runs: Runs) -> str:
+    protected, baseline = runs.accuracy("protected"), runs.accuracy("baseline")
+    return (
+        f"The network that trained behind the protection is right in {protected.percent()}, the baseline, on the "
+        f"images themselves, in {baseline.percent()}."
+    )
 
 
 def _gain(runs: Runs) -> Spread:
@@ -146,4 +157,6 @@ def _privacy(runs: Runs) -> str:
     if recovered:
         mean = percent(sum(recovered) / len(recovered))
         return f"From what the cloud receives, facemix audit recovers at least {mean} of what there is to recover."
-    return UNKNOWN if any(seed.values.get("privacy") for seed in runs.seeds) else PRIVACY
+    if any(seed.values.get("privacy") for seed in runs.seeds):
+        return UNKNOWN
+    return UNMEASURED if runs.protected else f"{UNMEASURED} {NO_CIPHER}"

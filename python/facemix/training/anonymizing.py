@@ -14,6 +14,9 @@ from .learner import Learner
 
 __all__ = ["Anonymizing", "reversed_gradient"]
 
+#: Weight of the difference between an image and what is sent of it, in standard deviations of pixels.
+LIKENESS = 10.0
+
 
 class Anonymizing(Learner):
     """`Learner` of a network behind an anonymizer.
@@ -48,7 +51,7 @@ class Anonymizing(Learner):
         people = self._people[batch["rows"].cpu()].to(sent.device)
         guesses = (self.adversary(reversed_gradient(sent, self.hiding)), self.adversary(images))
         task = self.task.loss(self.network.rest(sent), batch[self.task.name])
-        return task + F.l1_loss(sent, images) + sum(F.cross_entropy(guess, people) for guess in guesses)
+        return task + LIKENESS * F.l1_loss(sent, images) + sum(F.cross_entropy(guess, people) for guess in guesses)
 
 
 class _Reversed(torch.autograd.Function):

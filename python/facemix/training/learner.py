@@ -144,13 +144,12 @@ class Learner(L.LightningModule):
         images = inputs(batch, self.data, augment=False)
         size = self.mix.group_size
         generator = torch.Generator().manual_seed(seed_of(self.seed, "validation key", self.current_epoch, batch_idx))
-        key = (
-            None
-            if size == 1
-            else fo.MixKey.sample(len(images), size, max_coeff=self.mix.max_coeff, generator=generator)
-        )
+        key = None
+        if size > 1:
+            rows = len(images) * self.network.rows_per_image
+            key = fo.MixKey.sample(rows, size, max_coeff=self.mix.max_coeff, generator=generator).to(self.device)
         with repeatable(generator):
-            scores = self.network(images, None if key is None else key.to(self.device))
+            scores = self.network(images, key)
         real = batch["real"]
         self._validation.append(self.task.loss(scores[real], batch[self.task.name][real]) * real.sum())
         self._validation.append(real.sum().float())
@@ -190,6 +189,7 @@ class Learner(L.LightningModule):
             return None
         generator = torch.Generator(self.device).manual_seed(seed_of(self.seed, "key", epoch, step))
         processes = self.trainer.world_size
+        rows *= self.network.rows_per_image
         whole = fo.MixKey.sample(rows * processes, size, max_coeff=self.mix.max_coeff, generator=generator)
         if processes == 1:
             return whole

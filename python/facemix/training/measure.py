@@ -50,9 +50,8 @@ def decisions(
             images = inputs({name: value.to(device) for name, value in batch.items()}, experiment.data, augment=False)
             key, generator = None, torch.Generator().manual_seed(seed_of(seed, "evaluation key", number, step))
             if mixed:
-                key = fo.MixKey.sample(len(images), size, max_coeff=experiment.mix.max_coeff, generator=generator).to(
-                    device
-                )
+                rows = len(images) * network.rows_per_image
+                key = fo.MixKey.sample(rows, size, max_coeff=experiment.mix.max_coeff, generator=generator).to(device)
             with repeatable(generator):
                 decided = task.decide(network(images, key)).cpu()
             if found is None:
@@ -77,20 +76,20 @@ def draw_group(
     path: Path, network: MixedNetwork, faces: Labelled, task: Task, experiment: Experiment, seed: int
 ) -> None:
     """Write a PNG of the first group of a round of tests, see `draw_examples`."""
-    size = experiment.mix.group_size
+    size, rows = experiment.mix.group_size, network.rows_per_image
     batch = {name: value[:size] for name, value in next(iter(test_batches(faces, task, experiment, size, 0))).items()}
     images = inputs(batch, experiment.data, augment=False)
     generator = torch.Generator().manual_seed(seed)
     network.cpu().eval()
     with (
         torch.inference_mode(),
-        fo.MixKey.sample(size, size, max_coeff=experiment.mix.max_coeff, generator=generator) as key,
+        fo.MixKey.sample(size * rows, size, max_coeff=experiment.mix.max_coeff, generator=generator) as key,
     ):
         features = network.first(images)
         decided = task.decide(network(images, key))
         mixed = fo.group_mix(features, key)
     draw_examples(
-        path, _bytes(images), features, mixed, task.words(batch[task.name]), task.words(decided)
+        path, _bytes(images), features[::rows], mixed, task.words(batch[task.name]), task.words(decided)
     )  # fmt: skip
 
 

@@ -21,13 +21,17 @@ class MixedNetwork(nn.Module):
         network: plain; trained in place.
         pre, post: the cut, see `facemix.partition`.
 
-    Shapes: images [B, C, H, W] and a key for B rows, or None for no mix -> scores [B, classes], in the order of the
-    images.
+    Shapes: images [B, C, H, W] and a key for B * rows_per_image rows, or None for no mix -> scores [B, classes], in the
+    order of the images.
+
+    Attributes:
+        rows_per_image: that are mixed; 1, or the patches of the network.
     """
 
     def __init__(self, network: nn.Module, pre: int, post: int) -> None:
         super().__init__()
         self.network = network
+        self.rows_per_image: int = getattr(network, "rows_per_image", 1)
         # A tuple, so that nn.Module does not list the parameters a second time.
         self._parts = partition(network, pre, post)
         first, last = first_half(self._parts.edge_first, KEYS_DECIDE), last_half(self._parts.edge_last)
@@ -37,11 +41,19 @@ class MixedNetwork(nn.Module):
         """See the class."""
         if key is None:
             return self.network(images)
+        if self.rows_per_image > 1:
+            return self._in_patches(images, key)
         first, last = self._halves
         return last(self._parts.cloud(first(images, key)), key)
 
+    def _in_patches(self, images: Tensor, key: fo.MixKey) -> Tensor:
+        """Which patches share a group is drawn: the key's shuffle is as good as any."""
+        patches = self.first(images)[key.order]
+        outputs = fo.group_unmix(self._parts.cloud(fo.group_mix(patches, key)), key)
+        return self._parts.edge_last(outputs[key.order.argsort()])
+
     def first(self, images: Tensor) -> Tensor:
-        """What the edge's first part makes of images, before the mix: [B, ...]."""
+        """What the edge's first part makes of images, before the mix: [B * rows_per_image, ...]."""
         return self._parts.edge_first(images)
 
     def rest(self, features: Tensor) -> Tensor:

@@ -112,6 +112,8 @@ class MixSettings:
     Attributes:
         group_size: images in a group (the paper's S_G), 2 to 64; 1: no mix.
         max_coeff: bound on the coefficients, see `facemix_ops.MixKey.sample`.
+        patches: into how many parts a side of the features is cut; each patch is mixed as a row of its own. For
+            networks that end in a global average: resnet18.
         activation: of the cloud part: "prelu", which begins as the identity, "relu", or "identity".
         warm_up: group sizes to train with first, each for an equal part of the first half of the epochs; each a divisor
             of group_size, 1 for no mix.
@@ -121,6 +123,7 @@ class MixSettings:
 
     group_size: int = 8
     max_coeff: float | None = None
+    patches: int = 1
     activation: Literal["prelu", "relu", "identity"] = "prelu"
     warm_up: list[int] = field(default_factory=list)
     distillation: float = 0.0
@@ -158,14 +161,14 @@ class ProtectionSettings:
         sigma: of noise: standard deviation, of pixels from 0 to 255; 4 and 8 in the paper's rows.
         size: of blur: values on each side that are left of an image; 16 and 8 in the paper's rows, of 218 x 178.
         width: of the anonymizer: channels of its generator; 64 in the paper's row.
-        hiding: of the anonymizer: how much hiding counts in its loss, beside the task.
+        hiding: of the anonymizer: how much hiding counts in its loss, beside the task. On ORL, 1 lost the task.
     """
 
     name: Literal["mix", "plain", "noise", "blur", "anonymizer"] = "mix"
     sigma: float | None = None
     size: int | None = None
     width: int | None = None
-    hiding: float = 1.0
+    hiding: float = 0.6
 
     def __post_init__(self) -> None:
         for setting, owner in OWNERS.items():

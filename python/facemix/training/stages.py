@@ -19,7 +19,7 @@ from .batches import seed_of
 from .learner import Learner
 from .mixed_network import MixedNetwork
 from .protecting import PROTECTED, protected_options, protected_weights
-from .settings import Experiment, FitSettings, ModelSettings
+from .settings import Experiment, FitSettings, MixSettings, ModelSettings
 from .stage import train_stage
 from .synced_norm import synced
 from .task import Task
@@ -99,8 +99,7 @@ class Stages:
             activation: of the cloud part.
         """
         model = self.experiment.mixing_model
-        options = self._options(model, activation=activation, pre=model.pre, post=model.post)
-        return self._stage(name, folder, model, options, self.experiment.mixed, baseline)
+        return self._stage(name, folder, model, self._mixing_options(activation), self.experiment.mixed, baseline)
 
     def protected(self, baseline: Trained, folder: Path) -> Trained:
         """The network that goes on from the baseline's weights, behind the protection."""
@@ -121,7 +120,7 @@ class Stages:
         if experiment.protection.name != "mix":
             model, options = PROTECTED, self._protected_options()
         else:
-            options = self._options(model, activation=experiment.mix.activation, pre=model.pre, post=model.post)
+            options = self._mixing_options(experiment.mix.activation)
         with torch.device("meta"):
             network = build(model.name, options)
         shape = tuple(self.train.images.shape[1:])
@@ -138,6 +137,12 @@ class Stages:
         channels = self.train.images.shape[1]
         return {**model.options, "num_classes": self.task.outputs, "in_channels": channels, **more}
 
+    def _mixing_options(self, activation: str) -> dict[str, Any]:
+        """What it makes one of that is trained through the mix."""
+        model, patches = self.experiment.mixing_model, self.experiment.mix.patches
+        cut = {"patches": patches} if patches > 1 else {}  # most networks do not know the word
+        return self._options(model, activation=activation, pre=model.pre, post=model.post, **cut)
+
     def _stage(
         self,
         name: str,
@@ -150,7 +155,7 @@ class Stages:
         experiment, seed = self.experiment, seed_of(self.seed, name)
         mix = experiment.mix
         if start is None or experiment.protection.name != "mix":
-            mix = replace(mix, group_size=1, warm_up=[], distillation=0.0)
+            mix = MixSettings(group_size=1)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = build(model.name, options)
@@ -166,8 +171,8 @@ class Stages:
             "cut": [model.pre, model.post], "mix": asdict(mix),
             "baseline": asdict(experiment.baseline),
         })  # fmt: skip
-        if start is not None and experiment.protection.name != "mix":
-            recipe["protection"] = asdict(experiment.protection)
+        if start is not None and experiment.protection.name == "anonymizer":
+            recipe["hiding"] = experiment.protection.hiding  # the other settings are options of the network
         config = {
             "builder": model.name, "options": options, "pre": model.pre,
             "post": model.post, "group_size": mix.group_size, "max_coeff": mix.max_coeff,

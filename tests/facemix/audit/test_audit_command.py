@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from audit_outcomes import FULL, KINDS, attack
@@ -14,11 +16,15 @@ from experiments import ALL, results, save
 from facemix.audit import registry
 from facemix.cli import main
 from facemix.data import open_data
+from facemix.edge.blinders import Blinders
+from facemix.edge.blinding import Blinding
 from facemix.models import build
 from facemix.report.results import read_result
 from facemix.training.deploy import write_halves
 from facemix.training.settings import DataSettings, Experiment, MixSettings, ModelSettings
 from facemix.training.stages import plain
+
+from facemix_ops.edge import EdgeModel
 
 DATA = DataSettings(source="synthetic", people=4, photos=10, size=(24, 24))
 OPTIONS = {"num_classes": 4, "in_channels": 1, "width": 0.0625}
@@ -47,7 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save(tmp_path_factory.mktemp("tiny"), values)
     torch.manual_seed(0)
     network, train = build("resnet18", OPTIONS).eval(), open_data(DATA).train
-    write_halves(folder, network, EXPERIMENT, OPTIONS, train, [str(n) for n in range(4)])
+    write_halves(folder, network, EXPERIMENT, EXPERIMENT.model, OPTIONS, train, [str(n) for n in range(4)])
     (folder.parent / "mine.py").write_text(ATTACK)
     return folder
 
@@ -92,12 +98,22 @@ def test_a_run_is_audited_as_it_was_trained(run: Path, trained: Path, attacks: A
 
 def test_another_edge_than_the_trained_one_leaves_the_results_alone(run: Path, attacks: Any) -> None:
     before = (run / "results.json").read_bytes()
-    options = [["--max-coeff", "0.8"], ["--data.people", "5", "--data.task", "attributes"], ["--edge", "o"]]
-    shutil.copy(run / "edge.safetensors", run.parent / "o")
-    options[-1][-1] = str(run.parent / "o")
+    half, pool = EdgeModel.load(run / "edge.safetensors"), run.parent / "pool"
+    blinding, shape = Blinding.of(half, half.bundle.decoys), half.bundle.features_shape
+    Blinders.create(pool, half.bundle.network, blinding, shape, [(bytes(32), np.zeros(4, np.float32))])
+    options = [
+        ["--blinders", str(pool)],
+        ["--max-coeff", "0.8"],
+        ["--data.people", "5", "--data.task", "attributes"],
+        ["--edge", str(shutil.copy(run / "edge.safetensors", run.parent / "o"))],
+    ]
     for option in options:
         assert main(["audit", str(run), *option]) == 0
         assert (run / "results.json").read_bytes() == before
+    assert Blinders(pool).left == 1
+    assert main(["audit", str(run), "--blinders", str(pool), "--out", str(run.parent / "blinded")]) == 0
+    found = json.loads((run.parent / "blinded" / "audit.json").read_text())["settings"]["blinding"]
+    assert found == asdict(blinding)
 
 
 def test_options_win_over_the_run(run: Path, trained: Path, attacks: Any) -> None:
@@ -182,13 +198,14 @@ def test_refusals(options: list[str], message: str, attacks: Any, capsys: Any) -
 def test_refusals_of_a_run(run: Path, attacks: Any, capsys: Any, tmp_path: Path) -> None:
     torch.manual_seed(1)
     other = tmp_path / "other"
-    write_halves(other, build("resnet18", OPTIONS).eval(), EXPERIMENT, OPTIONS, open_data(DATA).train, list("abcd"))
+    network, train = build("resnet18", OPTIONS).eval(), open_data(DATA).train
+    write_halves(other, network, EXPERIMENT, EXPERIMENT.model, OPTIONS, train, list("abcd"))
     assert main(["audit", str(run), "--cloud", str(other / "cloud.safetensors")]) == 1
     assert "must be the middle of the edge's network" in capsys.readouterr().err
-    (run / "edge.safetensors").unlink()
+    assert main(["audit", str(run.parent)]) == 1
+    assert "audit: RUN must hold edge.safetensors, as the folder of a seed does that is" in capsys.readouterr().err
+    (run / "results.json").unlink()
     assert main(["audit", str(run)]) == 1
-    assert "audit: RUN must hold edge.safetensors, as of a network that is split, got none" in capsys.readouterr().err
-    assert main(["audit", str(tmp_path)]) == 1
     assert "No such file" in capsys.readouterr().err
 
 

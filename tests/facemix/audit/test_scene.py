@@ -111,6 +111,7 @@ def test_recovered_is_the_share_between_floor_and_ceiling(floor, result, ceiling
 
 def test_an_outcome_that_is_not_done_says_why_and_recovers_nothing():
     assert Outcome("skipped", "no time").recovered is None
+    assert Outcome("not converged", "out of steps", "m", floor=0.0, result=0.1, ceiling=1.0).recovered is None
     with pytest.raises(ValueError, match="reason must say why"):
         Outcome("not converged")
     with pytest.raises(ValueError, match="ceiling must be finite"):

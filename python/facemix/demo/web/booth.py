@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from facemix.data import Labelled
 from facemix.demo.halves import pixels
-from facemix.demo.report import HONESTY
 from facemix.edge import Answer, CloudError
 from facemix.wire import DATATYPE_OF
 
 from .heat import heat_maps
 from .recorder import Mixed
 from .trip import Trip
-from .words import in_words
+from .words import HONESTY, in_words
 
 __all__ = ["Booth"]
 

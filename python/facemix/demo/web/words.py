@@ -1,4 +1,4 @@
-"""What went wrong, for people who look at a page."""
+"""What to think of it, and what went wrong, for people who look at a page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from facemix.edge import (
     CloudUnreachable,
 )
 
-__all__ = ["in_words"]
+__all__ = ["HONESTY", "in_words"]
+
+HONESTY = (
+    "What this does not promise: the mixtures hide the photographs from a glance, not from an attacker. Published "
+    "attacks (independent component analysis) recover images from such mixtures: facemix audit runs them on a network "
+    "of your own."
+)
 
 WORDS: dict[type[CloudError], str] = {
     CloudUnreachable: "The cloud is gone: nobody answers at its address.",
