@@ -18,7 +18,7 @@ from ..control import fails_unprotected
 from ..networks import answers, classifier, fit, steps
 from ..outcome import Outcome, Variant, interval
 from ..readout import people_readout
-from ..rehearsal import Rows, attacked, gathered, rehearse, requests_a_pass, suspects
+from ..rehearsal import Rows, attacked, gathered, rehearse, rehearsed, requests_a_pass, suspects
 from ..scene import Scene
 
 __all__ = ["Attributes"]
@@ -129,8 +129,7 @@ class Attributes(Attack):
     def _by_people(self, scene: Scene, view: Callable[[Rows], Rows]) -> Classifier:
         faces, told = suspects(scene), _told(scene)
         person = faces.labels("identity")[:, None] == scene.gallery.labels("identity")
-        requests = map(view, rehearse(scene.edge, faces, scene.generator(self.name, "people")))
-        mine = gathered(islice(requests, PASSES * requests_a_pass(scene.edge, faces)))
+        mine = view(rehearsed(scene.edge, faces, PASSES, scene.generator(self.name, "people")))
         read = people_readout(mine, person, scene.device)
         labels = _labels(faces, told)
         has = torch.stack([_share(labels[member]) for member in person.T])  # [P, A]
