@@ -177,9 +177,10 @@ def _share(labels: Tensor) -> Tensor:
 
 def _success(answer: Tensor, truth: Tensor) -> Tensor:
     """Values float64 [b] whose mean is the class-balanced success, averaged over attributes: of bool, int8 [b, A]."""
-    values = torch.zeros(truth.shape, dtype=torch.float64)
+    values = torch.empty(truth.shape, dtype=torch.float64)
     for column in range(truth.shape[1]):
         known = truth[:, column] != UNKNOWN
         hits = balanced(answer[known, column] == (truth[known, column] == 1), truth[known, column])
-        values[known, column] = hits * len(truth) / len(hits)
+        values[:, column] = hits.mean()
+        values[known, column] += (hits - hits.mean()) * len(truth) / len(hits)
     return values.mean(1)

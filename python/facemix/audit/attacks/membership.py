@@ -62,11 +62,18 @@ class Membership(Attack):
             return failed
         hits = _named(scores, inside)
         by_group = [float(hits[rows.group == group].mean()) for group in rows.group.unique()]
-        result, together = float(hits.mean()), _together(rows, scores, inside)
-        curves = (
-            roc("from one row: who is in it", inside.flatten(), scores.flatten()),
-            roc("from a group's rows: who is in it", together[1].flatten(), together[0].flatten()),
-        )
+        result = float(hits.mean())
+        variants = [
+            Variant("with one photograph of each person, no others", float(_named(alone, inside).mean()), floor)
+        ]
+        curves = [roc("from one row: who is in it", inside.flatten(), scores.flatten())]
+        if rows.members.shape[1] > 1:
+            energy, of_group = _together(rows, scores, inside)
+            variants += [
+                Variant("as many people named as are in a row: share that are", _found(scores, inside), floor),
+                Variant("the same of a group, if one knows which rows it has", _found(energy, of_group), floor),
+            ]
+            curves.append(roc("from a group's rows: who is in it", of_group.flatten(), energy.flatten()))
         return Outcome(
             "done",
             measure="share of rows of which the person named first is in them",
@@ -76,11 +83,7 @@ class Membership(Attack):
             interval=interval(by_group, scene.seed_of(self.name, "interval")),
             says=f"Asked who is in a received row, the cloud names somebody who is in {result:.0%} of the time "
             f"(by chance {floor:.0%}), out of {len(people)} people.",
-            variants=(
-                Variant("with one photograph of each person, no others", float(_named(alone, inside).mean()), floor),
-                Variant("as many people named as are in a row: share that are", _found(scores, inside), floor),
-                Variant("the same of a whole group, if one knows which rows it has", _found(*together), floor),
-            ),
+            variants=tuple(variants),
             curves=tuple(curve for curve in curves if curve),
             pictures=_pictures(scene, rows, scores, inside),
         )  # fmt: skip
