@@ -53,7 +53,7 @@ class Reconstruction(Attack):
         known = scene.attacker.take(order[:MOST])
         drawn, truth = self._drawn(scene, known, rows, lambda rows: rows, lambda share: progress(share / 2))
         clear, one = self._drawn(scene, known, rows, Rows.unprotected, lambda share: progress((1 + share) / 2))
-        average = _signed(known).mean(0).expand_as(truth)
+        average = _signed(np.asarray(known.images.mean(0))).expand_as(truth)
 
         values, ceiling, floor = _likeness(drawn, truth), _likeness(clear, one), _mean(_likeness(average, truth))
         failed = fails_unprotected(ceiling, floor, scene.seed_of(self.name, "ceiling"))
@@ -89,22 +89,23 @@ class Reconstruction(Attack):
         Args:
             view: of rows, to train on and to draw from: as the edge sends them, or unprotected.
         """
-        images, rows = _signed(known), view(rows)
-        truth = _signed(scene.victims)[rows.members]
+        rows = view(rows)
+        truth = _signed(scene.victims.images[rows.members.numpy()])
         translator = Translator(
             rows.received.shape[1:], truth.shape[1:], PAPER if scene.device.type == "cuda" else SMALL,
             scene.device, scene.seed_of(self.name, "networks"),
         )  # fmt: skip
         own = map(view, rehearse(scene.edge, known, scene.generator(self.name, "train")))
-        translator.fit(((each.received[:BATCH], images[each.members[:BATCH]]) for each in own), progress)
+        batches = ((each.received[:BATCH], _signed(known.images[each.members[:BATCH].numpy()])) for each in own)
+        translator.fit(batches, progress)
         found = translator(rows.received)
         which = torch.stack([matched(-_errors(true, some))[0] for true, some in zip(truth, found, strict=True)])
         return found[torch.arange(len(found))[:, None], which], truth
 
 
-def _signed(faces: Labelled) -> Tensor:
-    """Photographs from -1 to 1, as a generator draws: float32 [N, C, H, W]."""
-    return faces.floats() * 2 - 1
+def _signed(images: NDArray[np.generic]) -> Tensor:
+    """Photographs from 0 to 255 as a generator draws them, from -1 to 1: float32."""
+    return torch.from_numpy(images.astype(np.float32)) / 127.5 - 1
 
 
 def _errors(true: Tensor, found: Tensor) -> Tensor:
