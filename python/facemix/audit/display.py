@@ -64,11 +64,12 @@ def photographs(caption: str, faces: Labelled, numbers: Tensor) -> Line:
 
 
 def rows_as_sent(caption: str, received: Tensor) -> Line:
-    """Received rows float32 [N, c, h, w]; of several channels, but for colours, the one that varies most."""
+    """Received rows float32 [N, c, h, w]: changed photographs from dark to light, features around zero, of which the
+    channel is shown that varies most."""
+    if received.shape[1] in (1, 3):
+        low, high = float(received.min()), float(received.max())
+        return Line(caption, [_picture(row) for row in (received.numpy() - low) / max(high - low, 1e-12)])
     channel = received[:, int(received.var((0, 2, 3)).argmax())].numpy()
-    if received.min() >= 0:  # photographs, or what is left of them
-        shown = received.numpy() if received.shape[1] == 3 else channel[:, None]
-        return Line(caption, [_picture(row) for row in shown / max(float(shown.max()), 1e-12)])
     return Line(caption, list(channel), limit=float(np.abs(channel).max()))
 
 

@@ -20,12 +20,11 @@ class Evaluator:
 
     Args:
         faces: photographs of known people, some of them more than once.
-        seed: of the components.
     """
 
-    def __init__(self, faces: Labelled, seed: int) -> None:
+    def __init__(self, faces: Labelled) -> None:
         pixels = _pixels(np.asarray(faces.images))
-        components = PCA(min(COMPONENTS, len(pixels) // 2), whiten=True, random_state=seed)
+        components = PCA(min(COMPONENTS, len(pixels) // 2), whiten=True, svd_solver="full")
         self._fitted = make_pipeline(components, LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"))
         self._fitted.fit(pixels, faces.labels("identity").numpy())
 

@@ -15,7 +15,7 @@ __all__ = ["answers", "classifier", "fit", "steps"]
 
 WIDTH, RATE, DECAY = 0.25, 2e-3, 0.01
 COLOURS = 3
-QUICK, FULL = 60, 200
+QUICK, FULL = 40, 200
 ANSWERED = 256  # rows at once
 
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -12,6 +12,7 @@ from .attacks.look import Look
 from .attacks.membership import Membership
 from .attacks.output_side import OutputSide
 from .attacks.pooling import Pooling
+from .attacks.reconstruction import Reconstruction
 
 __all__ = ["ATTACKS"]
 
@@ -23,6 +24,7 @@ ATTACKS: tuple[type[Attack], ...] = (
     Pooling,
     Identity,
     Attributes,
+    Reconstruction,
     Membership,
     OutputSide,
 )

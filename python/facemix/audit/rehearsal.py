@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -14,10 +15,11 @@ from .edge import Edge
 from .request import Request
 from .scene import GROUPS, Scene, joined, send
 
-__all__ = ["Rows", "attacked", "described", "gathered", "rehearse", "requests_a_pass", "suspects"]
+__all__ = ["Rows", "attacked", "described", "gathered", "rehearse", "rehearsed", "requests_a_pass", "suspects"]
 
 REQUESTS = 8  # of the victims
 BATCH = 64  # rows of a request of the attacker, about: networks train on one at a time
+VALUES = 2**28  # float32 at most that are kept of the attacker's rows: 1 GB
 
 
 class Rows(NamedTuple):
@@ -92,6 +94,14 @@ def rehearse(edge: Edge, faces: Labelled, generator: torch.Generator) -> Iterato
         for groups in order.view(-1, size).tensor_split(requests_a_pass(edge, faces)):
             rows = groups.flatten()
             yield described(send(edge, faces, rows, generator), rows, size)
+
+
+def rehearsed(edge: Edge, faces: Labelled, passes: int, generator: torch.Generator) -> Rows:
+    """The rows of so many passes of `rehearse` over all photographs; fewer where they would not fit into memory."""
+    requests = rehearse(edge, faces, generator)
+    first = next(requests)
+    count = min(passes * requests_a_pass(edge, faces), VALUES // first.received.numel())
+    return gathered((first, *islice(requests, count - 1)))
 
 
 def suspects(scene: Scene) -> Labelled:

@@ -6,6 +6,7 @@ from audit_scenes import OneTimePad, PixelEdge, scene
 from facemix.audit.attacks.identity import Identity
 from facemix.audit.balance import balanced, by_victim
 from facemix.audit.networks import answers, classifier, fit, steps
+from facemix.audit.outcome import interval
 from torch.nn import functional as F
 
 
@@ -74,6 +75,22 @@ def test_balanced_success_counts_rare_classes_like_others():
     assert sum(values) / 2 == pytest.approx(0.5)
 
 
+def test_what_is_always_right_has_no_interval_whatever_the_classes():
+    values = by_victim(
+        balanced(torch.ones(6, dtype=torch.bool), torch.tensor([0, 0, 0, 1, 1, 2])), torch.arange(6) // 4
+    )
+    assert values == pytest.approx([1, 1])
+
+
+def test_its_interval_is_that_of_a_balanced_success():
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.rand(2000, generator=generator) < 0.1).long()
+    drawn = [torch.rand(2000, generator=generator) < torch.where(labels == 1, 0.5, 0.8) for _ in range(200)]
+    low, high = interval(balanced(drawn[0], labels).tolist(), 0)
+    spread = torch.stack([balanced(hits, labels).mean() for hits in drawn]).std()
+    assert high - low == pytest.approx(4 * float(spread), rel=0.2)
+
+
 def test_the_network_learns_and_is_the_same_again():
     generator = torch.Generator().manual_seed(0)
     rows, labels = torch.randn(64, 4, 9, 7, generator=generator), torch.arange(64) % 2
@@ -90,4 +107,4 @@ def test_the_network_learns_and_is_the_same_again():
 
 def test_an_attacker_with_many_photographs_trains_longer():
     assert [steps("full", n) for n in (4, 500)] == [200, 1000]
-    assert steps("quick", 500) == 60
+    assert steps("quick", 500) == 40

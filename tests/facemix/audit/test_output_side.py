@@ -1,7 +1,8 @@
 import dataclasses
 
+import numpy as np
 import torch
-from audit_scenes import SIZE, OneTimePad, PixelEdge, scene
+from audit_scenes import SIZE, OneTimePad, PixelEdge, scene, textures
 from facemix.audit.attacks.output_side import OutputSide
 
 OUTPUTS = 96
@@ -31,7 +32,7 @@ def test_it_learns_nothing_from_outputs_of_a_one_time_pad():
     outcome = attack(OneTimePad(4), linear)
     assert outcome.status == "done"
     assert outcome.recovered < 0.2
-    assert abs(outcome.variants[0].result - 0.5) < 0.06
+    assert all(variant.result < variant.floor + 0.1 for variant in outcome.variants)
 
 
 def test_a_cloud_whose_outputs_say_nothing_leaves_it_without_an_answer():
@@ -39,6 +40,19 @@ def test_a_cloud_whose_outputs_say_nothing_leaves_it_without_an_answer():
         return torch.zeros(len(rows), OUTPUTS)
 
     assert attack(PixelEdge(4), mute, people=16).status == "not converged"
+
+
+def test_where_only_attributes_can_be_read_it_goes_by_them():
+    """As of a network that was trained to tell attributes, and nothing else."""
+    odd = torch.from_numpy(textures(32, 1, 1).images[1::2].astype(np.float32)).mean(0)
+    even = torch.from_numpy(textures(32, 1, 1).images[::2].astype(np.float32)).mean(0)
+
+    def attributes(rows):
+        return (rows.flatten(1) - 0.5) @ (odd - even).flatten()[:, None] / 255
+
+    outcome = attack(PixelEdge(1), attributes)
+    assert outcome.measure.startswith("from the outputs: class-balanced success: attributes")
+    assert outcome.recovered > 0.9
 
 
 def test_attributes_alone_do():

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from audit_scenes import PixelEdge, scene, textures
+from facemix.audit import rehearsal
 from facemix.audit.control import fails_unprotected
 from facemix.audit.curves import roc
 from facemix.audit.display import photographs, rows_as_sent
 from facemix.audit.readout import Readout
-from facemix.audit.rehearsal import attacked, gathered, rehearse, requests_a_pass
+from facemix.audit.rehearsal import attacked, gathered, rehearse, rehearsed, requests_a_pass
 
 
 def sources_of(rows, faces, edge):
@@ -97,10 +98,21 @@ def test_the_curve_of_a_score_that_tells_and_of_one_that_does_not():
 def test_pictures_of_photographs_and_of_rows():
     faces = textures(2, 2, 1)
     assert (photographs("p", faces, torch.tensor([3])).pictures[0] == faces.images[3, 0]).all()
-    rows = torch.randn(2, 3, 5, 4)
-    rows[:, 1] *= 10
-    line = rows_as_sent("r", rows)
-    assert (line.pictures[1] == rows[1, 1].numpy()).all()
-    assert line.limit == rows[:, 1].abs().max()
-    assert rows_as_sent("r", rows.abs()).pictures[0].shape == (5, 4, 3)
-    assert rows_as_sent("r", rows[:, :1].abs()).pictures[0].shape == (5, 4)
+    features = torch.randn(2, 4, 5, 6)
+    features[:, 1] *= 10
+    line = rows_as_sent("r", features)
+    assert (line.pictures[1] == features[1, 1].numpy()).all()
+    assert line.limit == features[:, 1].abs().max()
+    for channels, shape in ((1, (5, 6)), (3, (5, 6, 3))):
+        pictures = np.stack(rows_as_sent("r", features[:, :channels]).pictures)
+        assert pictures.shape == (2, *shape)
+        assert (pictures.min(), pictures.max()) == (0, 1)
+
+
+def test_what_is_kept_fits_into_memory(monkeypatch):
+    edge, faces = PixelEdge(4), textures(8, 8, 1)
+    whole = rehearsed(edge, faces, 3, torch.Generator().manual_seed(0))
+    assert len(whole.owner) == 192
+    monkeypatch.setattr(rehearsal, "VALUES", 130 * 24 * 20)
+    part = rehearsed(edge, faces, 3, torch.Generator().manual_seed(0))
+    assert part.owner.tolist() == whole.owner[:128].tolist()

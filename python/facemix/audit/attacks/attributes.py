@@ -17,8 +17,8 @@ from ..balance import balanced, by_victim
 from ..control import fails_unprotected
 from ..networks import answers, classifier, fit, steps
 from ..outcome import Outcome, Variant, interval
-from ..readout import people_readout
-from ..rehearsal import Rows, attacked, gathered, rehearse, requests_a_pass, suspects
+from ..readout import Readout, people_readout
+from ..rehearsal import Rows, attacked, gathered, rehearse, rehearsed, requests_a_pass, suspects
 from ..scene import Scene
 
 __all__ = ["Attributes"]
@@ -36,9 +36,9 @@ Classifier = Callable[[Tensor], Tensor]
 class Attributes(Attack):
     """The paper's attack: what is on the photograph of row k, if row k belongs to the kth image of its group?
 
-    The attacker trains the paper's network on mixed rows of its own. Where it knows people, it also reads who is in a
-    row, and by how much, and answers as most of the row would. It goes by what does better on requests of its own that
-    it did not train with.
+    The attacker trains the paper's network and a linear read-out on mixed rows of its own. Where it knows people, it
+    also reads who is in a row, and by how much, and answers as most of the row would. It goes by what does best on
+    requests of its own that it did not train with.
     """
 
     name = "attributes"
@@ -99,7 +99,10 @@ class Attributes(Attack):
         """
         order = torch.randperm(len(scene.attacker), generator=scene.generator(self.name, "photographs"))
         train, held = scene.attacker.take(order[:MOST]).split(TRAINED, scene.seed_of(self.name, "split"))
-        said = {"the paper's network": self._network(scene, train, view, progress)}
+        said = {
+            "the paper's network": self._network(scene, train, view, progress),
+            "linear read-out": self._linear(scene, train, view),
+        }
         if len(scene.gallery) > 1 and _varied(suspects(scene), _told(scene)):
             said["by who is in the row"] = self._by_people(scene, view)
         own = view(gathered(islice(rehearse(scene.edge, held, scene.generator(self.name, "held")), CHOICE)))
@@ -126,11 +129,17 @@ class Attributes(Attack):
         fit(network.to(scene.device), batches, count, loss, progress)
         return lambda received: answers(network, received) > 0
 
+    def _linear(self, scene: Scene, train: Labelled, view: Callable[[Rows], Rows]) -> Classifier:
+        mine = view(rehearsed(scene.edge, train, PASSES, scene.generator(self.name, "read")))
+        labels = _labels(train, _told(scene)).double()
+        sign = torch.where(labels == UNKNOWN, 0.0, 2 * labels - 1)
+        read = Readout(mine.received.to(scene.device), torch.einsum("bs,bsa->ba", mine.weights, sign[mine.members]))
+        return lambda received: read(received) > 0
+
     def _by_people(self, scene: Scene, view: Callable[[Rows], Rows]) -> Classifier:
         faces, told = suspects(scene), _told(scene)
         person = faces.labels("identity")[:, None] == scene.gallery.labels("identity")
-        requests = map(view, rehearse(scene.edge, faces, scene.generator(self.name, "people")))
-        mine = gathered(islice(requests, PASSES * requests_a_pass(scene.edge, faces)))
+        mine = view(rehearsed(scene.edge, faces, PASSES, scene.generator(self.name, "people")))
         read = people_readout(mine, person, scene.device)
         labels = _labels(faces, told)
         has = torch.stack([_share(labels[member]) for member in person.T])  # [P, A]
@@ -178,9 +187,10 @@ def _share(labels: Tensor) -> Tensor:
 
 def _success(answer: Tensor, truth: Tensor) -> Tensor:
     """Values float64 [b] whose mean is the class-balanced success, averaged over attributes: of bool, int8 [b, A]."""
-    values = torch.zeros(truth.shape, dtype=torch.float64)
+    values = torch.empty(truth.shape, dtype=torch.float64)
     for column in range(truth.shape[1]):
         known = truth[:, column] != UNKNOWN
         hits = balanced(answer[known, column] == (truth[known, column] == 1), truth[known, column])
-        values[known, column] = hits * len(truth) / len(hits)
+        values[:, column] = hits.mean()
+        values[known, column] += (hits - hits.mean()) * len(truth) / len(hits)
     return values.mean(1)

@@ -15,7 +15,7 @@ from ..control import fails_unprotected
 from ..networks import answers, classifier, fit, steps
 from ..outcome import Outcome, Variant, interval
 from ..readout import people_readout
-from ..rehearsal import Rows, attacked, gathered, rehearse, requests_a_pass, suspects
+from ..rehearsal import Rows, attacked, gathered, rehearse, rehearsed, requests_a_pass, suspects
 from ..scene import Scene
 
 __all__ = ["Identity"]
@@ -93,12 +93,11 @@ class Identity(Attack):
         train, held = suspects(scene).split(TRAINED, scene.seed_of(self.name, "split"))
         people = scene.gallery.labels("identity").sort().values
         label, held_label = (torch.searchsorted(people, faces.labels("identity")) for faces in (train, held))
-        requests = map(view, rehearse(scene.edge, train, scene.generator(self.name, "train")))
-        a_pass = requests_a_pass(scene.edge, train)
-        mine = gathered(islice(requests, PASSES * a_pass))
+        mine = view(rehearsed(scene.edge, train, PASSES, scene.generator(self.name, "read")))
         read = people_readout(mine, F.one_hot(label, len(people)), scene.device)
         network = classifier(mine.received.shape[1:], len(people), scene.seed_of(self.name, "network")).to(scene.device)
-        count = steps(scene.effort, a_pass)
+        count = steps(scene.effort, requests_a_pass(scene.edge, train))
+        requests = map(view, rehearse(scene.edge, train, scene.generator(self.name, "train")))
         batches = ((own.received, label[own.owner]) for own in islice(requests, count))
         fit(network, batches, count, F.cross_entropy, progress)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -17,12 +16,10 @@ from ..curves import roc
 from ..display import photographs, rows_as_sent
 from ..outcome import Outcome, Variant, interval
 from ..readout import people_readout
-from ..rehearsal import Rows, attacked, gathered, rehearse, requests_a_pass
-from ..scene import Scene, joined
+from ..rehearsal import Rows, attacked, rehearsed, suspects
+from ..scene import Scene
 
 __all__ = ["Membership"]
-
-VALUES = 2**27  # float32 in the attacker's own rows at most, half a gigabyte
 
 
 class Membership(Attack):
@@ -35,8 +32,7 @@ class Membership(Attack):
     name = "membership"
     title = "Who of a gallery is in a received row?"
     knows = (
-        "the edge's software, a photograph of each person who may be in it, and labelled photographs of people; "
-        "not which rows belong together"
+        "the edge's software, and labelled photographs of the people who may be in it; not which rows belong together"
     )
     source = "equation 4 of the paper is linear, and so is ridge regression (Hoerl and Kennard 1970)"
 
@@ -50,8 +46,7 @@ class Membership(Attack):
         rows = attacked(scene)
         progress(0.2)
         passes = 2 if scene.effort == "quick" else 4
-        known = joined(_background(scene, passes), scene.gallery)
-        scores, clean = self._scores(scene, known, passes, rows)
+        scores, clean = self._scores(scene, suspects(scene), passes, rows)
         progress(0.7)
         alone, _ = self._scores(scene, scene.gallery, passes, rows)
         progress(0.9)
@@ -67,11 +62,18 @@ class Membership(Attack):
             return failed
         hits = _named(scores, inside)
         by_group = [float(hits[rows.group == group].mean()) for group in rows.group.unique()]
-        result, together = float(hits.mean()), _together(rows, scores, inside)
-        curves = (
-            roc("from one row: who is in it", inside.flatten(), scores.flatten()),
-            roc("from a group's rows: who is in it", together[1].flatten(), together[0].flatten()),
-        )
+        result = float(hits.mean())
+        variants = [
+            Variant("with one photograph of each person, no others", float(_named(alone, inside).mean()), floor)
+        ]
+        curves = [roc("from one row: who is in it", inside.flatten(), scores.flatten())]
+        if rows.members.shape[1] > 1:
+            energy, of_group = _together(rows, scores, inside)
+            variants += [
+                Variant("as many people named as are in a row: share that are", _found(scores, inside), floor),
+                Variant("the same of a group, if one knows which rows it has", _found(energy, of_group), floor),
+            ]
+            curves.append(roc("from a group's rows: who is in it", of_group.flatten(), energy.flatten()))
         return Outcome(
             "done",
             measure="share of rows of which the person named first is in them",
@@ -81,11 +83,7 @@ class Membership(Attack):
             interval=interval(by_group, scene.seed_of(self.name, "interval")),
             says=f"Asked who is in a received row, the cloud names somebody who is in {result:.0%} of the time "
             f"(by chance {floor:.0%}), out of {len(people)} people.",
-            variants=(
-                Variant("with one photograph of each person, no others", float(_named(alone, inside).mean()), floor),
-                Variant("as many people named as are in a row: share that are", _found(scores, inside), floor),
-                Variant("the same of a whole group, if one knows which rows it has", _found(*together), floor),
-            ),
+            variants=tuple(variants),
             curves=tuple(curve for curve in curves if curve),
             pictures=_pictures(scene, rows, scores, inside),
         )  # fmt: skip
@@ -93,20 +91,11 @@ class Membership(Attack):
     def _scores(self, scene: Scene, known: Labelled, passes: int, rows: Rows) -> tuple[Tensor, Tensor]:
         """How much of each person of the gallery is in received rows, and in the same rows without protection:
         float32 [b, P] each."""
-        requests = rehearse(scene.edge, known, scene.generator(self.name, len(known)))
-        mine = gathered(islice(requests, passes * requests_a_pass(scene.edge, known)))
+        mine = rehearsed(scene.edge, known, passes, scene.generator(self.name, len(known)))
         person = known.labels("identity")[:, None] == scene.gallery.labels("identity")
         read = people_readout(mine, person, scene.device)
         unprotected = people_readout(mine.unprotected(), person, scene.device)
         return read(rows.received).abs(), unprotected(rows.clean).abs()
-
-
-def _background(scene: Scene, passes: int) -> Labelled:
-    """The attacker's photographs, those of people of the gallery first, as many as memory allows."""
-    people, theirs = scene.attacker.labels("identity"), scene.gallery.labels("identity")
-    values = scene.edge.clean(torch.from_numpy(scene.gallery.images[:1])).numel()
-    first = (~torch.isin(people, theirs)).to(torch.int8).argsort(stable=True)
-    return scene.attacker.take(first[: VALUES // (passes * values)])
 
 
 def _named(scores: Tensor, true: Tensor) -> Tensor:

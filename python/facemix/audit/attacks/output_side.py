@@ -44,9 +44,10 @@ class OutputSide(Attack):
             attack.run(outputs, lambda share, done=number: progress((done + share) / len(parts)))  # type: ignore[misc]
             for number, attack in enumerate(parts)
         ]
-        first, *others = sorted(found, key=lambda outcome: outcome.status != "done")  # a stable sort: people first
-        if first.status != "done":
-            return first
+        first, *others = sorted(found, key=lambda outcome: outcome.recovered or 0, reverse=True)
+        unanswered = [outcome for outcome in found if outcome.status != "done"]
+        if unanswered and not _clear(first):
+            return unanswered[0]  # the other part got nothing, and this one may have
         more = [
             Variant(outcome.measure, outcome.result, outcome.floor, outcome.ceiling)
             for outcome in others
@@ -59,6 +60,11 @@ class OutputSide(Attack):
             variants=(*more, *(variant for outcome in found for variant in outcome.variants)),
             pictures=(),  # outputs do not look like anything
         )
+
+
+def _clear(outcome: Outcome) -> bool:
+    """Whether it got something beyond doubt."""
+    return outcome.interval is not None and outcome.floor is not None and outcome.interval[0] > outcome.floor
 
 
 PARTS: tuple[Attack, ...] = (Membership(), Attributes())
