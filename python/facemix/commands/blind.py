@@ -36,7 +36,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         type=float,
         metavar="A",
         help="of a mixed row in what is sent, 0 to 1: less hides more and is less exact (default: 1 over 4 times the "
-        "square root of the values in a row)",
+        "square root of the values that are sent for an image)",
     )
     parser.add_argument(
         "--decoys",

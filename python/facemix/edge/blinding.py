@@ -57,15 +57,16 @@ class Blinding:
         Args:
             half: see `facemix.edge.Client`.
             images: public ones like those to classify, uint8 [N, H, W, C], at least a group.
-            share: see above; default: 1 / (4 * sqrt(values in a row)). For somebody who knows a photograph of average
-                energy, all others of its group and the key, a request with it then lies 0.25 standard deviations from
-                one without it: nobody decides more than 55 % of such cases rightly.
+            share: see above; default: 1 / (4 * sqrt(values of an image)). For somebody who knows a photograph of
+                average energy, all others of its group and the key, a request with it then lies 0.25 standard
+                deviations from one without it: nobody decides more than 55 % of such cases rightly.
 
         Raises:
             ValueError: if there are not enough images, or they are black throughout.
         """
-        size, values = half.bundle.group_size, math.prod(half.bundle.features_shape)
-        share = DISTANCE / math.sqrt(values) if share is None else share
+        size, shape = half.bundle.group_size, half.bundle.features_shape
+        if share is None:
+            share = DISTANCE / math.sqrt(getattr(half, "rows_per_image", 1) * math.prod(shape))
         if len(images) < size:
             raise ValueError(f"Blinding: images must be at least {size}, a group, got {len(images)}")
         with half.mix(images[: len(images) // size * size], wire_dtype="float32") as request:

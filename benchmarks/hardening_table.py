@@ -1,0 +1,94 @@
+"""The result of benchmarks/hardening.py as Markdown: for its own output, and for docs/hardening.md."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+COMMITTED = Path(__file__).parent / "results" / "hardening.json"
+PAGE = Path(__file__).parent.parent / "docs" / "hardening.md"
+
+
+def cost_table(data: dict[str, Any]) -> str:
+    """A row for each mode: accuracy and cost."""
+    lines = [["", "right", "edge, ms an image", "beforehand, ms", "pool, bytes", "bytes up", "bytes down"]]
+    for row in data["modes"]:
+        offline = [f"{row['offline_ms']:.2f}", f"{row['pool_bytes']:.0f}"] if "share" in row else ["-", "-"]
+        name = f"{row['name']} (share {row['share']:.2g})" if "share" in row else row["name"]
+        lines.append(
+            [
+                name,
+                f"{row['accuracy']:.1%}",
+                f"{row['edge_ms']:.2f}",
+                *offline,
+                str(row["bytes_up"]),
+                str(row["bytes_down"]),
+            ]
+        )
+    return _markdown(lines)
+
+
+def attack_table(data: dict[str, Any]) -> str:
+    """A row for each attack, a column for each mode: the result between floor and ceiling, and how far that is."""
+    names = [name for name in data["modes"][0]["attacks"] if _known(data, name)]
+    lines = [["", *(row["name"] for row in data["modes"])]]
+    lines += [[name, *(_cell(row["attacks"][name]) for row in data["modes"])] for name in names]
+    return _markdown(lines)
+
+
+def choice_table(data: dict[str, Any]) -> str:
+    """A row for each way to blind, a column for each share."""
+    shares = [f"{row['share']:g}" for row in data["choice"]]
+    lines = [["share of a mixed row", *shares]]
+    for key, name in (("one", "a secret row for each that is sent"), ("mixed_in", "32 secret rows, mixed in")):
+        lines.append([name, *(f"{row[key]:.1%}" for row in data["choice"])])
+    return _markdown(lines)
+
+
+def source(data: dict[str, Any]) -> str:
+    """Where it comes from."""
+    where = data["environment"]
+    return (
+        f"ORL, {data['images']} test photographs, {data['rounds']} rounds, groups of 8; attacks at effort "
+        f"{data['effort']}. {where['cpu']}, {where['cores']} cores, PyTorch {where['versions']['torch']}, "
+        f"{where['threads']} thread{'s' * (where['threads'] > 1)}; commit {where['commit'][:7]}, {where['date']}."
+    )
+
+
+def tables(data: dict[str, Any]) -> dict[str, str]:
+    """All of it, by the names that docs/hardening.md has for the places."""
+    return {
+        "choice": choice_table(data),
+        "cost": cost_table(data),
+        "attacks": attack_table(data),
+        "source": source(data),
+    }
+
+
+def filled(text: str, data: dict[str, Any]) -> str:
+    """The page with the tables of `data` in their places."""
+    for name, table in tables(data).items():
+        text = re.sub(rf"<!-- {name} -->\n.*?<!-- end -->", f"<!-- {name} -->\n{table}\n<!-- end -->", text, flags=re.S)
+    return text
+
+
+def committed() -> dict[str, Any]:
+    """The committed result."""
+    return json.loads(COMMITTED.read_text())
+
+
+def _known(data: dict[str, Any], name: str) -> bool:
+    return any(row["attacks"][name]["status"] == "done" for row in data["modes"])
+
+
+def _cell(found: dict[str, Any]) -> str:
+    if found["status"] != "done":
+        return found["status"]
+    return f"{found['result']:.3f} ({found['floor']:.3f} to {found['ceiling']:.3f}): {found['recovered']:.0%}"
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    head, *rest = lines
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rest))

@@ -1,0 +1,40 @@
+"""The tables of benchmarks/hardening.py, and the page that has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hardening_table import PAGE, committed, filled, tables
+
+DONE = {"status": "done", "floor": 0.1, "result": 0.91, "ceiling": 1.0, "recovered": 0.9, "variants": {}}
+UNKNOWN = {"status": "not converged", "floor": 0.1, "result": 0.11, "ceiling": 1.0, "recovered": None, "variants": {}}
+MODE: dict[str, Any] = {"accuracy": 0.975, "edge_ms": 0.051, "bytes_up": 100, "bytes_down": 20}
+DATA = {
+    "environment": {
+        "cpu": "made up", "cores": 2, "threads": 1, "versions": {"torch": "1.2"}, "commit": "0123456789",
+        "date": "2026-01-02",
+    },
+    "images": 8, "rounds": 3, "effort": "quick",
+    "choice": [{"share": 0.1, "one": 1.0, "mixed_in": 0.25}],
+    "modes": [
+        {**MODE, "name": "plain", "attacks": {"look": DONE, "other": {**UNKNOWN, "status": "skipped"}}},
+        {**MODE, "name": "blinded", "share": 0.00482, "offline_ms": 0.3, "pool_bytes": 603.4,
+         "attacks": {"look": UNKNOWN, "other": {**UNKNOWN, "status": "skipped"}}},
+    ],
+}  # fmt: skip
+
+
+def test_a_mode_has_its_cost_and_what_attacks_get_of_it() -> None:
+    found = tables(DATA)
+    assert "| plain | 97.5% | 0.05 | - | - | 100 | 20 |" in found["cost"]
+    assert "| blinded (share 0.0048) | 97.5% | 0.05 | 0.30 | 603 | 100 | 20 |" in found["cost"]
+    assert "| look | 0.910 (0.100 to 1.000): 90% | not converged |" in found["attacks"]
+    assert "other" not in found["attacks"]  # nobody ran it
+    assert "| 32 secret rows, mixed in | 25.0% |" in found["choice"]
+    assert "effort quick" in found["source"]
+
+
+def test_the_page_is_that_of_the_committed_result() -> None:
+    page = PAGE.read_text()
+    assert filled(page, committed()) == page
+    assert filled(page, DATA) != page
