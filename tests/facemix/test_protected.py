@@ -22,7 +22,8 @@ from facemix.storage import load_tensors
 from facemix.training.anonymizing import LIKENESS, Anonymizing, reversed_gradient
 from facemix.training.mixed_network import MixedNetwork
 from facemix.training.protecting import protected_weights
-from facemix.training.settings import DataSettings, FitSettings, MixSettings, ProtectionSettings
+from facemix.training.settings import DataSettings, Experiment, FitSettings, MixSettings, ProtectionSettings
+from facemix.training.stages import Stages
 from facemix.training.task import AttributeTask
 from numpy.typing import NDArray
 from PIL import Image
@@ -217,9 +218,10 @@ def learner(hiding: float, faces: Labelled) -> Anonymizing:
     network = build("protected", {**options, "network": "resnet18", "options": OF_RESNET})
     names = tuple(faces.attributes)[:2]
     adversary = build("resnet18", OF_RESNET)
+    assert faces.identity is not None
     return Anonymizing(
         MixedNetwork(network, 1, 1), AttributeTask(names), faces, faces, DataSettings(), FitSettings(),
-        MixSettings(group_size=1), 0, adversary=adversary, hiding=hiding,
+        MixSettings(group_size=1), 0, people=faces.identity, adversary=adversary, hiding=hiding,
     ).double()  # fmt: skip
 
 
@@ -246,9 +248,12 @@ def test_an_anonymizer_learns_what_its_adversary_unlearns() -> None:
 
 
 def test_an_anonymizer_must_know_the_people() -> None:
-    faces = synthetic_faces(4, 2, SIZE, 1)
+    faces = replace(synthetic_faces(4, 2, SIZE, 1), identity=None)
+    experiment = Experiment(
+        data=DataSettings(task="attributes"), protection=ProtectionSettings("anonymizer", width=4)
+    )  # fmt: skip
     with pytest.raises(ValueError, match="the anonymizer must know the people on the photographs"):
-        learner(1.0, replace(faces, identity=None))
+        Stages(experiment, 0, faces, faces, AttributeTask(tuple(faces.attributes))).check()
 
 
 def test_a_protection_has_its_own_setting() -> None:

@@ -12,8 +12,8 @@ class Blur(nn.Module):
     """Images [B, C, H, W] averaged down to `size` x `size` values, and drawn up to their size again (bilinear).
 
     Args:
-        size: values on each side that are left: 16 and 8 in the paper's rows, whose photographs are 218 x 178. On a
-            smaller photograph the same size blurs less.
+        size: values on each side that are left: 16 and 8 in the paper's rows, whose photographs are 218 x 178. A
+            smaller photograph loses less by the same size.
 
     Raises:
         ValueError: if `size` is not positive; in `forward`, if an image is no larger.

@@ -30,9 +30,11 @@ def protections(experiments: list[Runs]) -> list[Table]:
 
 
 def _table(title: str, experiments: list[Runs]) -> Table:
-    cost = experiments[0].first["cost"]
+    # Results of older versions do not know all of the baseline's cost.
+    baseline = next((runs for runs in experiments if "whole_parameters" in runs.first["cost"]), experiments[0])
+    cost = baseline.first["cost"]
     whole = {"edge_parameters": cost.get("whole_parameters"), "edge_multiply_adds": cost["whole_multiply_adds"]}
-    rows = [("all on the edge", *_figures(experiments[0], "baseline", whole), "nothing is sent")]
+    rows = [("all on the edge", *_figures(baseline, "baseline", whole), "nothing is sent")]
     for runs in experiments:
         network = "protected" if runs.protected else "mixing_aware"
         rows.append((_name(runs), *_figures(runs, network, runs.first["cost"]), _recovered(runs)))

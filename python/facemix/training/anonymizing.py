@@ -28,18 +28,14 @@ class Anonymizing(Learner):
 
     Args:
         learner: what `Learner` takes.
+        people: int64 [N], who is on each photograph to learn from.
         adversary: images [B, C, H, W] -> scores [B, people]; it trains along, and is thrown away.
         hiding: weight of the adversary in what the anonymizer learns.
-
-    Raises:
-        ValueError: if the people on the training photographs are not known.
     """
 
-    def __init__(self, *learner: Any, adversary: nn.Module, hiding: float) -> None:
+    def __init__(self, *learner: Any, people: Tensor, adversary: nn.Module, hiding: float) -> None:
         super().__init__(*learner)
-        if self._faces.identity is None:
-            raise ValueError("train: the anonymizer must know the people on the photographs, got no identities")
-        self.adversary, self.hiding, self._people = adversary, hiding, self._faces.identity
+        self.adversary, self.hiding, self._people = adversary, hiding, people
 
     def configure_optimizers(self) -> Any:
         """One optimizer, of both sides."""

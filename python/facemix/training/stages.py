@@ -113,9 +113,12 @@ class Stages:
         """Build and cut what will be deployed, without its weights: its turn comes only when the baseline is trained.
 
         Raises:
-            ValueError: if there is no such network, it refuses an option or the photographs, or cannot be cut so.
+            ValueError: if there is no such network, it refuses an option or the photographs, or cannot be cut so; or
+                the people whom an anonymizer is to hide are not known.
         """
         experiment = self.experiment
+        if experiment.protection.name == "anonymizer" and self.train.identity is None:
+            raise ValueError("train: the anonymizer must know the people on the photographs, got no identities")
         model = experiment.mixing_model
         if experiment.protection.name != "mix":
             model, options = PROTECTED, self._protected_options()
@@ -192,11 +195,13 @@ class Stages:
         protection, model = self.experiment.protection, self.experiment.model
         if not protected or protection.name != "anonymizer":
             return Learner(*arguments)
+        people = self.train.identity
+        assert people is not None  # see `check`
         options = {**self._options(model), "num_classes": self.train.people}
         with torch.random.fork_rng():
             torch.manual_seed(seed_of(self.seed, "adversary"))
             adversary = synced(build(model.name, options))
-        return Anonymizing(*arguments, adversary=adversary, hiding=protection.hiding)
+        return Anonymizing(*arguments, people=people, adversary=adversary, hiding=protection.hiding)
 
 
 def deciding(settings: dict[str, Any]) -> dict[str, Any]:
