@@ -105,6 +105,7 @@ def accuracy(half: Any, cloud: CloudModel, faces: Labelled, rounds: int) -> dict
 
 def measure(mode: Mode, faces: Labelled, rounds: int, effort: Any, attacks: list[str] | None) -> dict[str, Any]:
     """All of one mode."""
+    print(f"hardening: {mode.name}", flush=True)
     edge, cloud_file = mode.folder / EDGE, mode.folder / CLOUD
     half, cloud = load_half(edge), CloudModel(cloud_file)
     half.bundle = replace(half.bundle, max_coeff=mode.max_coeff)
