@@ -274,6 +274,7 @@ def test_devices_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (["--pre", "1", "-1"], "sweep: --pre must be at least 1, got -1"),
         (["--seeds", "0"], "sweep: --seeds must be at least 1, got 0"),
         (["--jobs", "0"], "sweep: --jobs must be at least 1, got 0"),
+        (["--protection.name=plain"], "sweep: protection.name must be mix, whose group sizes .* got plain"),
         (["--mix.group_size=4"], "sweep: --group-sizes and --pre must say what to sweep over, got --mix.group_size=4"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Whether an attack's result means anything: an attack that fails where nothing is hidden shows nothing about what is."""
+"""Whether an attack's result means anything: one that fails where nothing is hidden shows nothing about what is."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from facemix.data import Labelled
 from facemix.pictures import COLUMNS, Line
 
+from .decoder import Decoder
 from .matching import correlation, matched
 from .request import Request
 from .scene import Scene
@@ -20,7 +21,8 @@ __all__ = ["compared", "photographs", "rows_as_sent"]
 
 
 def compared(scene: Scene, rows: Tensor, request: Request, found: Mapping[str, Tensor]) -> tuple[Line, ...]:
-    """Photographs, the first part's output, what of the sent rows is most like it, and what was found.
+    """Photographs, the first part's output, what of the sent rows is most like it, and what was found; of the last two
+    also what a `Decoder` makes of them, which shows to eyes what features show to programs.
 
     Args:
         rows: int64 [N], the victims of `request`.
@@ -32,11 +34,17 @@ def compared(scene: Scene, rows: Tensor, request: Request, found: Mapping[str, T
         photographs("photographed", scene.victims, rows[request.truth.image[:COLUMNS]]),
         Line("before the mix", _pictures(sources, sources, channel)),
     ]
+    decoder = (
+        Decoder(scene.edge, scene.attacker) if len(request.truth.image.unique()) == len(request.truth.image) else None
+    )
     for caption, candidates in {"sent, the most like it": request.received, **found}.items():
         likeness = correlation(sources, candidates)
         which, _ = matched(likeness.abs())
         sign = likeness[torch.arange(len(sources)), which].sign().float() * (which >= 0)  # no match: grey
-        lines.append(Line(caption, _pictures(candidates[which] * sign[:, None, None, None], sources, channel)))
+        chosen = candidates[which] * sign[:, None, None, None]
+        lines.append(Line(caption, _pictures(chosen, sources, channel)))
+        if decoder is not None:
+            lines.append(Line(f"{caption}:\nas a photograph", [_picture(image) for image in decoder(chosen).numpy()]))
     return tuple(lines)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from facemix.audit.edge import load_edge
+from facemix.audit.progress import Terminal
 from facemix.audit.record import Audit, scene_json
 from facemix.audit.registry import ATTACKS
 from facemix.audit.report import write_audit
@@ -38,7 +39,8 @@ def audit_demo(edge: Path, cloud: Path, train: Labelled, test: Labelled, seed: i
     nobody = train.take(torch.empty(0, dtype=torch.int64))
     half, files = load_edge(edge), {"edge": file_digest(edge), "cloud": file_digest(cloud)}
     scene = Scene.of(half, Splits(train, nobody, test), cloud=open_cloud(cloud), seed=seed, effort="quick")
-    outcomes = run_audit(scene, ATTACKS, store=Store(cache, scene, files))
+    with Terminal() as terminal:
+        outcomes = run_audit(scene, ATTACKS, store=Store(cache, scene, files), watch=terminal)
     audit = Audit("the demo", ATTACKS, outcomes, {**scene_json(scene), **files}, environment())
     write_audit(audit, out)
     return audit

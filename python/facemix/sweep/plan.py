@@ -71,6 +71,10 @@ class Plan:
         for name, values in (("group-sizes", self.group_sizes), ("pre", self.pre), ("seeds", (self.seeds,))):
             if min(values) < 1:
                 raise ValueError(f"sweep: --{name} must be at least 1, got {min(values)}")
+        if (name := self.experiment.protection.name) != "mix":
+            raise ValueError(
+                f"sweep: protection.name must be mix, whose group sizes and cuts are swept over, got {name}"
+            )
         for option in self.options:
             if option.partition("=")[0] in SWEPT:
                 raise ValueError(f"sweep: --group-sizes and --pre must say what to sweep over, got {option}")

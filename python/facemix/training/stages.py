@@ -19,7 +19,7 @@ from .batches import seed_of
 from .learner import Learner
 from .mixed_network import MixedNetwork
 from .protecting import PROTECTED, protected_options, protected_weights
-from .settings import Experiment, FitSettings, ModelSettings
+from .settings import Experiment, FitSettings, MixSettings, ModelSettings
 from .stage import train_stage
 from .synced_norm import synced
 from .task import Task
@@ -155,7 +155,7 @@ class Stages:
         experiment, seed = self.experiment, seed_of(self.seed, name)
         mix = experiment.mix
         if start is None or experiment.protection.name != "mix":
-            mix = replace(mix, group_size=1, warm_up=[], distillation=0.0)
+            mix = MixSettings(group_size=1)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = build(model.name, options)
@@ -171,8 +171,8 @@ class Stages:
             "cut": [model.pre, model.post], "mix": asdict(mix),
             "baseline": asdict(experiment.baseline),
         })  # fmt: skip
-        if start is not None and experiment.protection.name != "mix":
-            recipe["protection"] = asdict(experiment.protection)
+        if start is not None and experiment.protection.name == "anonymizer":
+            recipe["hiding"] = experiment.protection.hiding  # the other settings are options of the network
         config = {
             "builder": model.name, "options": options, "pre": model.pre,
             "post": model.post, "group_size": mix.group_size, "max_coeff": mix.max_coeff,

@@ -26,5 +26,6 @@ def test_a_one_time_pad_shows_nothing():
 
 def test_the_picture_has_the_photographs_the_features_and_the_rows():
     lines = look(PixelEdge(4)).pictures
-    assert [line.caption for line in lines] == ["photographed", "before the mix", "sent, the most like it"]
+    sent = "sent, the most like it"
+    assert [line.caption for line in lines] == ["photographed", "before the mix", sent, f"{sent}:\nas a photograph"]
     assert {len(line.pictures) for line in lines} == {8}

@@ -137,7 +137,7 @@ class Attributes(Attack):
 
         def scores(received: Tensor) -> Tensor:
             energy = read(received).double().square()
-            return energy / energy.sum(1, keepdim=True) @ has
+            return F.normalize(energy, p=1, dim=1) @ has
 
         fitted, truth = scores(mine.received), labels[mine.owner]
         deciders = []
