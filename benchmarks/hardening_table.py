@@ -13,13 +13,15 @@ PAGE = Path(__file__).parent.parent / "docs" / "hardening.md"
 
 def cost_table(data: dict[str, Any]) -> str:
     """A row for each mode: accuracy and cost."""
-    lines = [["", "right", "edge, ms an image", "beforehand, ms", "pool, bytes", "bytes up", "bytes down"]]
+    lines = [["", "share", "right", "edge, CPU ms", "beforehand, CPU ms", "pool, bytes", "bytes up", "bytes down"]]
     for row in data["modes"]:
-        offline = [f"{row['offline_ms']:.2f}", f"{row['pool_bytes']:.0f}"] if "share" in row else ["-", "-"]
-        name = f"{row['name']} (share {row['share']:.2g})" if "share" in row else row["name"]
+        share, *offline = ["-"] * 3
+        if "share" in row:
+            share, *offline = f"{row['share']:.2g}", f"{row['offline_ms']:.2f}", f"{row['pool_bytes']:.0f}"
         lines.append(
             [
-                name,
+                row["name"],
+                share,
                 f"{row['accuracy']:.1%}",
                 f"{row['edge_ms']:.2f}",
                 *offline,
