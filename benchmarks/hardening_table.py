@@ -33,10 +33,18 @@ def cost_table(data: dict[str, Any]) -> str:
 
 
 def attack_table(data: dict[str, Any]) -> str:
-    """A row for each attack, a column for each mode: the result between floor and ceiling, and how far that is."""
+    """A row for each attack and each what-if, a column for each mode: the result between floor and ceiling, and how far
+    that is.
+    """
     names = [name for name in data["modes"][0]["attacks"] if _known(data, name)]
     lines = [["", *(row["name"] for row in data["modes"])]]
-    lines += [[name, *(_cell(row["attacks"][name]) for row in data["modes"])] for name in names]
+    for name in names:
+        found = [row["attacks"][name] for row in data["modes"]]
+        lines.append([name, *map(_cell, found)])
+        what_ifs = dict.fromkeys(each for one in found for each in one["variants"] if each.startswith("if "))
+        for each in what_ifs:
+            values = (one["variants"].get(each) for one in found)
+            lines.append([f"{name}, {each}", *("-" if value is None else f"{value:.3f}" for value in values)])
     return _markdown(lines)
 
 
