@@ -13,13 +13,15 @@ PAGE = Path(__file__).parent.parent / "docs" / "hardening.md"
 
 def cost_table(data: dict[str, Any]) -> str:
     """A row for each mode: accuracy and cost."""
-    lines = [["", "right", "edge, ms an image", "beforehand, ms", "pool, bytes", "bytes up", "bytes down"]]
+    lines = [["", "share", "right", "edge, CPU ms", "beforehand, CPU ms", "pool, bytes", "bytes up", "bytes down"]]
     for row in data["modes"]:
-        offline = [f"{row['offline_ms']:.2f}", f"{row['pool_bytes']:.0f}"] if "share" in row else ["-", "-"]
-        name = f"{row['name']} (share {row['share']:.2g})" if "share" in row else row["name"]
+        share, *offline = ["-"] * 3
+        if "share" in row:
+            share, *offline = f"{row['share']:.2g}", f"{row['offline_ms']:.2f}", f"{row['pool_bytes']:.0f}"
         lines.append(
             [
-                name,
+                row["name"],
+                share,
                 f"{row['accuracy']:.1%}",
                 f"{row['edge_ms']:.2f}",
                 *offline,
@@ -31,10 +33,18 @@ def cost_table(data: dict[str, Any]) -> str:
 
 
 def attack_table(data: dict[str, Any]) -> str:
-    """A row for each attack, a column for each mode: the result between floor and ceiling, and how far that is."""
+    """A row for each attack and each what-if, a column for each mode: the result between floor and ceiling, and how far
+    that is.
+    """
     names = [name for name in data["modes"][0]["attacks"] if _known(data, name)]
     lines = [["", *(row["name"] for row in data["modes"])]]
-    lines += [[name, *(_cell(row["attacks"][name]) for row in data["modes"])] for name in names]
+    for name in names:
+        found = [row["attacks"][name] for row in data["modes"]]
+        lines.append([name, *map(_cell, found)])
+        what_ifs = dict.fromkeys(each for one in found for each in one["variants"] if each.startswith("if "))
+        for each in what_ifs:
+            values = (one["variants"].get(each) for one in found)
+            lines.append([f"{name}, {each}", *("-" if value is None else f"{value:.3f}" for value in values)])
     return _markdown(lines)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from hardening_table import PAGE, committed, filled, tables
 
-DONE = {"status": "done", "floor": 0.1, "result": 0.91, "ceiling": 1.0, "recovered": 0.9, "variants": {}}
+DONE = {"status": "done", "floor": 0.1, "result": 0.91, "ceiling": 1.0, "recovered": 0.9,
+        "variants": {"if a key came twice": 0.5, "another figure": 0.7}}  # fmt: skip
 UNKNOWN = {"status": "not converged", "floor": 0.1, "result": 0.11, "ceiling": 1.0, "recovered": None, "variants": {}}
 MODE: dict[str, Any] = {"accuracy": 0.975, "edge_ms": 0.051, "bytes_up": 100, "bytes_down": 20}
 DATA = {
@@ -26,10 +27,12 @@ DATA = {
 
 def test_a_mode_has_its_cost_and_what_attacks_get_of_it() -> None:
     found = tables(DATA)
-    assert "| plain | 97.5% | 0.05 | - | - | 100 | 20 |" in found["cost"]
-    assert "| blinded (share 0.0048) | 97.5% | 0.05 | 0.30 | 603 | 100 | 20 |" in found["cost"]
+    assert "| plain | - | 97.5% | 0.05 | - | - | 100 | 20 |" in found["cost"]
+    assert "| blinded | 0.0048 | 97.5% | 0.05 | 0.30 | 603 | 100 | 20 |" in found["cost"]
     assert "| look | 0.910 (0.100 to 1.000): 90% | not converged |" in found["attacks"]
-    assert "other" not in found["attacks"]  # nobody ran it
+    assert "| look, if a key came twice | 0.500 | - |" in found["attacks"]
+    assert "another figure" not in found["attacks"]
+    assert "other |" not in found["attacks"]  # nobody ran it
     assert "| 32 secret rows, mixed in | 25.0% |" in found["choice"]
     assert "effort quick" in found["source"]
 

@@ -11,11 +11,13 @@ import torch
 from audit_scenes import textures
 from facemix.audit.edge import load_edge
 from facemix.audit.scene import send
+from facemix.blinders_offline import write_blinders
 from facemix.cli import main
+from facemix.cloud.model import CloudModel
 from facemix.cost import partition_cost
 from facemix.data import Labelled
 from facemix.demo.cloud_process import cloud_process
-from facemix.edge import Client, load_half
+from facemix.edge import BlindedHalf, Client, load_half
 from facemix.export import export_cloud
 from facemix.export_torch import export_edge_torch
 from facemix.infer.local import LocalModel
@@ -88,6 +90,17 @@ def test_the_edge_sends_patches_and_the_cloud_takes_them(files, faces):
         answer = client.classify(images)
     np.testing.assert_allclose(answer.scores, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
     assert answer.cost.rows == 4 * GROUP
+
+
+def test_patches_can_be_blinded(files, faces):
+    half, cloud, images = load_half(files / "edge"), CloudModel(files / "cloud"), pixels(faces)[:GROUP]
+    pool = write_blinders(files / "pool", half, cloud, images, 4 * GROUP)
+    assert pool.blinding.share == pytest.approx(0.25 / (4 * 8 * 4 * 4) ** 0.5)  # of all that is sent for an image
+    with BlindedHalf(half, pool).mix(images) as request:
+        scores = request.classify(cloud.run(request.payload)).scores
+    expected = LocalModel(half, files / "cloud").classify(images).scores
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=2e-3 * np.abs(expected).max())
+    assert pool.left == 0
 
 
 def test_groups_of_patches_differ_from_request_to_request(files, faces):
