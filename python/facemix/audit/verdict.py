@@ -10,7 +10,7 @@ from facemix.report.spread import percent
 
 from .outcome import Outcome
 
-__all__ = ["FAINT", "MOST", "Level", "Verdict", "exit_status", "level", "verdict"]
+__all__ = ["FAINT", "MOST", "Level", "Verdict", "exit_status", "level", "sentence", "verdict"]
 
 #: From this share on, an attack succeeded.
 MOST = 0.5
@@ -103,7 +103,7 @@ def _reasons(
     for name, found in levels.items():
         if found == "unknown":
             outcome = outcomes[name]
-            yield f"Unknown, which is not safe: {_words(name)}, {outcome.status}. {outcome.reason}"
+            yield f"Unknown, which is not safe: {_words(name)}, {outcome.status}. {sentence(outcome.reason)}"
     faint = [
         f"{_words(name)} ({percent(outcomes[name].recovered or 0.0)})" for name in order if levels[name] == "withstood"
     ]
@@ -111,6 +111,11 @@ def _reasons(
         yield f"Got nothing that counts: {', '.join(faint)}."
     if unfit := [_words(name) for name, found in levels.items() if found == "does not apply"]:
         yield f"Does not apply: {', '.join(unfit)}."
+
+
+def sentence(text: str) -> str:
+    """With a capital, and a full stop."""
+    return text[:1].upper() + text[1:] + "." * (not text.endswith((".", "!", "?")))
 
 
 def _words(name: str) -> str:

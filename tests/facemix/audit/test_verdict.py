@@ -6,7 +6,7 @@ from itertools import combinations_with_replacement
 import pytest
 from audit_outcomes import KINDS
 from facemix.audit.outcome import Outcome
-from facemix.audit.verdict import exit_status, level, verdict
+from facemix.audit.verdict import exit_status, level, sentence, verdict
 
 UNKNOWN = ("not converged", "skipped")
 ALL = [kinds for count in range(6) for kinds in combinations_with_replacement(KINDS, count)]
@@ -59,7 +59,7 @@ def test_every_attack_is_told_once():
             if outcome.status in UNKNOWN:
                 assert lines[0].startswith("Unknown, which is not safe: ")
                 assert outcome.status in lines[0]
-                assert outcome.reason in lines[0]
+                assert sentence(outcome.reason) in lines[0]
             elif level(outcome) in ("recovered", "partly"):
                 assert outcome.says in found.headline or outcome.says in lines[0]
 
