@@ -16,6 +16,8 @@ __all__ = ["FAINT", "MOST", "Level", "Verdict", "exit_status", "level", "sentenc
 MOST = 0.5
 #: Below this one, it got nothing that counts.
 FAINT = 0.05
+#: Of attacks that got equally far, to a hundredth, this one speaks: it begins with nothing and ends with faces.
+FIRST = "end_to_end"
 
 Level = Literal["recovered", "partly", "unknown", "withstood", "does not apply"]
 
@@ -58,7 +60,7 @@ def verdict(outcomes: Mapping[str, Outcome]) -> Verdict:
     """Weigh the outcomes of attacks, by name."""
     levels = {name: level(outcome) for name, outcome in outcomes.items()}
     done = {n: o.recovered for n, o in outcomes.items() if o.status == "done" and o.recovered is not None}
-    order = sorted(done, key=lambda name: -done[name])
+    order = sorted(done, key=lambda name: (-round(done[name], 2), name != FIRST))
     unknown = tuple(name for name, found in levels.items() if found == "unknown")
     worst = order[0] if order else None
     answer: Literal["recovered", "partly", "unknown", "withstood"] = "unknown"
@@ -72,13 +74,13 @@ def verdict(outcomes: Mapping[str, Outcome]) -> Verdict:
         headline = "Unknown: there was nothing that an attack applies to."
     else:
         answer = "withstood"
-        most = percent(done[worst])
+        most = percent(max(done.values()))
         headline = f"None of these {len(done)} attacks recovered more than {most}. That is no proof: others may."
     return Verdict(
         answer,
         headline,
         tuple(filter(None, _reasons(outcomes, levels, order, worst if answer in ("recovered", "partly") else None))),
-        done[worst] if worst is not None else None,
+        max(done.values(), default=None),
         worst,
         unknown,
     )

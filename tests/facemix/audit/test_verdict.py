@@ -71,6 +71,14 @@ def test_the_worst_comes_first():
     assert [line.split(":")[0] for line in found.reasons] == ["B", "D", "Got nothing that counts"]
 
 
+def test_of_equals_the_one_that_ends_with_faces_speaks():
+    nearly = Outcome("done", measure="m", floor=0.1, result=0.97, ceiling=1.0, says="All faces come out.")
+    found = verdict({"a": KINDS["recovered"], "end_to_end": nearly})
+    assert found.headline == "Not hidden. All faces come out."
+    assert found.recovered == KINDS["recovered"].recovered
+    assert verdict({"a": KINDS["recovered"], "end_to_end": KINDS["partly"]}).worst == "a"
+
+
 def test_exit_statuses():
     for kinds in ALL:
         found = verdict(named(kinds))
