@@ -107,7 +107,8 @@ def test_the_picture_shows_the_faces_that_were_recovered(
     draw(folder / "x.png", passage, train, 4, recovered(audit))
     (title, lines) = drawn[0]
     assert title.endswith("what is recovered")
-    assert [line.caption for line in lines[-2:]] == ["photographed", "recovered"]
+    assert [line.caption.split()[0] for line in lines[-2:]] == ["Photographs", "The"]
+    assert lines[-1].pictures is FULL.pictures[-1].pictures
     assert len(lines[0].pictures) == 2  # as many columns as all have
     assert recovered(Audit("a", (), {"end_to_end": KINDS["skipped"]}, {}, {})) == []
 

@@ -18,7 +18,7 @@ KINDS = {
         "done", measure="area", floor=0.5, result=0.6, ceiling=1.0, says="It tells 60 % of the pairs, 50 % by chance.",
     ),
     "withstood": Outcome("done", measure="m", floor=0.2, result=0.21, ceiling=0.9, says="It is right in 21 %."),
-    "not converged": Outcome("not converged", "It ran out of steps."),
+    "not converged": Outcome("not converged", "it ran out of steps"),
     "skipped": Outcome("skipped", "It takes minutes."),
     "does not apply": Outcome("does not apply", "Nothing is mixed."),
 }  # fmt: skip

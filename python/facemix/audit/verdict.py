@@ -10,12 +10,14 @@ from facemix.report.spread import percent
 
 from .outcome import Outcome
 
-__all__ = ["FAINT", "MOST", "Level", "Verdict", "exit_status", "level", "verdict"]
+__all__ = ["FAINT", "MOST", "Level", "Verdict", "exit_status", "level", "sentence", "verdict"]
 
 #: From this share on, an attack succeeded.
 MOST = 0.5
 #: Below this one, it got nothing that counts.
 FAINT = 0.05
+#: Of attacks that got equally far, to a hundredth, this one speaks: it begins with nothing and ends with faces.
+FIRST = "end_to_end"
 
 Level = Literal["recovered", "partly", "unknown", "withstood", "does not apply"]
 
@@ -58,7 +60,7 @@ def verdict(outcomes: Mapping[str, Outcome]) -> Verdict:
     """Weigh the outcomes of attacks, by name."""
     levels = {name: level(outcome) for name, outcome in outcomes.items()}
     done = {n: o.recovered for n, o in outcomes.items() if o.status == "done" and o.recovered is not None}
-    order = sorted(done, key=lambda name: -done[name])
+    order = sorted(done, key=lambda name: (-round(done[name], 2), name != FIRST))
     unknown = tuple(name for name, found in levels.items() if found == "unknown")
     worst = order[0] if order else None
     answer: Literal["recovered", "partly", "unknown", "withstood"] = "unknown"
@@ -72,13 +74,13 @@ def verdict(outcomes: Mapping[str, Outcome]) -> Verdict:
         headline = "Unknown: there was nothing that an attack applies to."
     else:
         answer = "withstood"
-        most = percent(done[worst])
+        most = percent(max(done.values()))
         headline = f"None of these {len(done)} attacks recovered more than {most}. That is no proof: others may."
     return Verdict(
         answer,
         headline,
         tuple(filter(None, _reasons(outcomes, levels, order, worst if answer in ("recovered", "partly") else None))),
-        done[worst] if worst is not None else None,
+        max(done.values(), default=None),
         worst,
         unknown,
     )
@@ -103,7 +105,7 @@ def _reasons(
     for name, found in levels.items():
         if found == "unknown":
             outcome = outcomes[name]
-            yield f"Unknown, which is not safe: {_words(name)}, {outcome.status}. {outcome.reason}"
+            yield f"Unknown, which is not safe: {_words(name)}, {outcome.status}. {sentence(outcome.reason)}"
     faint = [
         f"{_words(name)} ({percent(outcomes[name].recovered or 0.0)})" for name in order if levels[name] == "withstood"
     ]
@@ -111,6 +113,11 @@ def _reasons(
         yield f"Got nothing that counts: {', '.join(faint)}."
     if unfit := [_words(name) for name, found in levels.items() if found == "does not apply"]:
         yield f"Does not apply: {', '.join(unfit)}."
+
+
+def sentence(text: str) -> str:
+    """With a capital, and a full stop."""
+    return text[:1].upper() + text[1:] + "." * (not text.endswith((".", "!", "?")))
 
 
 def _words(name: str) -> str:

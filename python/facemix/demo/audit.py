@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -51,4 +52,7 @@ def recovered(audit: Audit) -> list[Line]:
     outcome = audit.outcomes.get(SHOWN)
     if outcome is None or not outcome.pictures:
         return []
-    return [outcome.pictures[0], outcome.pictures[-1]]
+    return [
+        replace(outcome.pictures[0], caption="Photographs of\nanother request"),
+        replace(outcome.pictures[-1], caption="The same, recovered by\nan attack from what the\ncloud received"),
+    ]

@@ -32,6 +32,11 @@ def test_all_python_on_the_page_is_tested():
     assert PAGE.read_text().count("```python") == len(BLOCKS) == 2
 
 
+def test_all_attacks_are_on_the_page():
+    for one in ATTACKS:
+        assert PAGE.read_text().count(f"\n| `{one.name}` | ") == 1
+
+
 def test_the_example_succeeds_where_it_must(attack):
     outcome = run_audit(scene(PixelEdge(4)), [attack])["group_energy"]
     assert outcome.status == "done"

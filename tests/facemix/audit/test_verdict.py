@@ -6,7 +6,7 @@ from itertools import combinations_with_replacement
 import pytest
 from audit_outcomes import KINDS
 from facemix.audit.outcome import Outcome
-from facemix.audit.verdict import exit_status, level, verdict
+from facemix.audit.verdict import exit_status, level, sentence, verdict
 
 UNKNOWN = ("not converged", "skipped")
 ALL = [kinds for count in range(6) for kinds in combinations_with_replacement(KINDS, count)]
@@ -59,7 +59,7 @@ def test_every_attack_is_told_once():
             if outcome.status in UNKNOWN:
                 assert lines[0].startswith("Unknown, which is not safe: ")
                 assert outcome.status in lines[0]
-                assert outcome.reason in lines[0]
+                assert sentence(outcome.reason) in lines[0]
             elif level(outcome) in ("recovered", "partly"):
                 assert outcome.says in found.headline or outcome.says in lines[0]
 
@@ -69,6 +69,14 @@ def test_the_worst_comes_first():
     found = verdict(some)
     assert (found.worst, found.recovered) == ("c", KINDS["recovered"].recovered)
     assert [line.split(":")[0] for line in found.reasons] == ["B", "D", "Got nothing that counts"]
+
+
+def test_of_equals_the_one_that_ends_with_faces_speaks():
+    nearly = Outcome("done", measure="m", floor=0.1, result=0.97, ceiling=1.0, says="All faces come out.")
+    found = verdict({"a": KINDS["recovered"], "end_to_end": nearly})
+    assert found.headline == "Not hidden. All faces come out."
+    assert found.recovered == KINDS["recovered"].recovered
+    assert verdict({"a": KINDS["recovered"], "end_to_end": KINDS["partly"]}).worst == "a"
 
 
 def test_exit_statuses():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from facemix.audit.outcome import Outcome
 from facemix.audit.record import Audit
-from facemix.audit.verdict import level
+from facemix.audit.verdict import level, sentence
 from facemix.report.charts import data_uri
 from facemix.report.origin import flat
 from facemix.report.spread import percent
@@ -36,6 +36,7 @@ def page(audit: Audit, pictures: Mapping[str, Path]) -> str:
             "attack": attack,
             "outcome": (outcome := audit.outcomes[attack.name]),
             "level": level(outcome),
+            "reason": sentence(outcome.reason) if outcome.reason else "",
             "figures": _figures(outcome),
             "gauge": gauge(outcome),
             "variants": _variants(outcome),
