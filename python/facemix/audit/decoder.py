@@ -15,7 +15,7 @@ __all__ = ["Decoder"]
 
 WINDOW = 3  # rows and columns of features that a piece of the photograph is told from
 RIDGE = 1e-3  # of the mean energy of a feature
-FACES, POSITIONS = 256, 2**16  # to learn from, at most
+FACES, WINDOWS = 256, 2**18  # to learn from, at most
 
 
 class Decoder:
@@ -31,20 +31,21 @@ class Decoder:
     """
 
     def __init__(self, edge: Edge, faces: Labelled) -> None:
-        images = torch.from_numpy(np.array(faces.images[:FACES]))
+        one = edge.clean(torch.from_numpy(np.array(faces.images[:1])))
+        if len(one) != 1:
+            raise ValueError(f"Decoder: edge must have one source for each image, got {len(one)}")
+        images = torch.from_numpy(np.array(faces.images[: min(FACES, -(-WINDOWS // one[0, 0].numel()))]))
         sources = edge.clean(images)
-        if len(sources) != len(images):
-            raise ValueError(f"Decoder: edge must have one source for each image, got {len(sources) // len(images)}")
         self._shape, size = images.shape[1:], sources.shape[2:]
         self._scale = max(-(-side // small) for side, small in zip(self._shape[1:], size, strict=True))
         fine = F.interpolate(images.float() / 255, [side * self._scale for side in size], mode="bilinear")
-        pieces = F.pixel_unshuffle(fine, self._scale).flatten(2).transpose(1, 2).flatten(0, 1).double()
-        windows = _windows(sources)
-        step = -(-len(windows) // POSITIONS)
-        x, y = windows[::step], pieces[::step]
-        square = x.T @ x
+        pieces = F.pixel_unshuffle(fine, self._scale).flatten(2).transpose(1, 2)
+        square = product = torch.zeros((), dtype=torch.float64)
+        for source, piece in zip(sources, pieces, strict=True):  # one after another: windows take much memory
+            window = _windows(source[None])
+            square, product = square + (window.T @ window).double(), product + (window.T @ piece).double()
         square.diagonal().add_(RIDGE * square.diagonal().mean())
-        self._map = torch.linalg.solve(square, x.T @ y)
+        self._map = torch.linalg.solve(square, product).float()
         self._spread, self._mean = float(sources.std()), float(sources.mean())
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -55,13 +56,13 @@ class Decoder:
         sign = torch.where(rows.mean((1, 2, 3)) * self._mean < 0, -1.0, 1.0)
         known = rows * (sign * self._spread / rows.std((1, 2, 3)).clamp(min=1e-12))[:, None, None, None]
         count, (height, width) = len(rows), rows.shape[2:]
-        pieces = (_windows(known) @ self._map).float().view(count, height * width, -1).transpose(1, 2)
+        pieces = (_windows(known) @ self._map).view(count, height * width, -1).transpose(1, 2)
         fine = F.pixel_shuffle(pieces.reshape(count, -1, height, width), self._scale)
         return F.interpolate(fine, list(self._shape[1:]), mode="bilinear").clamp(0, 1)
 
 
 def _windows(rows: Tensor) -> Tensor:
-    """[n, c, h, w] -> float64 [n * h * w, WINDOW^2 * c + 1], a one at the end."""
+    """[n, c, h, w] -> float32 [n * h * w, WINDOW^2 * c + 1], a one at the end."""
     padded = F.pad(rows, [WINDOW // 2] * 4, mode="replicate")
-    found = F.unfold(padded, WINDOW).transpose(1, 2).flatten(0, 1).double()
-    return torch.cat((found, torch.ones(len(found), 1, dtype=torch.float64)), 1)
+    found = F.unfold(padded, WINDOW).transpose(1, 2).flatten(0, 1)
+    return torch.cat((found, torch.ones(len(found), 1)), 1)

@@ -24,6 +24,7 @@ __all__ = ["Cloud", "Scene", "joined", "send"]
 Cloud = Callable[[Tensor], Tensor]
 
 GROUPS = 8  # in a request
+ATTACKER = 8192  # photographs: a gigabyte, at the size of CelebA's
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,12 @@ class Scene:
         victims whom the training set does not know. Photographs that are there twice are used once.
 
         Args:
-            victims: at most how many.
+            victims: at most how many. The attacker has at most ATTACKER photographs, drawn at random.
         """
         test, train = splits.test, splits.train
+        if len(train) > ATTACKER:
+            drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed_of(seed, "attacker")))
+            train = train.take(drawn[:ATTACKER].sort().values)
         strangers = train.identity is None or not bool(torch.isin(_people(test), _people(train)).all())
         order = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed_of(seed, "victims")))
         chosen, rest = order[:victims], order[victims:]

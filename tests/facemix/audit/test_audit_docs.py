@@ -68,5 +68,5 @@ def test_the_program(tmp_path, monkeypatch):
     with contextlib.redirect_stdout(said):
         exec(compile(BLOCKS["program"], "program", "exec"), {})
     lines = said.getvalue().splitlines()
-    assert [line.split()[0] for line in lines] == ["None", "0.45"]
+    assert [line.split()[0] for line in lines] == ["None", "0.5"]
     assert all("'group_energy': " in line for line in lines)

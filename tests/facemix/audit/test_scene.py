@@ -124,3 +124,11 @@ def test_the_interval_holds_the_mean():
     assert low < values.mean() < high
     assert high - low == pytest.approx(4 * 1 / 20, rel=0.15)
     assert interval(values, 0) == (low, high)
+
+
+def test_a_large_training_set_is_drawn_from(monkeypatch):
+    monkeypatch.setattr("facemix.audit.scene.ATTACKER", 20)
+    train, test = textures(6, 5, 1), textures(6, 4, 2)
+    nobody = train.take(torch.empty(0, dtype=torch.int64))
+    found = Scene.of(PixelEdge(4), Splits(train, nobody, test), victims=8)
+    assert len(found.attacker) + len(found.gallery) == 20

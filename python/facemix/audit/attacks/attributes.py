@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facemix.data import UNKNOWN, Labelled
+from facemix.report.spread import percent
 
 from ..attack import Attack, Progress
 from ..balance import balanced, by_victim
@@ -85,7 +86,7 @@ class Attributes(Attack):
             ceiling=top,
             interval=interval(values, scene.seed_of(self.name, "interval")),
             says=f"A classifier trained on received rows tells the attributes of the photograph whose row it is in "
-            f"{result:.1%} of cases (50.0% by chance, {top:.1%} without protection).",
+            f"{percent(result)} of cases ({percent(CHANCE)} by chance, {percent(top)} without protection).",
             variants=tuple(variants),
         )
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from facemix.report.spread import percent
+
 from ..attack import Attack, Progress
 from ..balance import balanced, by_victim
 from ..control import fails_unprotected
@@ -76,8 +78,8 @@ class Identity(Attack):
             result=result,
             ceiling=_mean(ceiling),
             interval=interval(values, scene.seed_of(self.name, "interval")),
-            says=f"A classifier trained on received rows names the person whose row it is in {result:.1%} of cases "
-            f"({floor:.1%} by chance, {_mean(ceiling):.1%} without protection).",
+            says=f"A classifier trained on received rows names the person whose row it is in {percent(result)} of "
+            f"cases ({percent(floor)} by chance, {percent(_mean(ceiling))} without protection).",
             variants=tuple(variants),
         )
 

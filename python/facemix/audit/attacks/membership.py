@@ -9,6 +9,7 @@ from torch import Tensor
 
 from facemix.data import Labelled
 from facemix.pictures import COLUMNS, Line
+from facemix.report.spread import percent
 
 from ..attack import Attack, Progress
 from ..control import fails_unprotected
@@ -81,8 +82,8 @@ class Membership(Attack):
             result=result,
             ceiling=float(ceiling.mean()),
             interval=interval(by_group, scene.seed_of(self.name, "interval")),
-            says=f"Asked who is in a received row, the cloud names somebody who is in {result:.0%} of the time "
-            f"(by chance {floor:.0%}), out of {len(people)} people.",
+            says=f"Asked who of {len(people)} people is in a received row, the cloud names one who is in "
+            f"{percent(result)} of cases ({percent(floor)} by chance).",
             variants=tuple(variants),
             curves=tuple(curve for curve in curves if curve),
             pictures=_pictures(scene, rows, scores, inside),
