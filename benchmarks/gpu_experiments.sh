@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The experiments that wait for a machine with a GPU, in one go: the full ResNet-18 on 218 x 178 pixels, group sizes 1, 2,
-# 4 and 8, one to three blocks on the edge, SEEDS of each; on all GPUs at once. It needs no network.
+# 4 and 8, one to three blocks on the edge, SEEDS of each, and what an audit recovers of each; on all GPUs at once. It
+# needs no network.
 #
 #     benchmarks/gpu_experiments.sh [OPTION OF facemix train]...
 #
@@ -14,8 +15,16 @@ SEEDS="${SEEDS:-4}"
 DEVICE="${DEVICE:-$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1 | tr ' ' '-')}"
 FULL=(--data.size '[218,178]' --model.options '{}' --trainer.precision bf16-mixed --data.workers 4)
 
-sweep() { # NAME RECIPE OPTION...
+trained() { # NAME RECIPE OPTION...
     "$FACEMIX" sweep "$2" --group-sizes 1 2 4 8 --pre 1 2 3 --seeds "$SEEDS" --out "$OUT/$1" "${FULL[@]}" "${@:3}"
+}
+
+sweep() { # NAME RECIPE OPTION...
+    trained "$@"
+    for edge in "$OUT/$1"/pre-*/seed-*/edge.safetensors; do
+        "$FACEMIX" audit "$(dirname "$edge")"
+    done
+    trained "$@" # trains nothing again, and draws privacy into its plots
 }
 
 sweep orl orl "$@"
