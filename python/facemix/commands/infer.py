@@ -123,6 +123,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("top", "request_groups", "attempts"):
         if (value := getattr(arguments, name)) < 1:
             raise ValueError(f"infer: --{name.replace('_', '-')} must be at least 1, got {value}")
+    if arguments.blinders is not None and arguments.local is not None:
+        raise ValueError("infer: --blinders must be given with --server, got --local, which sends nothing")
 
     # Imported here, so that `facemix serve` loads nothing of the edge.
     from facemix.edge import load_half
