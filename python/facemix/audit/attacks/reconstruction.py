@@ -32,7 +32,8 @@ ROWS = 128  # that are attacked
 class Reconstruction(Attack):
     """The paper's attack: pix2pix draws all S photographs of a row, in any order; the best matching counts.
 
-    Whoever draws the average face S times is the floor: that is what the paper supposes its attacker does.
+    The floor is the average face, which the paper supposes its attacker draws, or what the generator draws of rows with
+    other photographs, whichever is more like: S different faces, of which the best matching counts, are like any S.
     """
 
     name = "reconstruction"
@@ -56,6 +57,10 @@ class Reconstruction(Attack):
         average = _signed(np.asarray(known.images.mean(0))).expand_as(truth)
 
         values, ceiling, floor = _likeness(drawn, truth), _likeness(clear, one), _mean(_likeness(average, truth))
+        strange = (rows.members[:, None, :, None] != rows.members[:, None]).all(-1).all(-1)  # no photograph in common
+        if strange.any(1).all():
+            other = strange.double().multinomial(1, generator=scene.generator(self.name, "other rows"))[:, 0]
+            floor = max(floor, _mean(_likeness(_matched(drawn[other], truth), truth)))
         failed = fails_unprotected(ceiling, floor, scene.seed_of(self.name, "ceiling"))
         if failed:
             return failed
@@ -72,7 +77,7 @@ class Reconstruction(Attack):
             ceiling=_mean(ceiling),
             interval=interval(by_group, scene.seed_of(self.name, "interval")),
             says=f"A generator draws the photographs in a row with a structural similarity of {_mean(values):.2f} "
-            f"(the average face has {floor:.2f}; without protection it draws with {_mean(ceiling):.2f}).",
+            f"(by chance {floor:.2f}; without protection it draws with {_mean(ceiling):.2f}).",
             variants=tuple(variants),
             pictures=(
                 photographs("in the row, among others", scene.victims, rows.members[:COLUMNS, 0]),
@@ -98,14 +103,18 @@ class Reconstruction(Attack):
         own = map(view, rehearse(scene.edge, known, scene.generator(self.name, "train")))
         batches = ((each.received[:BATCH], _signed(known.images[each.members[:BATCH].numpy()])) for each in own)
         translator.fit(batches, progress)
-        found = translator(rows.received)
-        which = torch.stack([matched(-_errors(true, some))[0] for true, some in zip(truth, found, strict=True)])
-        return found[torch.arange(len(found))[:, None], which], truth
+        return _matched(translator(rows.received), truth), truth
 
 
 def _signed(images: NDArray[np.generic]) -> Tensor:
     """Photographs from 0 to 255 as a generator draws them, from -1 to 1: float32."""
     return torch.from_numpy(images.astype(np.float32)) / 127.5 - 1
+
+
+def _matched(found: Tensor, truth: Tensor) -> Tensor:
+    """What was found of each row in the order in which it is most like the truth: both float32 [b, S, C, H, W]."""
+    which = torch.stack([matched(-_errors(true, some))[0] for true, some in zip(truth, found, strict=True)])
+    return found[torch.arange(len(found))[:, None], which]
 
 
 def _errors(true: Tensor, found: Tensor) -> Tensor:
