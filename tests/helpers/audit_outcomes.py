@@ -29,7 +29,7 @@ FULL = Outcome(
     "done",
     measure="mean matched |correlation|",
     floor=0.67,
-    result=np.float32(0.995),  # type: ignore[arg-type]
+    result=np.float32(0.995),
     ceiling=1.0,
     interval=(0.99, np.float64(0.997)),
     says="Faces come out at a correlation of 0.995.",

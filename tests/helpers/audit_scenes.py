@@ -70,4 +70,4 @@ def scene(edge: PixelEdge, people: int = 16, **more: object) -> Scene:
     """Two photographs of each of `people` are attacked; the attacker has eight, the gallery one of each."""
     return Scene(
         edge, textures(people, 2, 1), textures(people, 8, 2), textures(people, 1, 3), seed=0, effort="quick", **more
-    )  # type: ignore[arg-type]
+    )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from .outcome import Outcome, interval
+from .scene import Scene
 
-__all__ = ["fails_unprotected", "judged"]
+__all__ = ["fails_unprotected", "judged", "nothing_mixed"]
 
 CLEARLY, MOST = 0.1, 0.9
 
@@ -41,3 +42,8 @@ def judged(floor: float, result: float, ceiling: float, ended: float) -> tuple[L
     if ended < MOST and result < (floor + ceiling) / 2:
         return "not converged", f"the search ran out of steps in {1 - ended:.0%} of the groups"
     return "done", ""
+
+
+def nothing_mixed(scene: Scene) -> Outcome | None:
+    """What `Attack.needs` returns of an attack that undoes a mix: an outcome where there is none."""
+    return Outcome("does not apply", "nothing is mixed") if scene.edge.group_size == 1 else None

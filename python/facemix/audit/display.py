@@ -12,7 +12,6 @@ from torch import Tensor
 from facemix.data import Labelled
 from facemix.pictures import COLUMNS, Line
 
-from .decoder import Decoder
 from .matching import correlation, matched
 from .request import Request
 from .scene import Scene
@@ -34,9 +33,7 @@ def compared(scene: Scene, rows: Tensor, request: Request, found: Mapping[str, T
         photographs("photographed", scene.victims, rows[request.truth.image[:COLUMNS]]),
         Line("before the mix", _pictures(sources, sources, channel)),
     ]
-    decoder = (
-        Decoder(scene.edge, scene.attacker) if len(request.truth.image.unique()) == len(request.truth.image) else None
-    )
+    decoder = scene.decoder if len(request.truth.image.unique()) == len(request.truth.image) else None
     for caption, candidates in {"sent, the most like it": request.received, **found}.items():
         likeness = correlation(sources, candidates)
         which, _ = matched(likeness.abs())

@@ -83,7 +83,7 @@ class MixingEdge:
         key = reuse.key
         if key is None:
             key = fo.MixKey.sample(count, self.group_size, max_coeff=self.max_coeff, generator=generator)
-        place = torch.randperm(count, generator=generator) if reuse.place is None else reuse.place
+        place = torch.randperm(count, generator=generator)  # source n is in row place[n] before the mix
         x = torch.empty_like(sources)
         x[place] = sources
         rows = torch.arange(count).view(-1, self.group_size)  # of x, group by group

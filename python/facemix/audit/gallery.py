@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .matching import correlation
+from .matching import correlation, standard
 from .scene import Scene
 
 __all__ = ["nearest_people"]
@@ -23,13 +23,7 @@ def nearest_people(scene: Scene, rows: Tensor) -> Tensor:
     assert scene.gallery.identity is not None
     known = scene.edge.clean(torch.from_numpy(np.asarray(scene.gallery.images)))
     people = scene.gallery.identity.repeat_interleave(len(known) // len(scene.gallery))
-    known, rows = _standard(known), _standard(rows)
+    known, rows = standard(known), standard(rows)
     common = known.mean(0)
     rows = rows * (rows @ common).sign()[:, None]
     return people[correlation(rows - common, known - common).argmax(1)]
-
-
-def _standard(rows: Tensor) -> Tensor:
-    centred = rows.flatten(1).double()
-    centred = centred - centred.mean(1, keepdim=True)
-    return centred / centred.norm(dim=1, keepdim=True).clamp(min=1e-12)

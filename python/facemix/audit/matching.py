@@ -6,12 +6,12 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-__all__ = ["amari", "correlation", "matched"]
+__all__ = ["amari", "correlation", "matched", "standard"]
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
     """Correlation of every row of `a` [n, ...] with every one of `b` [m, ...]: [n, m]. A constant row has none: 0."""
-    return _standard(a) @ _standard(b).T
+    return standard(a) @ standard(b).T
 
 
 def matched(likeness: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,7 +43,8 @@ def amari(product: Tensor) -> float:
     return float((in_rows.sum() + in_columns.sum()) / (2 * len(size) * (len(size) - 1)))
 
 
-def _standard(rows: Tensor) -> Tensor:
+def standard(rows: Tensor) -> Tensor:
+    """Rows [n, ...] without their means, of length 1: float64 [n, t]. A constant row becomes zeros."""
     centred = rows.flatten(1).double()
     centred = centred - centred.mean(1, keepdim=True)
     norm = centred.norm(dim=1, keepdim=True)

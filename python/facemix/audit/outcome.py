@@ -67,7 +67,7 @@ class Outcome:
         variants: further figures.
         curves: for decisions with a threshold.
         pictures: lines of pictures with as many columns each: what was photographed, sent, recovered.
-        seconds: what it took.
+        seconds: what it took; `run_audit` sets it.
     """
 
     status: Status

@@ -49,10 +49,8 @@ class Secrets:
 
     Attributes:
         key: coefficients and order of the mix.
-        place: int64 [n], image n is in row place[n] before the mix: which images share a group.
         blinders: float32 [G, S, c, h, w], one for each row that is sent, group by group: what is added to it.
     """
 
     key: fo.MixKey | None = None
-    place: Tensor | None = None
     blinders: Tensor | None = None

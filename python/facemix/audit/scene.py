@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from facemix.data import Labelled, Splits
 from facemix.training.batches import seed_of
 from facemix.training.measure import best_device
 
+from .decoder import Decoder
 from .edge import Edge
 from .request import Request, Secrets
 
@@ -61,7 +64,7 @@ class Scene:
         owner: dict[bytes, str] = {}
         for name, faces in sets.items():
             for image in faces.images:
-                digest = hashlib.sha256(image.tobytes()).digest()
+                digest = _digest(image)
                 if owner.setdefault(digest, name) != name:
                     raise ValueError(
                         f"audit: a photograph must be in one set only, got one in {owner[digest]} and {name}"
@@ -104,6 +107,11 @@ class Scene:
             edge, photographs, known.take((~gallery).nonzero().flatten()), known.take(gallery.nonzero().flatten()),
             cloud, seed, effort,
         )  # fmt: skip
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """Draws photographs from rows; learned once. Raises ValueError as `Decoder` does."""
+        return Decoder(self.edge, self.attacker)
 
     @property
     def device(self) -> torch.device:
@@ -166,11 +174,16 @@ def _turns(identity: Tensor) -> Tensor:
 
 def _unseen(known: Labelled, victims: Labelled) -> Tensor:
     """The rows of `known` that are not among the victims, each photograph once."""
-    seen = {hashlib.sha256(image.tobytes()).digest() for image in victims.images}
+    seen = {_digest(image) for image in victims.images}
     rows = []
     for row, image in enumerate(known.images):
-        digest = hashlib.sha256(image.tobytes()).digest()
+        digest = _digest(image)
         if digest not in seen:
             rows.append(row)
         seen.add(digest)
     return torch.tensor(rows, dtype=torch.int64)
+
+
+def _digest(image: NDArray[np.uint8]) -> bytes:
+    """What tells a photograph from others."""
+    return hashlib.sha256(image.tobytes()).digest()

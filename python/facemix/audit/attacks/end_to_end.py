@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from facemix.report.spread import percent
 
 from ..attack import Attack, Progress
-from ..control import judged
+from ..control import judged, nothing_mixed
 from ..display import compared
 from ..gallery import nearest_people
 from ..grouping import groups_of_images
@@ -42,12 +41,10 @@ class EndToEnd(Attack):
     source = "`group_matching`, then `key_recovery`; Amari, Cichocki, Yang 1996 (index)"
 
     def needs(self, scene: Scene) -> Outcome | None:
-        if scene.edge.group_size == 1:
-            return Outcome("does not apply", "nothing is mixed")
-        return None
+        return nothing_mixed(scene)
 
     def run(self, scene: Scene, progress: Progress) -> Outcome:
-        started, (requests, groups) = time.perf_counter(), BUDGET[scene.effort]
+        requests, groups = BUDGET[scene.effort]
         groups = groups_of_images(scene, groups)
         floor, result, ceiling = _Scores(scene), _Scores(scene), _Scores(scene)
         ended = []
@@ -82,7 +79,6 @@ class EndToEnd(Attack):
                 if name != "likeness"
             ),
             pictures=pictures,
-            seconds=time.perf_counter() - started,
         )
 
 

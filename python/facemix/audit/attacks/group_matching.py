@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 
 import torch
-from sklearn.metrics import roc_curve
 from torch import Tensor
 
 import facemix_ops as fo
 from facemix.report.spread import percent
 
 from ..attack import Attack, Progress
-from ..control import judged
+from ..control import judged, nothing_mixed
+from ..curves import roc
 from ..grouping import affinities, balanced, decisive, groups_of_images
 from ..outcome import Outcome, Roc, Variant, interval
 from ..request import Request
@@ -24,7 +23,6 @@ __all__ = ["GroupMatching"]
 REQUESTS = {"quick": 1, "full": 3}
 GROUPS = 8  # of rows, in each
 CHANCE = 0.5
-POINTS = 200  # of a curve, at most
 
 
 class GroupMatching(Attack):
@@ -39,14 +37,14 @@ class GroupMatching(Attack):
     source = "Breaking DataMix (2026); joint independent component analysis with balanced clustering: ours"
 
     def needs(self, scene: Scene) -> Outcome | None:
-        if scene.edge.group_size == 1:
-            return Outcome("does not apply", "nothing is mixed")
+        if (unmixed := nothing_mixed(scene)) is not None:
+            return unmixed
         if len(_request(scene, 0).received) == scene.edge.group_size:
             return Outcome("does not apply", "a request of so few photographs has one group only")
         return None
 
     def run(self, scene: Scene, progress: Progress) -> Outcome:
-        started, requests = time.perf_counter(), REQUESTS[scene.effort]
+        requests = REQUESTS[scene.effort]
         result, control = _Scores(), _Scores()
         for number in range(requests):
             request = _request(scene, number)
@@ -70,8 +68,7 @@ class GroupMatching(Attack):
                 Variant("share of groups recovered whole", whole, 0.0, sum(control.whole)),
                 *(Variant(name, result.mean(name), CHANCE, control.mean(name)) for name in result.names),
             ),
-            curves=(result.curve(),),
-            seconds=time.perf_counter() - started,
+            curves=result.curves(),
         )
 
 
@@ -110,16 +107,11 @@ class _Scores:
     def mean(self, name: str) -> float:
         return float(torch.cat(self.values[name]).mean())
 
-    def curve(self) -> Roc:
+    def curves(self) -> tuple[Roc, ...]:
+        """Of the chosen statistic, over all pairs of rows."""
         same, affinity = (torch.cat(parts).numpy() for parts in zip(*self._pairs, strict=True))
-        false_positive, true_positive, _ = roc_curve(same, affinity)
-        points = torch.linspace(0, len(false_positive) - 1, min(POINTS, len(false_positive))).round().long().numpy()
-        return Roc(
-            "two rows of the same group from two of different groups",
-            tuple(false_positive[points].tolist()),
-            tuple(true_positive[points].tolist()),
-            self.mean("chosen"),
-        )
+        curve = roc("two rows of the same group from two of different groups", same, affinity)
+        return (curve,) if curve else ()
 
 
 def _ranked_rightly(affinity: Tensor, same: Tensor) -> Tensor:

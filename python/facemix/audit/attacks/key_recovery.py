@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 
 import torch
 from torch import Tensor
 
 from ..attack import Attack, Progress
-from ..control import judged
+from ..control import judged, nothing_mixed
 from ..display import compared
 from ..grouping import groups_of_images
 from ..matching import correlation, matched
@@ -35,12 +34,10 @@ class KeyRecovery(Attack):
     source = "Hyvarinen and Oja 2000 (FastICA); Plumbley 2003 (non-negative); Breaking DataMix (2026)"
 
     def needs(self, scene: Scene) -> Outcome | None:
-        if scene.edge.group_size == 1:
-            return Outcome("does not apply", "nothing is mixed")
-        return None
+        return nothing_mixed(scene)
 
     def run(self, scene: Scene, progress: Progress) -> Outcome:
-        started, (requests, groups) = time.perf_counter(), BUDGET[scene.effort]
+        requests, groups = BUDGET[scene.effort]
         groups = groups_of_images(scene, groups)
         floor: list[Tensor] = []
         result, ceiling = _Scores(), _Scores()
@@ -73,7 +70,6 @@ class KeyRecovery(Attack):
                 Variant(name, result.mean(name), low, ceiling.mean(name)) for name in result.values if name != "chosen"
             ),
             pictures=pictures,
-            seconds=time.perf_counter() - started,
         )
 
 

@@ -40,10 +40,7 @@ class OutputSide(Attack):
         assert scene.cloud is not None  # see `needs`
         outputs = replace(scene, edge=_Outputs(scene.edge, scene.cloud))
         parts = [attack for attack in PARTS if attack.needs(scene) is None]
-        found = [
-            attack.run(outputs, lambda share, done=number: progress((done + share) / len(parts)))  # type: ignore[misc]
-            for number, attack in enumerate(parts)
-        ]
+        found = [attack.run(outputs, _part_of(progress, done, len(parts))) for done, attack in enumerate(parts)]
         first, *others = sorted(found, key=lambda outcome: outcome.recovered or 0, reverse=True)
         unanswered = [outcome for outcome in found if outcome.status != "done"]
         if unanswered and not _clear(first):
@@ -68,6 +65,11 @@ def _clear(outcome: Outcome) -> bool:
 
 
 PARTS: tuple[Attack, ...] = (Membership(), Attributes())
+
+
+def _part_of(progress: Progress, done: int, parts: int) -> Progress:
+    """The progress of one of `parts`, where `done` were before."""
+    return lambda share: progress((done + share) / parts)
 
 
 class _Outputs:
