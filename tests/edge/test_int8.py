@@ -172,14 +172,16 @@ def test_least_mean_square_error() -> None:
 
 
 def test_mixtures_are_what_is_sent() -> None:
-    """Every channel's own values, the same number of each, fresh groups and keys every time."""
+    """Every channel's own values, fresh keys every time; an orthogonal key leaves a channel its sum of squares."""
     bundle = with_tensors()
-    first, again = (mixtures(EdgeModel(bundle), images(10)) for _ in range(2))
+    first, again = (mixtures(EdgeModel(bundle), images(12)) for _ in range(2))
     assert first.shape == again.shape == (5, 4 * 12 * 30)
     assert not np.array_equal(first, again)  # the keys
-    with EdgeModel(bundle).mix(images(8)) as request:
-        sent = request.payload.transpose(1, 0, 2, 3).reshape(5, -1)
-    np.testing.assert_allclose(first.std(1), sent.std(1), rtol=0.3)
+    with EdgeModel(bundle).mix(images(12)) as request:
+        sent = np.square(request.payload).sum((0, 2, 3))
+    for values in (first, again):
+        np.testing.assert_allclose(np.square(values).sum(1), 4 * sent, rtol=1e-4)
+    assert mixtures(EdgeModel(bundle), images(10)).shape == first.shape  # the last group is filled
 
 
 @pytest.mark.parametrize(
