@@ -16,7 +16,8 @@ struct ConvMix {
     using Elem = typename P::Elem;
     using Part = typename P::Part;
     static constexpr int W = kLanes<T>;
-    static constexpr int64_t kWindowPixels = max64(8, W);  // of a tile of reduced windows
+    static constexpr int64_t kWindowPixels = max64(8, W);                                // of a tile of reduced windows
+    static constexpr int64_t kBlockChannels = max64(kTileChannels, kChannelVectors* W);  // of a block, at most
 
     const ConvMixArgs& a;
     const Plan<P> plan{a};
@@ -25,10 +26,10 @@ struct ConvMix {
     const int64_t plane = a.PH * a.PW;
     const int64_t channels = ceil_div(a.OC, W) * W;  // OC, rounded up
     // From one image's tile to the next. The tiles are packed, or no power of two apart: they share L1.
-    const int64_t tile_step =
-        plan.windows ? kWindowPixels * kChannelVectors * W + W
-                     : max64(pixel_rows(kChannelVectors) * kChannelVectors, kChannelRows* kPixelVectors) * W;
-    const Elem* weight = nullptr;  // blocks of n output channels, each [K][n], zero past OC
+    const int64_t tile_step = plan.windows       ? kWindowPixels * kBlockChannels + W
+                              : plan.pixel_lanes ? kChannelRows * kPixelVectors * W
+                                                 : pixel_rows(kChannelVectors) * kBlockChannels;
+    const Elem* weight = nullptr;  // parts of n output channels, each [K][n], zero past OC
     const T* bias = nullptr;
     const int32_t* off = nullptr;  // [K]: offset in the strip of each weight's input
 
@@ -46,10 +47,10 @@ struct ConvMix {
         Scratch s;
         s.c = carver.take<T>(S * S);
         s.strip = carver.take<Elem>(S * strip.image_step);
-        s.row = carver.take<T>(plan.windows ? a.OW * kChannelVectors * W : 0);
+        s.row = carver.take<T>(plan.windows ? a.OW * kBlockChannels : 0);
         s.best = carver.take<T>(ring);
         s.code = carver.take<T>(a.codes ? ring : 0);
-        s.tile = carver.take<T>(S * tile_step);
+        s.tile = carver.take<T>(S * tile_step + kPage / int64_t(sizeof(T)));
         s.tile_code = carver.take<T>(a.codes ? tile_step : 0);
         s.mixed = carver.take<T>(plan.windows && !a.channels_last ? S * tile_step : 0);
         s.lines = carver.take<T>(plan.in_lines ? S * lines_step() : 0);
@@ -58,9 +59,10 @@ struct ConvMix {
         return s;
     }
 
-    // Output channels [oc, oc + n), in `vectors` vectors where they are the lanes.
+    // Output channels [oc, oc + n) of a tile. The inner loop takes `part` of them at once: where they are the lanes,
+    // `vectors` vectors.
     struct Block {
-        int64_t oc, n;
+        int64_t oc, n, part;
         int vectors;
     };
     template <class F>
@@ -68,8 +70,9 @@ struct ConvMix {
         for (int64_t oc = 0; oc < a.OC;) {
             const int64_t left = ceil_div(a.OC - oc, W);
             const int vectors = left >= kChannelVectors ? kChannelVectors : left >= 2 ? 2 : 1;
-            const int64_t n = plan.pixel_lanes ? Micro<P>::pixel_lanes(1, a.OC - oc).rows : vectors * W;
-            const Block b{oc, n, vectors};
+            const int64_t part = plan.pixel_lanes ? Micro<P>::pixel_lanes(1, a.OC - oc).rows : vectors * W;
+            const int64_t most = plan.pixel_lanes || vectors < kChannelVectors ? 1 : max64(1, kTileChannels / part);
+            const Block b{oc, part * min64(most, max64(1, (a.OC - oc) / part)), part, vectors};
             f(b);
             oc += b.n;
         }
@@ -90,7 +93,6 @@ struct ConvMix {
         const int64_t last = min64(a.PH, first + plan.item_rows);
         const Coefficients<T> coeffs(a.key, g, false, s.c);
         const Task task{s, {a, s.in, coeffs.get(), g, plan.streaming}, g, last};
-        for (int64_t j = 0; j < S; ++j) s.in[j] = s.tile + j * tile_step;
         const int64_t begin = max64(0, first * a.pool.sh - a.pool.pad_h);
         const int64_t end = min64(a.OH, (last - 1) * a.pool.sh - a.pool.pad_h + a.pool.kh);
         int64_t next = first;  // the first output row that is not written yet
@@ -114,14 +116,25 @@ struct ConvMix {
         finish_streaming();
     }
 
+    // The tiles of what goes to element `at` of y and those behind it. A load waits for a store of shortly before whose
+    // address has the same last twelve bits, so the tiles keep their distance from y in those.
+    T* tiles(const Task& t, int64_t at) const {
+        const uintptr_t base = reinterpret_cast<uintptr_t>(t.s.tile);
+        const uintptr_t wanted = reinterpret_cast<uintptr_t>(a.y) + uintptr_t(at * bytes_of(a.y_dtype)) + kAhead;
+        T* tile = reinterpret_cast<T*>(base + (wanted - base) % kPage / 64 * 64);
+        for (int64_t j = 0; j < S; ++j) t.s.in[j] = tile + j * tile_step;
+        return tile;
+    }
+
     // --- without windows ---------------------------------------------------------------------------------------------
 
     void channel_lane_rows(const Task& t, Block b, int64_t oh, int64_t rows) const {
         for (int64_t r = 0; r < rows; ++r)
             for (int64_t w = 0; w < a.OW;) {
                 const auto choice = Micro<P>::channel_lanes(b.vectors, a.OW - w);
-                convolve(t, choice.run, b, 0, S, r, w, t.s.tile, b.n);
-                t.rows.write(((oh + r) * a.PW + w) * a.OC + b.oc, choice.rows, a.OC, b.vectors, a.OC - b.oc);
+                const int64_t at = ((oh + r) * a.PW + w) * a.OC + b.oc;
+                convolve(t, choice.run, b, 0, S, r, w, tiles(t, at), b.n);
+                t.rows.write(at, choice.rows, a.OC, b.n / W, a.OC - b.oc);
                 w += choice.rows;
             }
     }
@@ -129,8 +142,9 @@ struct ConvMix {
     void convolve(const Task& t, typename Micro<P>::Block run, Block b, int64_t j, int64_t images, int64_t r, int64_t w,
                   T* z, int64_t z_step) const {
         const Elem* in = t.s.strip + j * strip.image_step + r * strip.convolved_row_step() + w * strip.pixel_step();
-        run({in, strip.image_step, images, off, K, strip.pixel_step(), weight + b.oc * K, bias + b.oc,
-             a.codes ? Activation::none : a.activation, T(a.slope), z, z_step, tile_step});
+        for (int64_t c = 0; c < b.n; c += b.part)
+            run({in, strip.image_step, images, off, K, strip.pixel_step(), weight + (b.oc + c) * K, bias + b.oc + c,
+                 a.codes ? Activation::none : a.activation, T(a.slope), z + c, z_step, tile_step});
     }
 
     // Calls f(w, vectors) for tiles that make up a row.
@@ -146,8 +160,9 @@ struct ConvMix {
         if (plan.in_lines) return pixel_lane_lines(t, b, oh, rows);
         for (int64_t r = 0; r < rows; ++r)
             for_pixel_tiles([&](int64_t w, int64_t vectors) {
-                convolve(t, Micro<P>::pixel_lanes(vectors, b.n).run, b, 0, S, r, w, t.s.tile, vectors * W);
-                t.rows.write(b.oc * plane + (oh + r) * a.PW + w, b.n, plane, vectors, a.OW - w);
+                const int64_t at = b.oc * plane + (oh + r) * a.PW + w;
+                convolve(t, Micro<P>::pixel_lanes(vectors, b.n).run, b, 0, S, r, w, tiles(t, at), vectors * W);
+                t.rows.write(at, b.n, plane, vectors, a.OW - w);
             });
     }
 
@@ -206,8 +221,9 @@ struct ConvMix {
     void window_tile(const Task& t, Block b, int64_t ph, int64_t q, int64_t n) const {
         const Pool& p = a.pool;
         const Span span = clip_window(ph, p.kh, p.sh, p.pad_h, a.OH);
+        T* const first = tiles(t, (ph * a.PW + q) * a.OC + b.oc);
         for (int64_t j = 0; j < S; ++j) {
-            T* tile = t.s.tile + j * tile_step;
+            T* tile = first + j * tile_step;
             for (int64_t kh = span.begin; kh < span.end; ++kh) {
                 const int64_t row = ph * p.sh - p.pad_h + kh;
                 const T* best = ring(t.s.best, b, row, j) + q * b.n;
@@ -220,10 +236,10 @@ struct ConvMix {
                 t.rows.place(t.s.tile_code, a.codes + (t.g * S + j) * a.OC * plane, b.oc, b.n, ph * a.PW + q, n);
         }
         if (a.channels_last) {
-            t.rows.write((ph * a.PW + q) * a.OC + b.oc, n, a.OC, b.vectors, a.OC - b.oc);
+            t.rows.write((ph * a.PW + q) * a.OC + b.oc, n, a.OC, b.n / W, a.OC - b.oc);
             return;
         }
-        t.rows.mix_to([&](int64_t i) { return t.s.mixed + i * tile_step; }, n, b.n, b.vectors, b.n, false);
+        t.rows.mix_to([&](int64_t i) { return t.s.mixed + i * tile_step; }, n, b.n, b.n / W, b.n, false);
         t.rows.write_mixed(t.s.mixed, tile_step, b.oc, b.n, ph * a.PW + q, n);
     }
 
@@ -255,15 +271,17 @@ struct ConvMix {
                 p.off[k] = int32_t(strip.offset(c, tap / a.KW, tap % a.KW));
         for (int64_t oc = 0; oc < channels; ++oc) p.bias[oc] = oc < a.OC && d ? widen<T>(d[oc]) : T(0);
         for_blocks([&](Block b) {
-            Part* out = reinterpret_cast<Part*>(p.weight + b.oc * K);
-            for (int64_t tap = 0; tap < taps; ++tap)
-                for (int64_t c = 0; c < strip.channels; ++c)
-                    for (int64_t l = 0; l < b.n; ++l)
-                        for (int64_t part = 0; part < P::kPack; ++part, ++out) {
-                            const int64_t oc = b.oc + l, ic = c * P::kPack + part;
-                            const bool real = oc < a.OC && ic < a.C;
-                            *out = real ? widen<Part>(w[(oc * a.C + ic) * taps + tap]) : Part{};
-                        }
+            for (int64_t first = b.oc; first < b.oc + b.n; first += b.part) {
+                Part* out = reinterpret_cast<Part*>(p.weight + first * K);
+                for (int64_t tap = 0; tap < taps; ++tap)
+                    for (int64_t c = 0; c < strip.channels; ++c)
+                        for (int64_t oc = first; oc < first + b.part; ++oc)
+                            for (int64_t pack = 0; pack < P::kPack; ++pack, ++out) {
+                                const int64_t ic = c * P::kPack + pack;
+                                const bool real = oc < a.OC && ic < a.C;
+                                *out = real ? widen<Part>(w[(oc * a.C + ic) * taps + tap]) : Part{};
+                            }
+            }
         });
         weight = p.weight, bias = p.bias, off = p.off;
     }

@@ -7,9 +7,11 @@
 namespace facemix::FACEMIX_ISA {
 namespace {
 
-constexpr int64_t kStripBytes = 384 << 10;  // the strip's share of L2
-constexpr int64_t kTileBytes = 24 << 10;    // the input of a tile of all images stays in L1 up to here
-constexpr int64_t kMinItems = 16;           // work items, at least, where there are rows enough: balance
+constexpr int64_t kStripBytes = 384 << 10;     // the strip's share of L2
+constexpr int64_t kTileBytes = 24 << 10;       // the input of a tile of all images stays in L1 up to here
+constexpr int64_t kTileChannels = 64;          // of a tile in NHWC: long runs of y, and S tiles stay in L1
+constexpr int64_t kPage = 4096, kAhead = 256;  // where tiles lie, beside y: ConvMix::tiles
+constexpr int64_t kMinItems = 16;              // work items, at least, where there are rows enough: balance
 
 template <class P>
 struct Plan {
