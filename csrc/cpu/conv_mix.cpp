@@ -27,7 +27,7 @@ struct ConvMix {
     const int64_t channels = ceil_div(a.OC, W) * W;  // OC, rounded up
     // From one image's tile to the next. The tiles are packed, or no power of two apart: they share L1.
     const int64_t tile_step = plan.windows       ? kWindowPixels * kBlockChannels + W
-                              : plan.pixel_lanes ? kChannelRows * kPixelVectors * W
+                              : plan.pixel_lanes ? kChannelRows * plan.run_vectors * W
                                                  : pixel_rows(kChannelVectors) * kBlockChannels;
     const Elem* weight = nullptr;  // parts of n output channels, each [K][n], zero past OC
     const T* bias = nullptr;
@@ -147,22 +147,25 @@ struct ConvMix {
                  a.codes ? Activation::none : a.activation, T(a.slope), z + c, z_step, tile_step});
     }
 
-    // Calls f(w, vectors) for tiles that make up a row.
+    // Calls f(w, vectors) for up to `most` vectors of pixels at a time, from w to `end`.
     template <class F>
-    void for_pixel_tiles(F&& f) const {
-        for (int64_t w = 0, vectors; w < a.OW; w += vectors * W) {
-            const int64_t left = ceil_div(a.OW - w, W);
-            vectors = left == 4 ? min64(2, plan.pixel_vectors) : min64(left, plan.pixel_vectors);
+    static void for_pixels(int64_t w, int64_t end, int64_t most, F&& f) {
+        for (int64_t vectors; w < end; w += vectors * W) {
+            const int64_t left = ceil_div(end - w, W);
+            vectors = most == 3 && left == 4 ? 2 : min64(left, most);
             f(w, vectors);
         }
     }
     void pixel_lane_rows(const Task& t, Block b, int64_t oh, int64_t rows) const {
         if (plan.in_lines) return pixel_lane_lines(t, b, oh, rows);
         for (int64_t r = 0; r < rows; ++r)
-            for_pixel_tiles([&](int64_t w, int64_t vectors) {
-                const int64_t at = b.oc * plane + (oh + r) * a.PW + w;
-                convolve(t, Micro<P>::pixel_lanes(vectors, b.n).run, b, 0, S, r, w, tiles(t, at), vectors * W);
-                t.rows.write(at, b.n, plane, vectors, a.OW - w);
+            for_pixels(0, a.OW, plan.run_vectors, [&](int64_t first, int64_t run) {
+                const int64_t at = b.oc * plane + (oh + r) * a.PW + first;
+                T* z = tiles(t, at);
+                for_pixels(first, first + run * W, plan.pixel_vectors, [&](int64_t w, int64_t vectors) {
+                    convolve(t, Micro<P>::pixel_lanes(vectors, b.n).run, b, 0, S, r, w, z + (w - first), run * W);
+                });
+                t.rows.write(at, b.n, plane, run, a.OW - first);
             });
     }
 
@@ -178,7 +181,7 @@ struct ConvMix {
         T* lines = t.s.lines + (reinterpret_cast<uintptr_t>(a.y) / bytes_of(a.y_dtype) + at) % W;
         for (int64_t j = 0; j < S; ++j)
             for (int64_t r = 0; r < rows; ++r)
-                for_pixel_tiles([&](int64_t w, int64_t vectors) {
+                for_pixels(0, a.OW, plan.pixel_vectors, [&](int64_t w, int64_t vectors) {
                     convolve(t, Micro<P>::pixel_lanes(vectors, b.n).run, b, j, 1, r, w,
                              lines + j * lines_step() + r * a.PW + w, line_step());
                 });

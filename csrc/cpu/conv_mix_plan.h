@@ -10,6 +10,7 @@ namespace {
 constexpr int64_t kStripBytes = 384 << 10;     // the strip's share of L2
 constexpr int64_t kTileBytes = 24 << 10;       // the input of a tile of all images stays in L1 up to here
 constexpr int64_t kTileChannels = 64;          // of a tile in NHWC: long runs of y, and S tiles stay in L1
+constexpr int64_t kTilePixels = 32;            // the same in NCHW, at least
 constexpr int64_t kPage = 4096, kAhead = 256;  // where tiles lie, beside y: ConvMix::tiles
 constexpr int64_t kMinItems = 16;              // work items, at least, where there are rows enough: balance
 
@@ -25,7 +26,8 @@ struct Plan {
     int64_t items;          // of a group
     int64_t block_rows;     // convolved rows of a strip
     int64_t strip_width;    // pixels of a row that are computed
-    int64_t pixel_vectors;  // of a tile in NCHW, at most
+    int64_t pixel_vectors;  // of pixels that the inner loop takes in NCHW, at most
+    int64_t run_vectors;    // of pixels of a tile in NCHW, at most: y is written in runs of them
 
     explicit Plan(const ConvMixArgs& a) {
         const int64_t G = a.key.groups, S = a.key.size;
@@ -39,6 +41,7 @@ struct Plan {
         const bool aligned = reinterpret_cast<uintptr_t>(a.y) % 64 == 0 && (a.channels_last ? a.OC : a.PW) % line == 0;
         const int64_t whole = kPixelVectors * W / line * line / W;
         pixel_vectors = whole ? whole : kPixelVectors;
+        run_vectors = pixel_vectors * ceil_div(kTilePixels, pixel_vectors * W);
         streaming = large && aligned;
         const int64_t tile = S * a.C * a.KH * kPixelVectors * W * a.stride[1] * int64_t(sizeof(typename P::Elem));
         in_lines = pixel_lanes && large && a.OC * a.PH * a.PW % W == 0 && (!aligned || tile > kTileBytes);
