@@ -48,6 +48,7 @@ def bench_conv_mix_backward(race: Any, work: Backward) -> None:
     coeffs, index = key.coeffs.float(), key.order.argsort()
     grad = torch.randn(work.forward.out_shape)
     contestants: Contestants = {}
+    yardsticks: Contestants = {}
     with torch.enable_grad():
         for name, layout in LAYOUTS.items():
             xl, wl, gl = (t.contiguous(memory_format=layout) for t in (x, weight, grad))
@@ -57,7 +58,8 @@ def bench_conv_mix_backward(race: Any, work: Backward) -> None:
             contestants |= with_variants(f"facemix/{name}", gradient(ours, parameters, gl))
             contestants[f"eager/{name}"] = gradient(eager(xl, coeffs, index), parameters, gl)
             contestants[f"compile/{name}"] = gradient(compiled(eager)(xl, coeffs, index), parameters, gl)
-    race("conv_mix backward", work, contestants, contestants["eager/contiguous"]())
+            yardsticks[f"convolution/{name}"] = partial(convolution_backward, work.forward, gl, xl, wl)
+    race("conv_mix backward", work, contestants, contestants["eager/contiguous"](), yardsticks)
 
 
 def inputs(work: Convolution) -> tuple[Tensor, Tensor, Tensor, MixKey]:
@@ -74,6 +76,14 @@ def arguments(work: Convolution) -> dict[str, Any]:
 def gradient(y: Tensor, parameters: tuple[Tensor, ...], grad: Tensor) -> Callable[[], Tensor]:
     """What computes the gradients of all ``parameters``, and returns the first."""
     return lambda: torch.autograd.grad(y, parameters, grad, retain_graph=True)[0]
+
+
+def convolution_backward(work: Convolution, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """PyTorch's gradients of weight and bias from that of a convolution's result: what everybody's backward ends in."""
+    return torch.ops.aten.convolution_backward(
+        grad, x, weight, [work.out_channels], [work.stride] * 2, [work.padding] * 2, [1, 1], False, [0, 0], 1,
+        [False, True, True],
+    )[1]  # fmt: skip
 
 
 def onnxruntime(

@@ -138,6 +138,7 @@ COLUMNS: dict[str, Callable[[Result, str], str]] = {
     "on 1 thread": _takes(lambda _, ours: f"{ours}+1-thread"),
     "without `out=`": _takes(lambda _, ours: ours.replace("facemix", "fresh")),
     "plain copy": _takes(lambda *_: "copy"),
+    "its convolution alone": _takes(lambda _, ours: ours.replace("facemix", "convolution")),
     "best of PyTorch": _peer("eager", "compile"),
     "ONNX Runtime": _peer("onnxruntime"),
 }
