@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import python
 
 Run = Callable[..., tuple[int, str, list[str]]]
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu.sh"
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "benchmarks" / "gpu.sh"
 
 
 @pytest.fixture
@@ -96,3 +100,22 @@ def test_without_time(run: Run) -> None:
     assert status == 1
     assert "test-native: no time left" in said
     assert ran == []
+
+
+def test_what_runs_needs_no_more_than_the_extra(tmp_path: Path) -> None:
+    """The suite and the races, without what only our other tests use."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    names = {extra: {re.split(r"\W", line)[0] for line in lines} for extra, lines in extras.items()}
+    absent = (names["test"] | names["export"] | names["kserve"]) - names["pipeline"] - names["gpu"]
+    assert "hypothesis" in absent
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({absent!r}))
+import pytest
+sys.path.insert(0, {str(ROOT / "benchmarks")!r})
+import gpu, gpu_table
+sys.exit(pytest.main(["-q", "-p", "pytest_timeout", "-p", "no:cacheprovider", "--device=cpu", "--collect-only",
+                      {str(ROOT / "tests" / "gpu")!r}]))
+"""
+    done = python(code, tmp_path, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
