@@ -40,7 +40,7 @@ def sanitizer(tmp_path: Path) -> str:
     """A PATH with a compute-sanitizer that runs what it is given."""
     tool = tmp_path / "bin" / "compute-sanitizer"
     tool.parent.mkdir()
-    tool.write_text('#!/bin/sh\nshift 4\nexec "$@"\n')
+    tool.write_text('#!/bin/sh\nshift 8\nexec "$@"\n')
     tool.chmod(0o755)
     return f"{tool.parent}{os.pathsep}{os.environ['PATH']}"
 
@@ -54,6 +54,12 @@ def test_all_stages(run: Run, tmp_path: Path) -> None:
     assert stages == ["pip", "info", "-m pytest", "-m small", "-m small", "-m small", "gpu.py", "gpu.py", "gpu_table"]
     assert [line.split()[0] for line in ran[2:8]] == ["native", "triton", "native", "native", "native", "triton"]
     assert (tmp_path / "out" / "test-native.log").exists()
+
+
+def test_the_tools_of_that_python_come_first(run: Run) -> None:
+    """Its CMake builds, not an older one of the system."""
+    _, said, _ = run("build", python='case "$1" in -c) echo /its/scripts;; *) echo "PATH=$PATH";; esac')
+    assert "PATH=/its/scripts:/" in said
 
 
 def test_one_stage(run: Run) -> None:
