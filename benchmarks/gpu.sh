@@ -51,7 +51,7 @@ suite() {
 }
 
 stage_build() {
-    within build 130 env FACEMIX_BUILD_CUDA=1 "$PYTHON" -m pip install --no-build-isolation --no-deps --no-index . ||
+    within build 240 env FACEMIX_BUILD_CUDA=1 "$PYTHON" -m pip install --no-build-isolation --no-deps --no-index . ||
         exit 1
     within info 20 "$PYTHON" -m facemix_ops.info
 }
