@@ -15,8 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from . import tiles
-from .launch import constants, launch, precision
-from .mixing import column, number, pooled, sent_rows, wire
+from .launch import constants, launch, precision, reach
+from .mixing import blocks_of, column, number, pooled, sent_rows, wire
 
 CUDNN: Any = torch.backends.cudnn  # its settings have no types
 
@@ -47,8 +47,8 @@ def conv_mix_kernel(
     OC,
     OH,
     OW,
-    PH,
     PW,
+    pixels,  # of an image of y
     C: tl.constexpr,
     KH: tl.constexpr,
     KW: tl.constexpr,
@@ -75,8 +75,7 @@ def conv_mix_kernel(
     DEPTH: tl.constexpr,
 ):
     K: tl.constexpr = C * KH * KW
-    pixels = PH * PW
-    column_blocks, row_blocks = tl.cdiv(OC, COLUMNS), tl.cdiv(pixels, ROWS)
+    column_blocks, row_blocks = blocks_of(OC, COLUMNS), blocks_of(pixels, ROWS)
     pid = tl.program_id(0)
     n = (pid % column_blocks).to(INDEX) * COLUMNS + tl.arange(0, COLUMNS)
     p = (pid // column_blocks % row_blocks).to(INDEX) * ROWS + tl.arange(0, ROWS)
@@ -98,7 +97,7 @@ def conv_mix_kernel(
             ih, iw = (oh * STRIDE_H - PAD_H)[:, None], (ow * STRIDE_W - PAD_W)[:, None]
             z = tl.zeros((ROWS, COLUMNS), T)
             for k0 in range(0, K, DEPTH):
-                k = k0 + tl.arange(0, DEPTH)
+                k = (k0 + tl.arange(0, DEPTH)).to(INDEX)
                 tap, c = k // C, k % C
                 kh, kw = tap // KW, tap % KW
                 h, w = ih + (kh * DILATION_H)[None, :], iw + (kw * DILATION_W)[None, :]
@@ -128,14 +127,14 @@ def conv_mix(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, ord
     ph, pw = y.shape[2:]
     tile = tiles.product(coeffs.shape[1], ph * pw, oc, c * kh * kw, x.dtype)
     programs = coeffs.shape[0] * triton.cdiv(ph * pw, tile.rows) * triton.cdiv(oc, tile.columns)
-    extent = sum((s - 1) * abs(step) for s, step in zip(x.shape[1:], x.stride()[1:], strict=True))
+    extent = max(reach(x[:1]), reach(weight), y.numel() // y.shape[0])
     launch(
         conv_mix_kernel, programs, x, weight, bias, y, codes, coeffs, order, slope, prelu, *x.stride(),
-        *weight.stride(), *((1, oc) if last else (ph * pw, 1)), *x.shape[2:], oc, *size, ph, pw, C=c, KH=kh, KW=kw,
+        *weight.stride(), *((1, oc) if last else (ph * pw, 1)), *x.shape[2:], oc, *size, pw, ph * pw, C=c, KH=kh, KW=kw,
         STRIDE_H=stride[0], STRIDE_W=stride[1], PAD_H=padding[0], PAD_W=padding[1], DILATION_H=dilation[0],
         DILATION_W=dilation[1], KIND=kind, POOL_H=pool[0], POOL_W=pool[1], POOL_SH=pool[2], POOL_SW=pool[3],
         POOL_PAD_H=pool[4], POOL_PAD_W=pool[5],
         PRECISION=precision(x, CUDNN.conv),
         ROWS=tile.rows, COLUMNS=tile.columns, DEPTH=tile.depth, num_warps=tile.warps,
-        **constants(coeffs, x.dtype, max(extent, y.numel() // y.shape[0], weight.numel())),
+        **constants(coeffs, x.dtype, extent),
     )  # fmt: skip
