@@ -47,7 +47,7 @@ suite() {
     local workers
     workers="$(nproc)"
     within "test-$1" "$2" env FACEMIX_BACKEND="$1" "$PYTHON" -m pytest tests/gpu -q --timeout=60 \
-        --session-timeout=$(($2 - 10)) -n $((workers < 8 ? workers : 8)) --dist loadgroup "${@:3}"
+        --session-timeout=$(($2 - 20)) -n $((workers < 8 ? workers : 8)) --dist loadgroup "${@:3}"
 }
 
 stage_build() {
@@ -57,8 +57,8 @@ stage_build() {
 }
 
 stage_test() {
-    suite native 90
-    suite triton 60 -m small
+    suite native 100
+    suite triton 70 -m small
 }
 
 stage_triton() {
