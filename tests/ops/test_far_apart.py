@@ -28,18 +28,22 @@ def scattered(memory: Tensor, values: Tensor, dim: int) -> Tensor:
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
-def test_x_of_conv_mix(memory: Tensor, dim: int) -> None:
+@pytest.mark.parametrize("kernel", [2, 5])
+def test_x_of_conv_mix(memory: Tensor, dim: int, kernel: int) -> None:
     """Channels, rows or columns."""
     shape = [4, 2, 2, 2]
     shape[dim] = 3
-    values, w, key = torch.randn(shape).half(), torch.randn(5, shape[1], 2, 2).half(), key_for(4, 2)
-    x = scattered(memory, values, dim)
-    assert torch.equal(conv_mix(x, w, None, key, padding=1), conv_mix(values, w, None, key, padding=1))
+    values, w, key = torch.randn(shape).half(), torch.randn(5, shape[1], kernel, kernel).half(), key_for(4, 2)
+    x, padding = scattered(memory, values, dim), kernel // 2
+    assert torch.equal(conv_mix(x, w, None, key, padding=padding), conv_mix(values, w, None, key, padding=padding))
 
 
 @pytest.mark.parametrize("dim", [0, 1, 2, 3])
-def test_weight_of_conv_mix(memory: Tensor, dim: int) -> None:
-    x, values, key = torch.randn(4, 3, 4, 5).half(), torch.randn(3, 3, 3, 3).half(), key_for(4, 2)
+@pytest.mark.parametrize("c", [3, 5])
+def test_weight_of_conv_mix(memory: Tensor, dim: int, c: int) -> None:
+    shape = [3, c, 3, 3]
+    shape[dim] = 3
+    x, values, key = torch.randn(4, shape[1], 4, 5).half(), torch.randn(shape).half(), key_for(4, 2)
     assert torch.equal(conv_mix(x, scattered(memory, values, dim), None, key), conv_mix(x, values, None, key))
 
 
