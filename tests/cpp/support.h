@@ -140,11 +140,11 @@ CpuKernels cuda_kernels();
 bool on_cuda(const CpuKernels& kernels);
 void warp_instructions();  // of the host
 void conv_mix_tiles();     // their geometry
-void far_apart();          // their offsets
-void cuda_errors();        // what they throw
 
 void sampling();          // sample_orthogonal and sample_permutation
 void sampling_on_cuda();  // theirs for training
+void far_apart();         // their offsets
+void cuda_errors();       // what they throw
 void c_api();             // facemix.h
 
 }  // namespace test
