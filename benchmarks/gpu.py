@@ -19,6 +19,8 @@ import platform
 import subprocess
 import sys
 import time
+import traceback
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -41,15 +43,17 @@ EAGER_SECONDS, COMPILE_SECONDS, TRAINING_SECONDS = 2, 40, 10
 
 
 class Bench:
-    """One backend's races, in the time that there is."""
+    """One backend's races, in the time that there is. After each ``path`` holds all results so far: what is cut off
+    loses its last race."""
 
-    def __init__(self, device: Device, rounds: int, seconds: float) -> None:
-        self.device, self.rounds, self.end = device, rounds, time.monotonic() + seconds
+    def __init__(self, device: Device, rounds: int, seconds: float, path: Path) -> None:
+        self.device, self.rounds, self.end, self.path = device, rounds, time.monotonic() + seconds, path
         self.backend = facemix_ops.explain("conv_mix", torch.empty(0, device=device.torch)).split()[3]
         self.results: dict[str, dict[str, Any]] = {}
         self.left_out: list[str] = []
         self.failed: list[str] = []
         self.roofline: dict[str, Any] = {}
+        self.head = provenance() | {"machine": device.describe()}
 
     def left(self) -> float:
         """Seconds."""
@@ -61,13 +65,35 @@ class Bench:
         for job in jobs:
             self._race(job, who - {"compile"}, EAGER_SECONDS)
         if train:
-            self._train()
+            self._try("training step", "training step", TRAINING_SECONDS, self._train)
         if "compile" in who:
             for job in jobs:
                 self._race(job, who, COMPILE_SECONDS)
 
+    def save(self) -> dict[str, Any]:
+        """Writes the file, and returns what it holds; what it held of other backends stays."""
+        data = self.head | {"runs": [], "results": []}
+        if self.path.exists():
+            before = json.loads(self.path.read_text())
+            for part in ("runs", "results"):
+                data[part] = [entry for entry in before[part] if entry["backend"] != self.backend]
+        run = {name: getattr(self, name) for name in ("backend", "rounds", "roofline", "left_out", "failed")}
+        data = rounded(data | {"runs": [*data["runs"], run], "results": [*data["results"], *self.results.values()]})
+        write(self.path, compact(data))
+        return data
+
     def _race(self, job: Job, who: set[str], least: float) -> None:
-        name = f"{job.key}: {', '.join(sorted(who))}"
+        def entry() -> dict[str, Any]:
+            return {
+                "op": job.op, "workload": job.work.name, "dtype": job.dtype, "backend": self.backend,
+                "flop": job.counted.flop, "bytes": job.bytes, "floor": job.floor(self.roofline["rates"]),
+                **race(self.device, runs(job, self.device.torch, who), self.rounds),
+            }  # fmt: skip
+
+        self._try(job.key, f"{job.key}: {', '.join(sorted(who))}", least, entry)
+
+    def _try(self, key: str, name: str, least: float, entry: Callable[[], dict[str, Any]]) -> None:
+        """A race of ``least`` seconds at most; whatever fails, the others are still worth the card's time."""
         if self.left() < least:
             self.left_out.append(name)
             return
@@ -75,32 +101,28 @@ class Bench:
         torch.manual_seed(0)
         torch._dynamo.reset()
         try:
-            raced = race(self.device, runs(job, self.device.torch, who), self.rounds)
-        except (RuntimeError, AssertionError) as error:  # the others are still worth the card's time
-            self.failed.append(f"{name}: {error}")
-            return
-        self.results[job.key] = {
-            "op": job.op, "workload": job.work.name, "dtype": job.dtype, "backend": self.backend,
-            "flop": job.counted.flop, "bytes": job.bytes, "floor": job.floor(self.roofline["rates"]), **raced,
-        }  # fmt: skip
-        if self.device.is_gpu:
-            torch.cuda.empty_cache()
+            self.results[key] = entry()
+            if self.device.is_gpu:
+                torch.cuda.empty_cache()
+        except Exception as error:  # of Triton's compiler, too, which are no RuntimeErrors
+            traceback.print_exc()
+            self.failed.append(f"{name}: {type(error).__name__}: {first_line(error)}")
+        self.save()
 
-    def _train(self) -> None:
+    def _train(self) -> dict[str, Any]:
         """ResNet-18, mixed and plain."""
-        if self.left() < TRAINING_SECONDS:
-            self.left_out.append("training step")
-            return
         batch, size = (TRAINING_BATCH, 224) if self.device.is_gpu else (16, 64)
         plain = build("resnet18", {"num_classes": 10})
         mixed = facemix_ops.convert(copy.deepcopy(plain), first="conv1", last="fc", group_size=GROUP_SIZE)
         steps = {n: training(m, batch, size, self.device.torch) for n, m in (("facemix", mixed), ("eager", plain))}
-        print(f"{self.left():4.0f} s left  training step of ResNet-18", flush=True)
-        raced = race(self.device, steps, self.rounds, capture=False)
-        name = f"resnet18 {batch}x{size}x{size}"
-        self.results["training step"] = {
-            "op": "training step", "workload": name, "dtype": "bfloat16 autocast", "backend": self.backend, **raced,
+        return {
+            "op": "training step", "workload": f"resnet18 {batch}x{size}x{size}", "dtype": "bfloat16 autocast",
+            "backend": self.backend, **race(self.device, steps, self.rounds, capture=False),
         }  # fmt: skip
+
+
+def first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "")
 
 
 def provenance() -> dict[str, Any]:
@@ -141,22 +163,10 @@ def main() -> int:
         parser.error(f"PyTorch {torch.__version__} sees no GPU; to try the harness itself: --device cpu")
     torch.backends.cudnn.benchmark = True
     device = Device(options.device)
-    bench = Bench(device, options.rounds, options.seconds)
+    bench = Bench(device, options.rounds, options.seconds, options.json)
     jobs = JOBS if device.is_gpu else TINY_JOBS
     bench.run([job for job in jobs if options.only in job.key], set(options.who), options.only in "training step")
-    data = provenance() | {"machine": device.describe()} | {"runs": [], "results": []}
-    if options.json.exists():
-        before = json.loads(options.json.read_text())
-        for part in ("runs", "results"):
-            data[part] = [entry for entry in before[part] if entry["backend"] != bench.backend]
-    data["runs"].append({
-        "backend": bench.backend, "rounds": bench.rounds, "roofline": bench.roofline, "left_out": bench.left_out,
-            "failed": bench.failed,
-    })  # fmt: skip
-    data["results"] += bench.results.values()
-    data = rounded(data)
-    write(options.json, compact(data))
-    print(gpu_table.text(data))
+    print(gpu_table.text(bench.save()))
     return int(bool(bench.failed))
 
 

@@ -10,9 +10,9 @@
 # bench     races against PyTorch eager and torch.compile: gpu.json and gpu.png
 #
 # A stage that fails does not stop those behind it, but for build; the last lines say what failed, and so does the exit
-# status. PYTHON has PyTorch 2.10 or newer, Triton, pytest, pytest-timeout, nvidia-ml-py, matplotlib, and what
-# pyproject.toml wants for a build. Logs and results go to OUT. MINUTES is for all stages together: with more of them
-# more jobs are raced with torch.compile.
+# status. PYTHON has PyTorch 2.10 or newer, Triton, pytest, pytest-timeout, pytest-xdist, nvidia-ml-py, matplotlib, and
+# what pyproject.toml wants for a build. Logs and results go to OUT. MINUTES is for all stages together: with more of
+# them more jobs are raced with torch.compile.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 PYTHON="${PYTHON:-python3}"
@@ -41,20 +41,24 @@ within() { # NAME SECONDS COMMAND...: runs it for so long at most, and keeps wha
     return "$status"
 }
 
-suite() { # BACKEND SECONDS OPTION...: it stops by itself before it is stopped, so that it can say what failed
+# BACKEND SECONDS OPTION...: it stops by itself before it is stopped, so that it can say what failed. Several processes
+# share the card: most of the time goes into compiling Triton's kernels, and one that breaks its context breaks no other.
+suite() {
+    local workers
+    workers="$(nproc)"
     within "test-$1" "$2" env FACEMIX_BACKEND="$1" "$PYTHON" -m pytest tests/gpu -q --timeout=60 \
-        --session-timeout=$(($2 - 10)) "${@:3}"
+        --session-timeout=$(($2 - 20)) -n $((workers < 8 ? workers : 8)) --dist loadgroup "${@:3}"
 }
 
 stage_build() {
-    within build 130 env FACEMIX_BUILD_CUDA=1 "$PYTHON" -m pip install --no-build-isolation --no-deps --no-index . ||
+    within build 240 env FACEMIX_BUILD_CUDA=1 "$PYTHON" -m pip install --no-build-isolation --no-deps --no-index . ||
         exit 1
     within info 20 "$PYTHON" -m facemix_ops.info
 }
 
 stage_test() {
-    suite native 90
-    suite triton 50 -m small
+    suite native 100
+    suite triton 70 -m small
 }
 
 stage_triton() {
@@ -70,11 +74,11 @@ stage_sanitize() {
         return 1
     fi
     # Each tensor in an allocation of its own, so that an access beyond it is one beyond what was allocated. Graphs
-    # cannot be captured then.
+    # cannot be captured then. Only our kernels are looked at, by their namespace: PyTorch's run at their own speed.
     for tool in memcheck racecheck; do
-        within "$tool" 25 env FACEMIX_BACKEND=native PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" \
-            --error-exitcode 9 "$PYTHON" -m pytest tests/gpu -q -m small -k "not replays" \
-            --timeout=60
+        within "$tool" 35 env FACEMIX_BACKEND=native PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" \
+            --kernel-name kns=facemix --report-api-errors no --error-exitcode 9 \
+            "$PYTHON" -m pytest tests/gpu -q -m small -k "not replays" --timeout=60
     done
 }
 
@@ -95,12 +99,14 @@ for stage in "$@"; do
         ;;
     esac
 done
-if ! "$PYTHON" -c "
-import sys, torch, triton, pytest, pytest_timeout, pynvml, matplotlib
-sys.exit(not torch.cuda.is_available())"; then
+if ! scripts="$("$PYTHON" -c "
+import sys, sysconfig, torch, triton, pytest, pytest_timeout, xdist, pynvml, matplotlib
+print(sysconfig.get_path('scripts'))
+sys.exit(not torch.cuda.is_available())")"; then
     echo "gpu.sh: $PYTHON needs the packages named in this file, and PyTorch a GPU that it sees" >&2
     exit 1
 fi
+PATH="${scripts:+$scripts:}$PATH" # PYTHON's cmake and ninja, not those that the system happens to have
 (($#)) || set -- build test sanitize bench
 for stage in "$@"; do
     "stage_$stage"

@@ -36,9 +36,11 @@ class Device:
             # Autograd runs a backward pass on the stream of its forward pass: all of it is captured on this one.
             self.stream = torch.cuda.Stream()
             torch.cuda.set_stream(self.stream)
-            pynvml.nvmlInit()
-            uuid = f"GPU-{torch.cuda.get_device_properties(self.torch).uuid}"
-            self._nvml, self._card = pynvml, pynvml.nvmlDeviceGetHandleByUUID(uuid)
+            self._nvml, self._card = pynvml, None
+            with suppress(pynvml.NVMLError):  # what there is in a part of a card, or in a container
+                pynvml.nvmlInit()
+                uuid = f"GPU-{torch.cuda.get_device_properties(self.torch).uuid}"
+                self._card = pynvml.nvmlDeviceGetHandleByUUID(uuid)
 
     def describe(self) -> dict[str, Any]:
         """What it is, for a result file."""

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .rules import bad_value
+
 BACKENDS = ("native", "triton", "reference")
 TRITON_DEVICES = ("cuda", "xpu")  # ROCm is "cuda" to PyTorch
 SAMPLERS = ("sample_orthogonal", "sample_permutation")  # without a kernel, the CPU draws for every device
@@ -77,7 +79,13 @@ def explain(op: str, x: torch.Tensor) -> str:
 
     >>> print(facemix_ops.explain("conv_mix", torch.empty(8, 3, 32, 32)))
     conv_mix on cpu: native (CPU kernels, avx512)
+
+    Raises ValueError for an op that there is not.
     """
+    from .ops.library import REGISTERED
+
+    if op not in REGISTERED:
+        bad_value("explain", "op", f"be one of {', '.join(REGISTERED)}", op)
     choice = select(op, x.device.type)
     return f"{op} on {x.device.type}: {choice.backend} ({choice.reason})"
 

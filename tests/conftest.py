@@ -9,12 +9,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import settings
-
-# Hypothesis: the same examples in every run, few enough for CI, and no test fails for being slow.
-settings.register_profile("bounded", max_examples=120, derandomize=True, deadline=None, database=None)
-settings.register_profile("long", max_examples=20_000, deadline=None, database=None)
-settings.load_profile("bounded")
 
 
 def pytest_sessionstart() -> None:

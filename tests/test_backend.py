@@ -100,6 +100,8 @@ def test_explain() -> None:
     assert meta == "group_mix on meta: reference (no native kernel for meta tensors in this build)"
     keys = facemix_ops.explain("sample_orthogonal", torch.zeros(1, device="meta"))
     assert keys == "sample_orthogonal on meta: cpu (drawn on the CPU)"
+    with pytest.raises(ValueError, match=r"^explain: op must be one of .*conv_mix, .*, got conv_unmix$"):
+        facemix_ops.explain("conv_unmix", torch.zeros(1))
 
 
 def without_triton(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,7 @@ def test_a_kernel_without_launch_bounds_is_refused() -> None:
         ({"stack": 8, "name": "f_kernel<double, 8>"}, []),
         ({"stack": 8, "name": "f_kernel<float, 0, 4, false>"}, []),
         ({"stack": 8, "name": "f_kernel<float, 4, 0, false>"}, ["SPILLS"]),
-        ({"stack": 8, "name": "f_kernel<HalfProduct<__half>>"}, ["SPILLS"]),
+        ({"stack": 8, "name": "f_kernel<TensorProduct<__half>>"}, ["SPILLS"]),
         ({"stack": 8, "name": "f_kernel"}, ["SPILLS"]),
         ({"stack": 8, "name": "conv_mix_kernel<float>"}, []),
         ({"threads": 2048, "registers": 8}, ["TOO MANY THREADS"]),
@@ -120,6 +120,7 @@ def test_a_kernel_without_launch_bounds_is_refused() -> None:
         ({"registers": 255, "blocks": 1}, []),
         ({"shared": 50177}, ["TOO MUCH SHARED MEMORY"]),
         ({"matrix": 0}, ["NO TENSOR CORES"]),
+        ({"matrix": 0, "name": "conv_mix_tile_kernel<TensorProduct<__half>, 8>"}, ["NO TENSOR CORES"]),
         ({"matrix": 0, "name": "f_kernel<__half, 8>"}, []),
     ],
 )
@@ -160,12 +161,16 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_main(build: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_code, "MATRIX_OPS", ())
+    monkeypatch.setattr(cuda_code, "MATRIX", ())
     assert main(str(build)) == 1
     said = capsys.readouterr().out
     assert "group_mix_kernel<__nv_bfloat16, 8>, sm_90: SPILLS" in said
     (build / "resource-usage").write_text(USAGE.replace("STACK:8", "STACK:0"))
     assert main(str(build)) == 0
     assert "all kernels fit" in capsys.readouterr().out
+    monkeypatch.setattr(cuda_code, "MATRIX", ("TensorProduct",))
+    assert main(str(build)) == 1
+    assert "no kernel of TensorProduct" in capsys.readouterr().out
     monkeypatch.setattr(cuda_code, "MATRIX_OPS", ("unmix_linear",))
     assert main(str(build)) == 1
     assert "unmix_linear: no such object file" in capsys.readouterr().out

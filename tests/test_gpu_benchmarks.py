@@ -11,9 +11,11 @@ import gpu
 import gpu_contestants
 import gpu_table
 import pytest
+import stand_in_gpu
 import torch
 from gpu_race import Device, race, roofline
 from gpu_workloads import JOBS, TINY_JOBS, Job
+from models import Resnet
 from workloads import Linear
 
 RATES = {"copy": 2e12, "bfloat16": 8e14, "tf32": 4e14, "float32": 5e13}
@@ -116,17 +118,73 @@ def test_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert (tmp_path / "gpu.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_fails_is_named_and_the_rest_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = gpu.Bench(Device("cpu"), 1, 60)
-    bench.roofline = {"rates": RATES}
+@pytest.mark.parametrize("told", [True, False])
+def test_the_whole_on_a_stand_in(told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams, events, graphs, and sensors that tell or do not; the training step is not captured."""
+    stand_in_gpu.install(monkeypatch, told)
+    monkeypatch.setattr(gpu, "JOBS", TINY_JOBS)
+    monkeypatch.setattr(gpu, "build", lambda *_: Resnet())
+    step = gpu_contestants.training
+    monkeypatch.setattr(gpu, "training", lambda model, batch, size, device: step(model, 8, 32, device))
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    path = tmp_path / "gpu.json"
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--json", str(path), "--rounds", "2", "--who", "facemix", "eager"])
+    before = stand_in_gpu.Graph.replays
+    assert gpu.main() == 0
+    assert stand_in_gpu.Graph.replays > before
+    data = json.loads(path.read_text())
+    assert data["machine"]["name"] == "a card"
+    assert ("driver" in data["machine"]) == told
+    (run,) = data["runs"]
+    assert (run["left_out"], run["failed"]) == ([], [])
+    assert len(data["results"]) == len(TINY_JOBS) + 1
+    for raced in data["results"]:
+        assert set(raced["seconds"]) == set(raced["state"])
+        for state in raced["state"].values():
+            assert state == (
+                {"SM, MHz": 1980, "memory, MHz": 2619, "power, W": 350, "temperature, C": 45} if told else {}
+            )
+    assert "| `training step` resnet18 256x224x224, bfloat16 autocast |" in gpu_table.readme_section(data)
+    gpu_table.draw(data, tmp_path / "gpu.png")
 
-    def broken(*_: Any) -> None:
-        raise RuntimeError("conv_mix: CUDA: an illegal memory access was encountered")
+
+def test_what_fails_is_named_and_the_rest_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever it raises: Triton's compiler has errors of its own. What ran before is in the file already."""
+    bench = gpu.Bench(Device("cpu"), 1, 60, tmp_path / "gpu.json")
+    works = gpu.runs
+
+    class OutOfResources(Exception):
+        pass
+
+    def broken(job: Job, *rest: Any) -> Any:
+        if job.op == "unmix_linear":
+            raise OutOfResources("shared memory, Required: 300000\nand more")
+        return works(job, *rest)
 
     monkeypatch.setattr(gpu, "runs", broken)
-    bench._race(TINY_JOBS[0], {"facemix"}, 1)
-    assert "illegal memory access" in bench.failed[0]
-    assert bench.results == {}
+    bench.run(TINY_JOBS[:3], {"facemix"}, False)
+    data = json.loads(bench.path.read_text())
+    assert data["runs"][0]["failed"] == [
+        "unmix_linear tiny bfloat16: facemix: OutOfResources: shared memory, Required: 300000"
+    ]
+    assert [entry["op"] for entry in data["results"]] == ["group_mix", "conv_mix"]
+
+
+def test_what_is_cut_off_loses_its_last_race(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bench = gpu.Bench(Device("cpu"), 1, 60, tmp_path / "gpu.json")
+    race = gpu.race
+
+    def stopped(*args: Any, **options: Any) -> Any:
+        if bench.results:
+            raise KeyboardInterrupt
+        return race(*args, **options)
+
+    monkeypatch.setattr(gpu, "race", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(TINY_JOBS, {"facemix", "eager"}, False)
+    data = json.loads(bench.path.read_text())
+    assert [entry["op"] for entry in data["results"]] == ["group_mix"]
+    assert "group_mix tiny" in gpu_table.text(data)
 
 
 def test_a_training_step() -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import python
 
 Run = Callable[..., tuple[int, str, list[str]]]
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu.sh"
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "benchmarks" / "gpu.sh"
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def sanitizer(tmp_path: Path) -> str:
     """A PATH with a compute-sanitizer that runs what it is given."""
     tool = tmp_path / "bin" / "compute-sanitizer"
     tool.parent.mkdir()
-    tool.write_text('#!/bin/sh\nshift 4\nexec "$@"\n')
+    tool.write_text('#!/bin/sh\nshift 8\nexec "$@"\n')
     tool.chmod(0o755)
     return f"{tool.parent}{os.pathsep}{os.environ['PATH']}"
 
@@ -50,6 +54,12 @@ def test_all_stages(run: Run, tmp_path: Path) -> None:
     assert stages == ["pip", "info", "-m pytest", "-m small", "-m small", "-m small", "gpu.py", "gpu.py", "gpu_table"]
     assert [line.split()[0] for line in ran[2:8]] == ["native", "triton", "native", "native", "native", "triton"]
     assert (tmp_path / "out" / "test-native.log").exists()
+
+
+def test_the_tools_of_that_python_come_first(run: Run) -> None:
+    """Its CMake builds, not an older one of the system."""
+    _, said, _ = run("build", python='case "$1" in -c) echo /its/scripts;; *) echo "PATH=$PATH";; esac')
+    assert "PATH=/its/scripts:/" in said
 
 
 def test_one_stage(run: Run) -> None:
@@ -96,3 +106,22 @@ def test_without_time(run: Run) -> None:
     assert status == 1
     assert "test-native: no time left" in said
     assert ran == []
+
+
+def test_what_runs_needs_no_more_than_the_extra(tmp_path: Path) -> None:
+    """The suite and the races, without what only our other tests use."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    names = {extra: {re.split(r"\W", line)[0] for line in lines} for extra, lines in extras.items()}
+    absent = (names["test"] | names["export"] | names["kserve"]) - names["pipeline"] - names["gpu"]
+    assert "hypothesis" in absent
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({absent!r}))
+import pytest
+sys.path.insert(0, {str(ROOT / "benchmarks")!r})
+import gpu, gpu_table
+sys.exit(pytest.main(["-q", "-p", "pytest_timeout", "-p", "no:cacheprovider", "--device=cpu", "--collect-only",
+                      {str(ROOT / "tests" / "gpu")!r}]))
+"""
+    done = python(code, tmp_path, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

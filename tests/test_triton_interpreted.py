@@ -22,6 +22,7 @@ TESTS = Path(__file__).parent
         ("test_out.py", 5, ""),
         ("test_autograd.py", 2, "not gradcheck or group_mix or linear or contiguous-pool2-prelu"),
         ("test_opcheck.py", 9, ""),
+        ("test_far_apart.py", 8, ""),
     ],
 )
 def test_interpreted(file: str, cases: int, selection: str, tmp_path: Path) -> None:

@@ -45,10 +45,15 @@ __global__ void __launch_bounds__(kThreads) group_mix_kernel(const E* __restrict
     mixing.wipe();
 }
 
+const char* name_of(const GroupMixArgs& a) {
+    if (a.codes) return a.transpose ? "act_mix_vjp" : "act_mix_jvp";
+    return a.transpose ? "group_unmix" : "group_mix";
+}
+
 template <class E, int kSize, int V>
 void run(const GroupMixArgs& a, cudaStream_t stream) {
     const auto start = [&](auto kernel) {
-        launch("group_mix", kernel, grid_of(a.n / V, a.key.groups, kThreads), kThreads,
+        launch(name_of(a), kernel, grid_of(a.n / V, a.key.groups, kThreads), kThreads,
                Mixing<Compute<E>, kSize>::shared_bytes(a.key.size), stream, static_cast<const E*>(a.x),
                static_cast<E*>(a.y), a.codes, a);
     };
@@ -60,7 +65,7 @@ void run(const GroupMixArgs& a, cudaStream_t stream) {
 
 void group_mix(const GroupMixArgs& a, int device, void* stream) {
     if (a.key.groups == 0 || a.n == 0) return;
-    const OnDevice here("group_mix", device);
+    const OnDevice here(name_of(a), device);
     const auto s = static_cast<cudaStream_t>(stream);
     with_dtype(a.dtype, [&](auto tag) {
         with_size(a.key.size, [&](auto size) {

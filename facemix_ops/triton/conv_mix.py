@@ -2,7 +2,8 @@
 
 The convolution of one image's tile is a product of gathered pixels [rows, K] and the weight [K, columns] on the tensor
 cores (implicit GEMM); with a pool it is made once for every element of the windows, and the maximum kept. Rows of K are
-taps, then channels, so that channels_last input is read in runs.
+taps, then channels, so that channels_last input is read in runs. K is one row of the kernel after the other, or all of
+them where they are few: where a tap lies, which costs divisions, is then worked out once, outside of that loop.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import triton.language as tl
 from torch import Tensor
 
 from . import tiles
-from .launch import constants, launch, precision
-from .mixing import column, number, pooled, sent_rows, wire
+from .launch import constants, launch, precision, reach
+from .mixing import blocks_of, column, number, pooled, sent_rows, wire
 
 CUDNN: Any = torch.backends.cudnn  # its settings have no types
 
@@ -47,10 +48,10 @@ def conv_mix_kernel(
     OC,
     OH,
     OW,
-    PH,
     PW,
+    pixels,  # of an image of y
     C: tl.constexpr,
-    KH: tl.constexpr,
+    KH,  # not at compile time: the loop over it, unrolled, would take more registers than there are
     KW: tl.constexpr,
     STRIDE_H: tl.constexpr,
     STRIDE_W: tl.constexpr,
@@ -73,10 +74,10 @@ def conv_mix_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
+    FUSED: tl.constexpr,  # rows of the kernel that are one row of K: all of them, or one
 ):
-    K: tl.constexpr = C * KH * KW
-    pixels = PH * PW
-    column_blocks, row_blocks = tl.cdiv(OC, COLUMNS), tl.cdiv(pixels, ROWS)
+    K: tl.constexpr = FUSED * KW * C
+    column_blocks, row_blocks = blocks_of(OC, COLUMNS), blocks_of(pixels, ROWS)
     pid = tl.program_id(0)
     n = (pid % column_blocks).to(INDEX) * COLUMNS + tl.arange(0, COLUMNS)
     p = (pid // column_blocks % row_blocks).to(INDEX) * ROWS + tl.arange(0, ROWS)
@@ -95,18 +96,23 @@ def conv_mix_kernel(
         for e in range(POOL_H * POOL_W):
             oh, ow = top + e // POOL_W, left + e % POOL_W
             valid = (p < pixels) & (oh >= 0) & (oh < OH) & (ow >= 0) & (ow < OW)
-            ih, iw = (oh * STRIDE_H - PAD_H)[:, None], (ow * STRIDE_W - PAD_W)[:, None]
+            ih, iw = oh * STRIDE_H - PAD_H, ow * STRIDE_W - PAD_W
+            first = ih * x_h + iw * x_w
             z = tl.zeros((ROWS, COLUMNS), T)
-            for k0 in range(0, K, DEPTH):
-                k = k0 + tl.arange(0, DEPTH)
-                tap, c = k // C, k % C
-                kh, kw = tap // KW, tap % KW
-                h, w = ih + (kh * DILATION_H)[None, :], iw + (kw * DILATION_W)[None, :]
-                read = (valid[:, None] & (k < K)[None, :]) & (h >= 0) & (h < H) & (w >= 0) & (w < W)
-                image = tl.load(x + b * x_b + (h * x_h + w * x_w + (c * x_c)[None, :]), mask=read, other=0.0)
-                taps = weight + (c * w_c + kh * w_h + kw * w_w)[:, None] + (n * w_o)[None, :]
-                taps = tl.load(taps, mask=(k < K)[:, None] & (n < OC)[None, :], other=0.0)
-                z = tl.dot(image, taps, z, input_precision=PRECISION, out_dtype=T)
+            for kh0 in range(0, KH, FUSED):
+                down = tl.cast(kh0, INDEX)
+                for k0 in range(0, K, DEPTH):
+                    k = (k0 + tl.arange(0, DEPTH)).to(INDEX)
+                    kh, kw, c = k // C // KW if FUSED > 1 else tl.zeros_like(k), k // C % KW, k % C
+                    dh, dw = kh * DILATION_H, kw * DILATION_W
+                    h, w = (ih + down * DILATION_H)[:, None] + dh[None, :], iw[:, None] + dw[None, :]
+                    read = (k < K)[None, :] & valid[:, None] & (h >= 0) & (h < H) & (w >= 0) & (w < W)
+                    pixel, tap = dh * x_h + dw * x_w + c * x_c, c * w_c + kh * w_h + kw * w_w
+                    pixel = (first + down * DILATION_H * x_h)[:, None] + pixel[None, :]
+                    tap = (down * w_h + tap)[:, None] + (n * w_o)[None, :]
+                    image = tl.load(x + b * x_b + pixel, mask=read, other=0.0)
+                    taps = tl.load(weight + tap, mask=(k < K)[:, None] & (n < OC)[None, :], other=0.0)
+                    z = tl.dot(image, taps, z, input_precision=PRECISION, out_dtype=T)
             if bias is not None:
                 z += term
             best, code = pooled(best, code, z, valid[:, None], e, KIND, negative_slope, codes is not None)
@@ -126,16 +132,17 @@ def conv_mix(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, ord
         return
     oc, c, kh, kw = weight.shape
     ph, pw = y.shape[2:]
-    tile = tiles.product(coeffs.shape[1], ph * pw, oc, c * kh * kw, x.dtype)
+    fused = kh if kh * kw * c <= tiles.DEPTH else 1
+    tile = tiles.product(coeffs.shape[1], ph * pw, oc, fused * kw * c, x.dtype)
     programs = coeffs.shape[0] * triton.cdiv(ph * pw, tile.rows) * triton.cdiv(oc, tile.columns)
-    extent = sum((s - 1) * abs(step) for s, step in zip(x.shape[1:], x.stride()[1:], strict=True))
+    extent = max(reach(x[:1]), reach(weight), y.numel() // y.shape[0])
     launch(
         conv_mix_kernel, programs, x, weight, bias, y, codes, coeffs, order, slope, prelu, *x.stride(),
-        *weight.stride(), *((1, oc) if last else (ph * pw, 1)), *x.shape[2:], oc, *size, ph, pw, C=c, KH=kh, KW=kw,
+        *weight.stride(), *((1, oc) if last else (ph * pw, 1)), *x.shape[2:], oc, *size, pw, ph * pw, C=c, KH=kh, KW=kw,
         STRIDE_H=stride[0], STRIDE_W=stride[1], PAD_H=padding[0], PAD_W=padding[1], DILATION_H=dilation[0],
         DILATION_W=dilation[1], KIND=kind, POOL_H=pool[0], POOL_W=pool[1], POOL_SH=pool[2], POOL_SW=pool[3],
         POOL_PAD_H=pool[4], POOL_PAD_W=pool[5],
         PRECISION=precision(x, CUDNN.conv),
-        ROWS=tile.rows, COLUMNS=tile.columns, DEPTH=tile.depth, num_warps=tile.warps,
-        **constants(coeffs, x.dtype, max(extent, y.numel() // y.shape[0], weight.numel())),
+        ROWS=tile.rows, COLUMNS=tile.columns, DEPTH=tile.depth, FUSED=fused, num_warps=tile.warps,
+        **constants(coeffs, x.dtype, extent),
     )  # fmt: skip

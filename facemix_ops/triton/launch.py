@@ -23,6 +23,11 @@ def launch(kernel: Any, programs: int, x: Tensor, *args: Any, **options: Any) ->
         kernel[(programs,)](x, *args, enable_fp_fusion=True, **options)
 
 
+def reach(x: Tensor) -> int:
+    """How far the last element of ``x`` lies behind the first, in elements."""
+    return sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True))
+
+
 def constants(coeffs: Tensor, dtype: torch.dtype, extent: int) -> dict[str, Any]:
     """S, the padded S2, the type of sums, and the type of offsets within an image of ``extent`` elements."""
     size = coeffs.shape[1]

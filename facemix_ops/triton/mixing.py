@@ -99,8 +99,14 @@ def offset(c, h, w, C, H, W, LAST: tl.constexpr):
 
 
 @triton.jit
+def blocks_of(n, BLOCK: tl.constexpr):
+    """How many blocks hold n elements, at least one; unlike tl.cdiv also for an n of 32 bits just below 2^31."""
+    return (n - 1) // BLOCK + 1
+
+
+@triton.jit
 def tile(n, BLOCK: tl.constexpr, INDEX: tl.constexpr):
     """The program's group, and its block of the n elements of an image."""
-    blocks = tl.cdiv(n, BLOCK)
+    blocks = blocks_of(n, BLOCK)
     pid = tl.program_id(0)
     return (pid // blocks).to(tl.int64), (pid % blocks).to(INDEX) * BLOCK + tl.arange(0, BLOCK)

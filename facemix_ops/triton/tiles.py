@@ -11,6 +11,7 @@ REGISTERS = 128  # of a thread's 255, for values; addresses, masks and coefficie
 SUMS = 64  # of them for sums that live through a whole kernel, where tiles are made beside them
 LEAST_DOT = 16  # rows, columns and depth of the smallest product that tl.dot takes
 GOOD_DOT = 64  # rows that tensor cores want
+DEPTH = 32  # of a step of a product, at most
 
 
 class Line(NamedTuple):
@@ -60,4 +61,4 @@ def product(size: int, rows: int, columns: int, depth: int, dtype: torch.dtype) 
     n = fit(columns, min(64, area // GOOD_DOT))
     m = fit(rows, min(128, area // n))
     sums = words(dtype) * power_of_two(size) * m * n
-    return Product(m, n, fit(depth, 64 // dtype.itemsize), warps if sums > SUMS * 4 * 32 else 4)
+    return Product(m, n, fit(depth, DEPTH // words(dtype)), warps if sums > SUMS * 4 * 32 else 4)

@@ -12,7 +12,8 @@ import triton.language as tl
 from torch import Tensor
 
 from . import tiles
-from .launch import constants, launch, precision
+from .launch import constants, launch, precision, reach
+from .mixing import blocks_of
 
 
 @triton.jit
@@ -38,7 +39,7 @@ def unmix_linear_kernel(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    column_blocks = tl.cdiv(N, COLUMNS)
+    column_blocks = blocks_of(N, COLUMNS)
     pid = tl.program_id(0)
     n = (pid % column_blocks).to(INDEX) * COLUMNS + tl.arange(0, COLUMNS)
     r = (pid // column_blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -79,5 +80,5 @@ def unmix_linear(y: Tensor, coeffs: Tensor, order: Tensor, weight: Tensor, bias:
         out, coeffs, order, *weight.stride(), groups, middle, k, n,
         PRECISION=precision(y, torch.backends.cuda.matmul),
         ROWS=tile.rows, COLUMNS=tile.columns, DEPTH=tile.depth, num_warps=tile.warps,
-        **constants(coeffs, y.dtype, max(weight.numel(), n, k)),
+        **constants(coeffs, y.dtype, max(reach(weight), n, k)),
     )  # fmt: skip

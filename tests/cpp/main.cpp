@@ -118,6 +118,8 @@ int main(int argc, char** argv) {
         if (wanted(op_wanted, "conv_mix_tile")) ++run, failed += !passes("conv_mix_tile", test::conv_mix_tiles);
         if (wanted(op_wanted, "sample_orthogonal"))
             ++run, failed += !passes("sample_orthogonal", test::sampling_on_cuda);
+        if (wanted(op_wanted, "far_apart")) ++run, failed += !passes("far_apart", test::far_apart);
+        if (wanted(op_wanted, "cuda_errors")) ++run, failed += !passes("cuda_errors", test::cuda_errors);
         std::printf("%s: %lld cases, %lld failed\n", cuda.capability, (long long)run, (long long)failed);
     }
     if (wanted(op_wanted, "sample_orthogonal")) ++run, failed += !passes("sample_orthogonal", test::sampling);

@@ -143,6 +143,8 @@ void conv_mix_tiles();     // their geometry
 
 void sampling();          // sample_orthogonal and sample_permutation
 void sampling_on_cuda();  // theirs for training
+void far_apart();         // their offsets
+void cuda_errors();       // what they throw
 void c_api();             // facemix.h
 
 }  // namespace test

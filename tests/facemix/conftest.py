@@ -11,9 +11,15 @@ from facemix.data import Labelled, synthetic_faces
 from facemix.demo.cloud_process import cloud_process
 from facemix.export import export_cloud
 from facemix.models import build
+from hypothesis import settings
 
 OPTIONS = {"num_classes": 6, "in_channels": 1, "width": 0.125, "activation": "prelu"}
 IMAGE_SHAPE = (1, 32, 32)
+
+# Hypothesis: the same examples in every run, few enough for CI, and no test fails for being slow.
+settings.register_profile("bounded", max_examples=120, derandomize=True, deadline=None, database=None)
+settings.register_profile("long", max_examples=20_000, deadline=None, database=None)
+settings.load_profile("bounded")
 
 
 @pytest.fixture(autouse=True)

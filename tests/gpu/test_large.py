@@ -12,6 +12,7 @@ from torch import Tensor
 
 from facemix_ops import MixKey, act_mix, conv_mix, group_mix, group_unmix, reference, unmix_linear
 
+pytestmark = pytest.mark.xdist_group("large")  # the card holds what one process needs
 BATCH, SIZE = 16, 8
 EDGE = 24  # columns, or pixels, to look at on each side of a place
 

@@ -10,8 +10,8 @@ where
   size that it is compiled for, or 0;
 - a block cannot start: registers, threads or static shared memory beyond the hardware's, or no __launch_bounds__ that
   says how many threads there will be (dynamic shared memory is asked for at the launch: tests/cuda refuses too much);
-- a kernel with a template argument of MATRIX has no instruction of the tensor cores, or an op of MATRIX_OPS has no
-  such kernel.
+- a kernel with a template argument of MATRIX has no instruction of the tensor cores, no kernel has such an argument, or
+  an op of MATRIX_OPS has no kernel with such instructions.
 
 cuobjdump and nvdisasm (PyPI: nvidia-cuda-cuobjdump, nvidia-cuda-nvdisasm) are looked for beside this Python, on the
 PATH and in $CUDA_HOME/bin.
@@ -33,7 +33,7 @@ REGISTERS = 65536  # of a block, all its threads together; a thread's are counte
 THREADS = 1024
 SHARED_BYTES = (48 << 10) + (1 << 10)  # static, and what the system takes for itself on sm_90
 GENERAL = ("conv_mix_kernel",)
-MATRIX = ("HalfProduct", "Tf32Product", "TensorCores")
+MATRIX = ("TensorProduct", "TensorCores")
 MATRIX_OPS = ("conv_mix_bf16", "conv_mix_f16", "conv_mix_tf32", "unmix_linear")
 INSTRUCTION = re.compile(r"\b(HMMA|HGMMA)\.")
 FUNCTION = re.compile(r"^\s*Function\s*:?\s*(\w+):?\s*$")
@@ -173,6 +173,7 @@ def missing(name: str, found: list[Kernel]) -> list[str]:
 def main(build: str) -> int:
     """Prints the table; 1 where anything is wrong."""
     tools = find_tools()
+    unseen = set(MATRIX)
     paths = sorted(Path(build).rglob("cuda_kernels.dir/**/*.cu.o"))
     wrong = [] if paths else [f"no CUDA object files in {build}: build the target cuda_kernels first"]
     for path in paths:
@@ -180,9 +181,11 @@ def main(build: str) -> int:
         for kernel in sorted(found, key=lambda k: (k.architecture, k.name)):
             print(kernel, *kernel.faults)
             wrong += [f"{kernel.name}, {kernel.architecture}: {', '.join(kernel.faults)}"] if kernel.faults else []
+        unseen -= {kind for kind in MATRIX if any(kind in kernel.name for kernel in found)}
         wrong += missing(path.name.split(".")[0], found)
     absent = set(MATRIX_OPS) - {path.name.split(".")[0] for path in paths}
     wrong += [f"{name}: no such object file; MATRIX_OPS in {Path(__file__).name} names it" for name in sorted(absent)]
+    wrong += [f"no kernel of {kind}; MATRIX in {Path(__file__).name} names it" for kind in sorted(unseen)]
     print("\n".join(wrong) or f"{len(paths)} object files: all kernels fit, no fast one spills", flush=True)
     return int(bool(wrong))
 
