@@ -11,24 +11,24 @@ struct ConvMixStage {
     using Element = typename Product::Element;
     static constexpr TileKind kKind = {int(sizeof(Element)), Product::kStepUnits, kImages};
     static constexpr int kTiles = kKind.tiles(), kSlots = kKind.slots(), kChannels = kKind.channels(),
-                         kPitch = kKind.pitch();
+                         kTogether = kKind.together(), kSets = kImages / kTogether;
 
     const ConvMixArgs& a;
     const Tiling& t;
     const int S = int(a.key.size);
-    int thread, lane, warp;  // this one
+    int thread, lane, warp;                       // this one
+    const int pitch = patch_pitch(t, kTogether);  // of a set of images
     TilePlace place = {};
-    int turn = -1;  // of patches, so far
+    int turn = 1;  // whose it is of two patches
 
     float* const coeffs = reinterpret_cast<float*>(dynamic_shared);                // [kImages][kImages], 0 past S
     int64_t* const sent = reinterpret_cast<int64_t*>(coeffs + kImages * kImages);  // [S]: rows of y
-    uint2* const zeros = reinterpret_cast<uint2*>(sent + kImages);                 // [kImages]
     float* const bias = reinterpret_cast<float*>(dynamic_shared + t.bias);         // [blocks * kChannels]
     int* const offsets =
         reinterpret_cast<int*>(dynamic_shared + t.offsets);  // [steps * kStepUnits]: bytes; -1: no unit
     uint4* const weights =
         reinterpret_cast<uint4*>(dynamic_shared + t.weights);                   // [chunk][block][steps][kTiles][kSlots]
-    uint2* const patches = reinterpret_cast<uint2*>(dynamic_shared + t.patch);  // [t.patches]...[units][kPitch]
+    uint2* const patches = reinterpret_cast<uint2*>(dynamic_shared + t.patch);  // [t.patches][kSets][patch_pitch]
     float* const values = reinterpret_cast<float*>(dynamic_shared + t.values);  // [S][conv pixels][kValuePitch]
 
     __device__ __forceinline__ ConvMixStage(const ConvMixArgs& args, const Tiling& tiling) : a(args), t(tiling) {
@@ -45,10 +45,11 @@ struct ConvMixStage {
     __device__ __forceinline__ void prepare() {
         const int units = int(a.KH * a.KW) * t.units;
         for (int q = thread; q < t.steps * Product::kStepUnits; q += kTileThreads)
-            offsets[q] = q < units ? unit_offset(a, t, q) * kPitch * kUnitBytes : -1;
+            offsets[q] = q < units ? unit_offset(a, t, q) * kTogether * kUnitBytes : -1;
         for (int c = thread; c < t.blocks * kChannels; c += kTileThreads)
             bias[c] = a.bias && c < a.OC ? float(static_cast<const Element*>(a.bias)[c]) : 0;
-        if (thread < kImages) zeros[thread] = {0, 0};
+        for (int k = thread; k < t.patches * kImages; k += kTileThreads)
+            patches[(k / kTogether + 1) * pitch - 1 - k % kTogether] = {0, 0};
         __syncthreads();
     }
 
@@ -61,7 +62,7 @@ struct ConvMixStage {
         renew();
         __syncthreads();  // what was there is still in use
         if (new_patch) {
-            ++turn;
+            turn ^= 1;
             for (int ahead = very_first ? 0 : t.patches - 1; ahead < t.patches; ++ahead)
                 fill_patch(tile, block, chunk, ahead);
         }
@@ -77,7 +78,7 @@ struct ConvMixStage {
     }
     // The patch that is multiplied now, or the one after it.
     __device__ __forceinline__ uint2* patch(int ahead) const {
-        return patches + ((turn + ahead) & (t.patches - 1)) * patch_unit(t, kPitch, 0, t.patch_h, 0, 0);
+        return patches + ((turn ^ ahead) & (t.patches - 1)) * kSets * pitch;
     }
 
     // Leaves no coefficients behind.
@@ -135,7 +136,7 @@ struct ConvMixStage {
             int places[kBatch];
 #pragma unroll
             for (int b = 0; b < kBatch; ++b) {
-                places[b] = p < pixels ? patch_unit(t, kPitch, walk.image, walk.row, walk.column, u) : -1;
+                places[b] = p < pixels ? patch_unit(t, kTogether, walk.image, walk.row, walk.column, u) : -1;
                 if (p >= pixels) continue;
                 const int64_t row = h + walk.row, column = v + walk.column;
                 const int c = (chunk * t.units + u) * Product::kUnit;

@@ -20,7 +20,7 @@ class ConvMixSums : protected ConvMixStage<Product, kImages> {
     __device__ __forceinline__ ConvMixSums(const ConvMixArgs& args, const Tiling& tiling) : Stage(args, tiling) {}
 
   protected:
-    using Stage::a, Stage::t, Stage::lane, Stage::warp, Stage::kKind, Stage::kSlots, Stage::kChannels, Stage::kPitch;
+    using Stage::a, Stage::t, Stage::lane, Stage::warp, Stage::kKind, Stage::kSlots, Stage::kChannels, Stage::kTogether;
 
     const float slope = negative_slope<float>(a);
 
@@ -54,10 +54,10 @@ class ConvMixSums : protected ConvMixStage<Product, kImages> {
 #pragma unroll
         for (int k = 0; k < 2 * Product::kReads; ++k) {
             const int p = pixel_of(k % 2, Product::column(lane, k / 2)), real = p < t.conv_h * t.conv_w ? p : 0;
-            start[k % 2][k / 2] = patch + pixel_offset(a, t, real / t.conv_w, real % t.conv_w) * kPitch;
+            start[k % 2][k / 2] = patch + pixel_offset(a, t, real / t.conv_w, real % t.conv_w) * kTogether;
         }
-        // Without a counter, and with places that are part of the instruction, a step is a fifth shorter; float32's
-        // are long enough as they are.
+        // Steps without a counter, whose places are part of the instruction, are shorter by a seventh; those of plain
+        // float32 are so long that it would not show.
         if constexpr (Product::kStepUnits > 1) {
             if (t.steps == k3x3) return multiply<k3x3>(sums, w, offset, start);
             if (t.steps == k7x7) return multiply<k7x7>(sums, w, offset, start);
@@ -84,7 +84,6 @@ class ConvMixSums : protected ConvMixStage<Product, kImages> {
   private:
     // Steps of common kernels: on colours, and on whole chunks.
     static constexpr int k3x3 = kKind.steps(3, 3), k7x7 = kKind.steps(7, 3), kWhole3x3 = kKind.steps(3, kChunkChannels);
-    static constexpr int kTogether = kKind.together();
     using Pixels = const uint2* [2][Product::kReads];  // in the patch: a unit of the first image
 
     template <int kSteps>
@@ -101,10 +100,11 @@ class ConvMixSums : protected ConvMixStage<Product, kImages> {
     template <bool kLast>
     __device__ __forceinline__ void multiply_step(Sums& sums, const uint4* w, int offset, const Pixels& start) const {
         using Word = typename WordOf<kTogether * kUnitBytes>::type;
+        const uint2* const zeros = this->patch(0) + this->pitch - kTogether;
         Pixels from;
 #pragma unroll
         for (int k = 0; k < 2 * Product::kReads; ++k)
-            from[k % 2][k / 2] = kLast && offset < 0 ? this->zeros : at_byte(start[k % 2][k / 2], offset);
+            from[k % 2][k / 2] = kLast && offset < 0 ? zeros : at_byte(start[k % 2][k / 2], offset);
         uint4 slots[kTiles];
 #pragma unroll
         for (int m = 0; m < kTiles; ++m) slots[m] = w[m * kSlots];
@@ -115,7 +115,7 @@ class ConvMixSums : protected ConvMixStage<Product, kImages> {
                 uint2 pixels[kTogether][Product::kReads];
 #pragma unroll
                 for (int k = 0; k < Product::kReads; ++k) {
-                    const Word word = *reinterpret_cast<const Word*>(from[n][k] + j);
+                    const Word word = *reinterpret_cast<const Word*>(from[n][k] + j / kTogether * this->pitch);
                     uint2 units[kTogether];
                     memcpy(units, &word, sizeof word);
 #pragma unroll

@@ -27,12 +27,12 @@ int64_t weight_bytes(const TileKind& kind, const Tiling& t) {
 }
 
 int64_t patch_bytes(const TileKind& kind, const Tiling& t) {
-    return int64_t(t.patch_h) * t.patch_w * t.units * kind.pitch() * kUnitBytes;
+    return int64_t(kind.images / kind.together()) * patch_pitch(t, kind.together()) * kUnitBytes;
 }
 
 // Lays out shared memory for the tile; returns the bytes needed.
 int64_t lay_out(const ConvMixArgs& a, const TileKind& kind, Tiling& t) {
-    int64_t at = kind.images * (kind.images * int64_t(sizeof(float)) + int64_t(sizeof(int64_t)) + kUnitBytes);
+    int64_t at = kind.images * (kind.images * int64_t(sizeof(float)) + int64_t(sizeof(int64_t)));
     const auto take = [&](int& from, int64_t bytes) { from = int(at), at = aligned16(at + bytes); };
     take(t.bias, int64_t(t.blocks) * kind.channels() * int64_t(sizeof(float)));
     take(t.offsets, int64_t(t.steps) * kind.step_units * int64_t(sizeof(int)));

@@ -1,7 +1,7 @@
 // How the fast way of conv_mix cuts its work, in functions that tests/cuda tries one by one.
 //
 // A block computes a tile of y, of all S images of a group. The patch of x that it needs lies in shared memory, as
-// units of 8 bytes: a few channels of one pixel; those of all images side by side, so that one address serves them all.
+// units of 8 bytes: a few channels of one pixel; for tensor cores those of two images side by side, to be read at once.
 // The convolution is a product of matrices: 16 pixels a warp and image, times K = (kh, kw, unit) in steps, times tiles
 // of 16 output channels. Many channels come in chunks, one after the other; where there is room for two patches, the
 // next chunk is copied while this one is multiplied.
@@ -35,10 +35,7 @@ struct TileKind {
     constexpr int slots() const { return 8 * step_units; }       // of a tile of weights and a step
     constexpr int tiles() const { return 16 / images; }          // of output channels; 128 sums a thread
     constexpr int channels() const { return tiles() * kChannelTile; }
-    // Images whose units a lane reads at once, and units of the patch from one place to the next: odd in reads, so that
-    // eight places (sixteen, of single units) that follow each other do not share banks.
-    constexpr int together() const { return step_units == 1 ? 1 : 2; }
-    constexpr int pitch() const { return images + together(); }
+    constexpr int together() const { return step_units == 1 ? 1 : 2; }  // images whose units a lane reads at once
     // Steps of a square kernel and a chunk of so many channels.
     constexpr int steps(int kernel, int channels) const {
         return (kernel * kernel * ((channels + unit() - 1) / unit()) + step_units - 1) / step_units;
@@ -88,9 +85,12 @@ FACEMIX_BOTH int unit_offset(const ConvMixArgs& a, const Tiling& t, int q) {
     return pixel * t.units + q % t.units;
 }
 
-// Units from the start of a patch: unit u of a pixel of an image.
-FACEMIX_BOTH int patch_unit(const Tiling& t, int pitch, int image, int row, int column, int u) {
-    return ((row * t.patch_w + column) * t.units + u) * pitch + image;
+// In a patch, the units of `together` images lie side by side, place by place; behind the last place is one of zeros,
+// and then the next images. Units: to the next images, and from the start to unit u of a pixel of an image.
+FACEMIX_BOTH int patch_pitch(const Tiling& t, int together) { return (t.patch_h * t.patch_w * t.units + 1) * together; }
+FACEMIX_BOTH int patch_unit(const Tiling& t, int together, int image, int row, int column, int u) {
+    const int place = (row * t.patch_w + column) * t.units + u;
+    return image / together * patch_pitch(t, together) + place * together + image % together;
 }
 
 // The first pixel of y of a tile.
