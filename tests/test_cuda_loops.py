@@ -18,7 +18,7 @@ def test_a_loop_and_a_run() -> None:
     run = [*[STEP] * 20, "FFMA R0, R1, R2, R3", "EXIT"]
     found = pieces(sass("S2R R1, SR_TID.X", "MOV R2, R1", *loop, *run))
     assert found == [Piece("sm_90", "kernel", 16, 18, True), Piece("sm_90", "kernel", 20, 22, False)]
-    assert str(found[0]).endswith("loop  16 of   18 instructions, 1.12 for each")
+    assert str(found[0]).endswith("loop  16 of   18 instructions, 1.12 each")
 
 
 def test_what_is_jumped_to_begins_a_piece() -> None:

@@ -33,8 +33,8 @@ class Piece:
 
     def __str__(self) -> str:
         kind = "loop" if self.loop else "run"
-        of = f"{self.products:3} of {self.instructions:4} instructions, {self.instructions / self.products:.2f} for each"
-        return f"{self.architecture} {kind:4} {of}"
+        each = self.instructions / self.products
+        return f"{self.architecture} {kind:4} {self.products:3} of {self.instructions:4} instructions, {each:.2f} each"
 
 
 def pieces(sass: str, product: str = "HMMA") -> list[Piece]:
