@@ -48,8 +48,9 @@ struct ConvMixStage {
             offsets[q] = q < units ? unit_offset(a, t, q) * kTogether * kUnitBytes : -1;
         for (int c = thread; c < t.blocks * kChannels; c += kTileThreads)
             bias[c] = a.bias && c < a.OC ? float(static_cast<const Element*>(a.bias)[c]) : 0;
-        for (int k = thread; k < t.patches * kImages; k += kTileThreads)
-            patches[(k / kTogether + 1) * pitch - 1 - k % kTogether] = {0, 0};
+        // Two patches take turns only with whole chunks, and those fill their steps: nobody reads zeros in the second.
+        static_assert(kChunkChannels / Product::kUnit % Product::kStepUnits == 0);
+        if (thread < kImages) patches[(thread / kTogether + 1) * pitch - 1 - thread % kTogether] = {0, 0};
         __syncthreads();
     }
 
