@@ -1,5 +1,5 @@
 // conv_mix of float32: a file of its own, as these kernels take long to compile.
-#include "conv_mix_block.h"
+#include "conv_mix_run.h"
 
 namespace facemix::cuda {
 

@@ -6,7 +6,6 @@
 namespace facemix::cuda {
 namespace {
 
-constexpr int kChunkChannels = 16;
 constexpr int64_t kResidentBytes = 80 << 10;  // of weights, at most; more would leave little for the patch
 constexpr int64_t kTileCost = 1024;           // of a tile's products, in pixels of x that are read; a guess
 constexpr int64_t kMaxCoordinate = 1 << 24;   // places in a map are ints
@@ -27,15 +26,19 @@ int64_t weight_bytes(const TileKind& kind, const Tiling& t) {
     return int64_t(t.steps) * kind.tiles() * kind.slots() * kSlotBytes;
 }
 
+int64_t patch_bytes(const TileKind& kind, const Tiling& t) {
+    return int64_t(kind.images / kind.together()) * patch_pitch(t, kind.together()) * kUnitBytes;
+}
+
 // Lays out shared memory for the tile; returns the bytes needed.
 int64_t lay_out(const ConvMixArgs& a, const TileKind& kind, Tiling& t) {
-    int64_t at = kind.images * (kind.images * int64_t(sizeof(float)) + int64_t(sizeof(int64_t))) + 16;
+    int64_t at = kind.images * (kind.images * int64_t(sizeof(float)) + int64_t(sizeof(int64_t)));
     const auto take = [&](int& from, int64_t bytes) { from = int(at), at = aligned16(at + bytes); };
     take(t.bias, int64_t(t.blocks) * kind.channels() * int64_t(sizeof(float)));
     take(t.offsets, int64_t(t.steps) * kind.step_units * int64_t(sizeof(int)));
     take(t.weights, (t.resident ? t.chunks * t.blocks : 1) * weight_bytes(kind, t));
     // Products of images past S are taken, and dropped: they may read what they like.
-    take(t.patch, int64_t(kind.images) * t.patch_h * t.patch_w * t.units * kUnitBytes);
+    take(t.patch, t.patches * patch_bytes(kind, t));
     const int64_t pixels = int64_t(t.conv_h) * t.conv_w;
     take(t.values, t.windows ? a.key.size * pixels * kValuePitch * int64_t(sizeof(float)) : 0);
     return at;
@@ -62,6 +65,16 @@ bool fit_rows(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) 
     return t.tile_h > 0;
 }
 
+// A second patch, where it costs no block that would run beside this one.
+void double_patch(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) {
+    if (!t.async || t.chunks == 1) return;
+    Tiling twice = t;
+    twice.patches = 2;
+    const int64_t shared = lay_out(a, kind, twice);
+    if (shared > (t.shared > limit / 2 ? limit : limit / 2)) return;
+    t = twice, t.shared = int(shared);
+}
+
 }  // namespace
 
 Tiling plan_tiles(const ConvMixArgs& a, const TileKind& kind, int limit) {
@@ -71,6 +84,7 @@ Tiling plan_tiles(const ConvMixArgs& a, const TileKind& kind, int limit) {
     common.units = int(units), common.chunks = int(ceil_div(a.C, units * kind.unit()));
     common.steps = int(ceil_div(a.KH * a.KW * units, kind.step_units));
     common.blocks = int(ceil_div(a.OC, kind.channels()));
+    common.patches = 1;
     common.windows = !a.pool.identity() || a.codes;
     common.run = common.windows ? 2 : 2 * kind.tiles();
     common.resident = int64_t(common.chunks) * common.blocks * weight_bytes(kind, common) <= kResidentBytes;
@@ -92,6 +106,7 @@ Tiling plan_tiles(const ConvMixArgs& a, const TileKind& kind, int limit) {
         const int64_t cost = tiles * (kTileCost + t.patch_h * t.patch_w) * (t.shared > limit / 2 ? 3 : 2);
         if (best.tile_h == 0 || cost < least) best = t, least = cost;
     }
+    double_patch(a, kind, limit, best);
     return best;
 }
 

@@ -1,9 +1,10 @@
 // How the fast way of conv_mix cuts its work, in functions that tests/cuda tries one by one.
 //
 // A block computes a tile of y, of all S images of a group. The patch of x that it needs lies in shared memory, as
-// units of 8 bytes: a few channels of one pixel. The convolution is a product of matrices: 16 pixels a warp and image,
-// times K = (kh, kw, unit) in steps, times tiles of 8 output channels. Many channels come in chunks, one after the
-// other.
+// units of 8 bytes: a few channels of one pixel; for tensor cores those of two images side by side, to be read at once.
+// The convolution is a product of matrices: 16 pixels a warp and image, times K = (kh, kw, unit) in steps, times tiles
+// of 16 output channels. Many channels come in chunks, one after the other; where there is room for two patches, the
+// next chunk is copied while this one is multiplied.
 #pragma once
 
 #include "../kernels.h"
@@ -20,7 +21,8 @@ constexpr int kTileWarps = 4;  // so that several blocks, with 128 sums a thread
 constexpr int kTileThreads = 32 * kTileWarps;
 constexpr int kTilePixels = 16 * kTileWarps;  // convolved pixels of a block
 constexpr int kUnitBytes = 8;
-constexpr int kSlotBytes = 16;  // of weights: two output channels by a unit
+constexpr int kChunkChannels = 16;  // at most
+constexpr int kSlotBytes = 16;      // of weights: two output channels by a unit
 constexpr int kChannelTile = 16;
 constexpr int kValuePitch = kChannelTile + 4;  // floats, between pixels of convolved values: no bank conflicts
 
@@ -33,6 +35,11 @@ struct TileKind {
     constexpr int slots() const { return 8 * step_units; }       // of a tile of weights and a step
     constexpr int tiles() const { return 16 / images; }          // of output channels; 128 sums a thread
     constexpr int channels() const { return tiles() * kChannelTile; }
+    constexpr int together() const { return step_units == 1 ? 1 : 2; }  // images whose units a lane reads at once
+    // Steps of a square kernel and a chunk of so many channels.
+    constexpr int steps(int kernel, int channels) const {
+        return (kernel * kernel * ((channels + unit() - 1) / unit()) + step_units - 1) / step_units;
+    }
 };
 
 struct Tiling {
@@ -47,6 +54,7 @@ struct Tiling {
     bool windows;          // pooled, or codes wanted: convolved values go through shared memory
     bool resident;         // all weights stay in shared memory
     bool async;            // units of x are aligned: they are copied while the warp goes on
+    int patches;           // of shared memory: 1, or 2 that take turns
     // Where things are in shared memory, in bytes; the key is at its start.
     int bias, offsets, weights, patch, values, shared;
 };
@@ -67,7 +75,7 @@ FACEMIX_BOTH int channel_of_row(int tile, int row, int run) {
     return (tile / pairs * 8 + row % 8) * run + tile % pairs * 2 + row / 8;
 }
 
-// In units: of the first unit of a convolved pixel in its patch, and from there to unit q = (kh, kw, u) of K.
+// Places of a patch: that of the first unit of a convolved pixel, and from there to unit q = (kh, kw, u) of K.
 FACEMIX_BOTH int pixel_offset(const ConvMixArgs& a, const Tiling& t, int row, int column) {
     return (row * int(a.stride[0]) * t.patch_w + column * int(a.stride[1])) * t.units;
 }
@@ -75,6 +83,14 @@ FACEMIX_BOTH int unit_offset(const ConvMixArgs& a, const Tiling& t, int q) {
     const int tap = q / t.units, kh = tap / int(a.KW), kw = tap % int(a.KW);
     const int pixel = kh * int(a.dilation[0]) * t.patch_w + kw * int(a.dilation[1]);
     return pixel * t.units + q % t.units;
+}
+
+// In a patch, the units of `together` images lie side by side, place by place; behind the last place is one of zeros,
+// and then the next images. Units: to the next images, and from the start to unit u of a pixel of an image.
+FACEMIX_BOTH int patch_pitch(const Tiling& t, int together) { return (t.patch_h * t.patch_w * t.units + 1) * together; }
+FACEMIX_BOTH int patch_unit(const Tiling& t, int together, int image, int row, int column, int u) {
+    const int place = (row * t.patch_w + column) * t.units + u;
+    return image / together * patch_pitch(t, together) + place * together + image % together;
 }
 
 // The first pixel of y of a tile.

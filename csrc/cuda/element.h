@@ -119,6 +119,24 @@ __device__ __forceinline__ void store_wire(Dtype dtype, void* to, int64_t at, co
     store_as(dtype, to, at, from);
 }
 
+// The first `count` of N values to `to` on, in one access where that is aligned.
+template <int N, class E>
+__device__ __forceinline__ void store_run(E* to, const float (&values)[N], int count) {
+    constexpr int access = N * int(sizeof(E)) < kAccess ? N * int(sizeof(E)) : kAccess;
+    if (count >= N && (reinterpret_cast<uintptr_t>(to) & uintptr_t(access - 1)) == 0) return store(to, values);
+#pragma unroll
+    for (int k = 0; k < N; ++k)
+        if (k < count) store<1>(to + k, {values[k]});
+}
+// To y from element `at` on.
+template <int N>
+__device__ __forceinline__ void store_run(void* y, Dtype dtype, int64_t at, const float (&values)[N], int count) {
+    if (dtype == Dtype::f32) store_run(static_cast<float*>(y) + at, values, count);
+    else if (dtype == Dtype::bf16) store_run(static_cast<__nv_bfloat16*>(y) + at, values, count);
+    else if (dtype == Dtype::f16) store_run(static_cast<__half*>(y) + at, values, count);
+    else store_run(static_cast<int8_t*>(y) + at, values, count);
+}
+
 // Whether rows of n elements, from p on, can be read or written V elements at a time. A null p stands for no rows.
 inline bool packs(const void* p, int64_t element, int64_t n, int V) {
     const int64_t bytes = element * V < kAccess ? element * V : kAccess;

@@ -56,6 +56,13 @@ __device__ __forceinline__ float max_nan(float a, float b) {
     return larger;
 }
 
+// The value, as if nothing were known of it: what follows from it is computed where it is used, not ahead of a loop
+// into registers that others need.
+__device__ __forceinline__ int fresh(int value) {
+    asm volatile("" : "+r"(value));
+    return value;
+}
+
 // Copies kBytes (4, 8 or 16, both sides aligned to as many) to shared memory, or zeros without reading where `real` is
 // false. They are there for this thread after cp_async_wait, for others after a barrier behind it.
 template <int kBytes>

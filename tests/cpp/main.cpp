@@ -116,6 +116,7 @@ int main(int argc, char** argv) {
             if (op.on_cuda) run_op(op, cuda);
         if (wanted(op_wanted, "mma")) ++run, failed += !passes("mma", test::warp_instructions);
         if (wanted(op_wanted, "conv_mix_tile")) ++run, failed += !passes("conv_mix_tile", test::conv_mix_tiles);
+        if (wanted(op_wanted, "conv_mix_patch")) ++run, failed += !passes("conv_mix_patch", test::conv_mix_patches);
         if (wanted(op_wanted, "sample_orthogonal"))
             ++run, failed += !passes("sample_orthogonal", test::sampling_on_cuda);
         if (wanted(op_wanted, "far_apart")) ++run, failed += !passes("far_apart", test::far_apart);

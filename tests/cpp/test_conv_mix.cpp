@@ -73,13 +73,19 @@ Case at_tile_edges(Random& random, int64_t index) {
     c.G = random.among({1, 1, 2}), c.S = random.among({3, 4, 5, 8, 15, 16});
     a.C = random.among({1, 3, 4, 5, 16, 17, 64}), a.OC = random.among({1, 8, 15, 16, 17, 32, 33, 64, 72});
     a.KH = a.KW = random.among({1, 3, 3, 7});
+    const bool chunks = index % 4 == 3;  // of channels, several, copied as they are
+    if (chunks) {
+        c.S = random.among({3, 4, 8, 16}), a.C = random.among({20, 32, 64}), a.KH = a.KW = random.among({1, 1, 3});
+        a.OC = random.among({1, 17, 33, 72});
+        c.x_layout = a.channels_last = true, c.offset = 0;
+    }
     a.stride[0] = a.stride[1] = random.among({1, 1, 2}), a.dilation[0] = a.dilation[1] = 1;
     a.padding[0] = random.among({0, a.KH / 2, 9}), a.padding[1] = random.among({0, a.KW / 2, 70});
     size_for(random, a, 0, random.among({1, 3, 4, 5, 9}), &a.H, &a.OH);
     size_for(random, a, 1, random.among({1, 7, 15, 16, 17, 31, 33, 64, 65}), &a.W, &a.OW);
     a.pool = kPools[random.between(0, 3)];
     if (a.OH < a.pool.kh || a.OW < a.pool.kw) a.pool = kPools[0];
-    a.x_dtype = Dtype(random.among({0, 2, 2, 3}));
+    a.x_dtype = Dtype(chunks ? random.among({2, 3}) : random.among({0, 2, 2, 3}));
     a.y_dtype = Dtype(random.among({0, 2, 3, 4}));
     return c;
 }

@@ -2,9 +2,9 @@
 // is memory, a stream is nothing, and a launch runs the blocks one after the other, their threads as fibres.
 //
 // What it can show: wrong indices (AddressSanitizer sees them), a missing __syncthreads (threads run in a random
-// order, shared memory begins as NaN), threads that wait for others that are gone, a missing wait for copies (they are
-// made then, and no sooner). What it cannot: time, occupancy, whether accesses coalesce, and the rules of memory
-// between blocks.
+// order, shared memory begins as NaN), threads that wait for others that are gone, copies that are not waited for or
+// go where others still read (half of them are made when they are waited for, half at once). What it cannot: time,
+// occupancy, whether accesses coalesce, and the rules of memory between blocks.
 #pragma once
 
 #include <cmath>
@@ -90,8 +90,8 @@ constexpr int kWarp = 32;
 using Act = void (*)(void* const (&lanes)[kWarp]);
 void meet(Act act, void* operands);
 
-// Of the thread that calls: a copy to shared memory, zeros if there is nothing to copy from, that is made when it is
-// waited for.
+// Of the thread that calls: a copy to shared memory, zeros if there is nothing to copy from, that is made at once or
+// when it is waited for.
 void copy_async(void* to, const void* from, size_t bytes);
 void commit_copies();
 void wait_for_copies(size_t groups_left);

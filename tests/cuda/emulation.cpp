@@ -37,6 +37,11 @@ struct Copy {
     size_t bytes;
 };
 
+void make(const Copy& copy) {
+    if (copy.from) std::memcpy(copy.to, copy.from, copy.bytes);
+    else std::memset(copy.to, 0, copy.bytes);
+}
+
 enum class Wait { no, warp, block };
 struct Fibre {
     ucontext_t context;
@@ -55,6 +60,7 @@ ucontext_t scheduler;
 std::vector<Fibre> fibres;
 Fibre* current = nullptr;
 const std::function<void()>* body = nullptr;
+std::mt19937 coin;              // whether a copy is made as early as it can be, or as late
 const char* mistake = nullptr;  // of the kernel, found in a fibre: the scheduler throws it
 std::map<const void*, size_t> shared_limit;
 // AddressSanitizer is told of every change of stack.
@@ -157,16 +163,16 @@ void emulation::copy_async(void* to, const void* from, size_t bytes) {
         mistake = "an asynchronous copy that is not aligned";
         leave(false);
     }
-    current->copies.back().push_back({to, from, bytes});
+    const Copy copy{to, from, bytes};
+    if (coin() & 1) make(copy);
+    else current->copies.back().push_back(copy);
 }
 
 void emulation::commit_copies() { current->copies.emplace_back(); }
 
 void emulation::wait_for_copies(size_t groups_left) {
     for (auto& groups = current->copies; groups.size() > groups_left + 1; groups.pop_front())
-        for (const Copy& copy : groups.front())
-            if (copy.from) std::memcpy(copy.to, copy.from, copy.bytes);
-            else std::memset(copy.to, 0, copy.bytes);
+        for (const Copy& copy : groups.front()) make(copy);
 }
 
 const char* cudaGetErrorString(cudaError_t error) {

@@ -52,6 +52,8 @@ inline uint32_t to_tf32(float value) {
 
 inline float max_nan(float a, float b) { return a > b || a != a ? a : b; }
 
+inline int fresh(int value) { return value; }
+
 template <int kBytes>
 void cp_async(void* shared, const void* global, bool real) {
     static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16);

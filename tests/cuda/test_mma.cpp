@@ -68,18 +68,18 @@ void products() {
     expect(data == expected, "mma: not the product of the matrices");
 }
 
-// Two groups of copies: what has not been waited for is not there.
+// Two groups of copies: what has been waited for is there; what has not, of some threads and not of others.
 void copies(float* data) {
     float* shared = reinterpret_cast<float*>(dynamic_shared) + 2 * threadIdx.x;
     cp_async<4>(shared, data, true);
     cp_async_commit();
     cp_async<4>(shared + 1, data, false);
     cp_async_commit();
-    if (shared[0] == shared[0]) data[1] = 1;
     cp_async_wait<1>();
-    if (shared[0] != data[0] || shared[1] == shared[1]) data[2] = 1;
+    if (shared[0] != data[0]) data[1] = 1;
+    data[shared[1] == shared[1] ? 2 : 3] = 1;
     cp_async_wait<0>();
-    if (shared[1] != 0) data[3] = 1;
+    if (shared[1] != 0) data[1] = 1;
 }
 
 void sums(float* data) {
@@ -97,8 +97,8 @@ void warp_instructions() {
     expect(to_tf32(1.00048828125f) == std::bit_cast<uint32_t>(1.0009765625f), "to_tf32: not to the nearest");
 
     float copied[] = {7, 0, 0, 0};
-    run(copies, copied, 1, 16);
-    expect(!copied[1] && !copied[2] && !copied[3], "cp_async: made at another moment than waited for");
+    run(copies, copied, kWarp, kWarp * 8);
+    expect(!copied[1] && copied[2] && copied[3], "cp_async: not as soon, or as late, as it may be");
     std::vector<float> sum(64);
     run(sums, sum.data(), 64);
     for (int t = 0; t < 64; ++t) expect(sum[size_t(t)] == (t < 32 ? 496.f : 1520.f), "__shfl_xor_sync: a wrong sum");
