@@ -75,7 +75,8 @@ inline void dots(const T* const* rows, const T* w, int64_t K, T* const* out, int
         Vec<T> b[N];
         for (int n = 0; n < N; ++n) b[n] = load_as<T>(w + (n0 + n) * K + k, lanes);
         for (int r = 0; r < R; ++r) {
-            const Vec<T> v = load_as<T>(rows[r] + k, lanes);
+            Vec<T> v = load_as<T>(rows[r] + k, lanes);
+            keep(v);
             for (int n = 0; n < N; ++n) acc[r * N + n] += v * b[n];
         }
     }

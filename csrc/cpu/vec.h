@@ -54,6 +54,16 @@ template <class T>
 inline void store(T* p, Vec<T> v) {
     *reinterpret_cast<typename VecOf<T>::loose*>(p) = v;
 }
+// Has the compiler keep v in a register: it would read it from memory again for every product, where an instruction
+// can.
+template <class V>
+inline void keep(V& v) {
+#if defined(__SSE2__)
+    asm("" : "+v"(v));
+#else
+    (void)v;
+#endif
+}
 // Writes past the caches: for results too large to be read from there again, it
 // saves reading each line first. p is aligned to the vector. finish_streaming() comes before anyone else may read.
 template <class V>
