@@ -21,10 +21,21 @@ const CpuKernels* const kCompiled[] = {
 #undef X
 };
 
+// What this CPU can run. It is asked once: to answer takes a virtual machine microseconds.
+const std::vector<const CpuKernels*>& available() {
+    static const std::vector<const CpuKernels*> found = [] {
+        std::vector<const CpuKernels*> all;
+        for (const CpuKernels* k : kCompiled)
+            if (k->supported()) all.push_back(k);
+        return all;
+    }();
+    return found;
+}
+
 const CpuKernels* widest() {
     const CpuKernels* best = kCompiled[0];
-    for (const CpuKernels* k : kCompiled)
-        if (k->supported() && k->preferred()) best = k;
+    for (const CpuKernels* k : available())
+        if (k->preferred()) best = k;
     return best;
 }
 
@@ -43,8 +54,7 @@ std::vector<std::string> compiled_capabilities() {
 
 std::vector<std::string> available_capabilities() {
     std::vector<std::string> names;
-    for (const CpuKernels* k : kCompiled)
-        if (k->supported()) names.push_back(k->capability);
+    for (const CpuKernels* k : available()) names.push_back(k->capability);
     return names;
 }
 
@@ -52,8 +62,7 @@ const CpuKernels& kernels() { return *chosen().load(std::memory_order_relaxed); 
 
 void use_capability(const std::string& name) {
     std::string have;
-    for (const CpuKernels* k : kCompiled) {
-        if (!k->supported()) continue;
+    for (const CpuKernels* k : available()) {
         if (name == k->capability) {
             chosen().store(k);
             return;
