@@ -22,6 +22,10 @@ using facemix::Pool;
 struct Failure : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
+template <class Text>
+void expect(bool holds, const Text& what) {
+    if (!holds) throw Failure(what);
+}
 
 // What is being run, for the message of a failure or a crash.
 void describe(const std::string& what);

@@ -9,10 +9,6 @@ namespace {
 using namespace facemix::cuda;
 using facemix::ConvMixArgs;
 
-void expect(bool holds, const char* what) {
-    if (!holds) throw Failure(what);
-}
-
 // What is infinite stays so: places of K that are only there to fill a step do not multiply it by zero.
 void infinities() {
     for (const bool tf32 : {false, true}) {

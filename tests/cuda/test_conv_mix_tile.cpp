@@ -11,10 +11,6 @@ namespace {
 using namespace facemix::cuda;
 using facemix::ConvMixArgs;
 
-void expect(bool holds, const char* what) {
-    if (!holds) throw Failure(what);
-}
-
 void columns() {
     for (const bool channels_last : {false, true}) {
         std::set<int> seen;

@@ -9,10 +9,6 @@ namespace {
 
 using namespace facemix::cuda;
 
-void expect(bool holds, const char* what) {
-    if (!holds) throw Failure(what);
-}
-
 // What the kernel of a block does, run by all of its threads.
 void run(void (*kernel)(float*), float* data, unsigned threads, size_t shared = 0) {
     launch("test", kernel, 1, threads, shared, nullptr, data);

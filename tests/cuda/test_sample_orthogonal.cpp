@@ -13,10 +13,6 @@ namespace {
 
 constexpr double kSigmas = 5;  // standard errors of a mean
 
-void expect(bool holds, const std::string& what) {
-    if (!holds) throw Failure(what);
-}
-
 // Those of kat_vectors in Random123, the authors' own library.
 void known_answers() {
     const struct {
