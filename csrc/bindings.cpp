@@ -82,10 +82,23 @@ Key make_key(Address coeffs, Address order, Ints<2> key) {
 }
 
 // Elements of one image that a convolved row needs; the kernels index them by 32 bits.
-double row_input(const ConvMixArgs& a) {
+double row_input(const ConvInput& a) {
     const double rows = double(a.KH - 1) * double(a.dilation[0]) + 1;
     const double columns = double(a.OW + 32) * double(a.stride[1]) + double(a.KW - 1) * double(a.dilation[1]) + 1;
     return double(a.C) * rows * columns;
+}
+
+void set_input(const char* op, ConvInput& a, Address x, int dtype, Ints<3> chw, Ints<4> strides, Ints<2> kernel,
+               Ints<2> stride, Ints<2> padding, Ints<2> dilation, Ints<2> conv_hw) {
+    a.x = at<void>(x), a.x_dtype = Dtype(dtype);
+    for (int i = 0; i < 4; ++i) a.x_strides[i] = strides[size_t(i)];
+    a.C = chw[0], a.H = chw[1], a.W = chw[2], a.KH = kernel[0], a.KW = kernel[1];
+    for (int i = 0; i < 2; ++i)
+        a.stride[i] = stride[size_t(i)], a.padding[i] = padding[size_t(i)], a.dilation[i] = dilation[size_t(i)];
+    a.OH = conv_hw[0], a.OW = conv_hw[1];
+    if (row_input(a) > double(1 << 30))
+        throw py::value_error(std::string(op) +
+                              ": x must have at most 2^30 padded elements under one row of results, got more");
 }
 
 Pool make_pool(const Ints<6>& p) { return {p[0], p[1], p[2], p[3], p[4], p[5]}; }
@@ -95,23 +108,30 @@ void conv_mix(Address x, int x_dtype, Ints<3> chw, Ints<4> strides, Address weig
               Ints<6> pool, Ints<2> conv_hw, Ints<2> out_hw, Address coeffs, Address order, Ints<2> key, Address y,
               int y_dtype, bool channels_last, Address codes, bool tf32, Place place) {
     ConvMixArgs a;
-    a.x = at<void>(x), a.weight = at<void>(weight), a.bias = at<void>(bias);
-    a.y = at<void>(y), a.codes = at<uint8_t>(codes);
-    a.x_dtype = Dtype(x_dtype), a.y_dtype = Dtype(y_dtype);
-    for (int i = 0; i < 4; ++i) a.x_strides[i] = strides[size_t(i)];
-    a.C = chw[0], a.H = chw[1], a.W = chw[2];
-    a.OC = kernel[0], a.KH = kernel[1], a.KW = kernel[2];
-    for (int i = 0; i < 2; ++i)
-        a.stride[i] = stride[size_t(i)], a.padding[i] = padding[size_t(i)], a.dilation[i] = dilation[size_t(i)];
-    a.OH = conv_hw[0], a.OW = conv_hw[1], a.PH = out_hw[0], a.PW = out_hw[1];
+    set_input("conv_mix", a, x, x_dtype, chw, strides, {kernel[1], kernel[2]}, stride, padding, dilation, conv_hw);
+    a.weight = at<void>(weight), a.bias = at<void>(bias), a.y = at<void>(y), a.codes = at<uint8_t>(codes);
+    a.y_dtype = Dtype(y_dtype);
+    a.OC = kernel[0], a.PH = out_hw[0], a.PW = out_hw[1];
     a.channels_last = channels_last;
     a.activation = Activation(activation), a.slope = slope, a.slope_at = at<const float>(slope_at);
     a.pool = make_pool(pool);
     a.key = make_key(coeffs, order, key);
     a.tf32 = tf32;
-    if (row_input(a) > double(1 << 30))
-        throw py::value_error("conv_mix: x must have at most 2^30 padded elements under one row of results, got more");
     run("conv_mix", a, &CpuKernels::conv_mix, FACEMIX_ON_CUDA(conv_mix), place);
+}
+
+void conv_mix_vjp(Address y, Address x, int dtype, Ints<3> chw, Ints<4> strides, Ints<3> kernel, Ints<2> stride,
+                  Ints<2> padding, Ints<2> dilation, double neg, Ints<6> pool, Ints<2> conv_hw, Ints<2> out_hw,
+                  Address coeffs, Address order, Ints<2> key, bool channels_last, Address codes, Address weight,
+                  Address bias, Place place) {
+    ConvMixVjpArgs a;
+    set_input("conv_mix_vjp", a, x, dtype, chw, strides, {kernel[1], kernel[2]}, stride, padding, dilation, conv_hw);
+    a.y = at<void>(y), a.codes = at<uint8_t>(codes), a.weight = at<void>(weight), a.bias = at<void>(bias);
+    a.OC = kernel[0], a.PH = out_hw[0], a.PW = out_hw[1];
+    a.channels_last = channels_last, a.neg = neg;
+    a.pool = make_pool(pool);
+    a.key = make_key(coeffs, order, key);
+    run("conv_mix_vjp", a, &CpuKernels::conv_mix_vjp, nullptr, place);
 }
 
 void act_mix(Address x, int x_dtype, Ints<3> chw, Address scale, Address shift, Address residual, int activation,
@@ -272,6 +292,7 @@ PYBIND11_MODULE(_C, m) {
     m.def("use_capability", use_capability);
     m.def("use_openmp", use_openmp);
     m.def("conv_mix", conv_mix);
+    m.def("conv_mix_vjp", conv_mix_vjp);
     m.def("act_mix", act_mix);
     m.def("act_mix_jvp", act_mix_linear<false>);
     m.def("act_mix_vjp", act_mix_linear<true>);

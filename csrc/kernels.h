@@ -35,18 +35,23 @@ struct Pool {
 constexpr int kCodeNegative = 0x80;
 constexpr int kCodeWindow = 0x7f;
 
-struct ConvMixArgs {
+// The input of a convolution, and where its windows lie.
+struct ConvInput {
     const void* x;         // [B, C, H, W], any strides
     int64_t x_strides[4];  // in elements
-    const void* weight;    // [OC, C, KH, KW] contiguous, dtype of x
-    const void* bias;      // [OC] or null, dtype of x
-    void* y;               // [B, OC, PH, PW] dense, NCHW or NHWC
-    uint8_t* codes;        // shape and layout of y, rows in the order of x; or null
-    Dtype x_dtype, y_dtype;
-    int64_t C, H, W, OC, KH, KW;
+    Dtype x_dtype;
+    int64_t C, H, W, KH, KW;
     int64_t stride[2], padding[2], dilation[2];
-    int64_t OH, OW;      // before the pool
-    int64_t PH, PW;      // after it
+    int64_t OH, OW;  // of the result, before a pool
+};
+
+struct ConvMixArgs : ConvInput {
+    const void* weight;  // [OC, C, KH, KW] contiguous, dtype of x
+    const void* bias;    // [OC] or null, dtype of x
+    void* y;             // [B, OC, PH, PW] dense, NCHW or NHWC
+    uint8_t* codes;      // shape and layout of y, rows in the order of x; or null
+    Dtype y_dtype;
+    int64_t OC, PH, PW;
     bool channels_last;  // layout of y and codes
     Activation activation;
     double slope;
@@ -55,6 +60,21 @@ struct ConvMixArgs {
     int threads;
     const float* slope_at = nullptr;  // CUDA: where the slope lies on the device, instead of `slope`
     bool tf32 = false;                // CUDA: whether float32 may be multiplied as TF32
+};
+
+// The derivative of conv_mix by weight and bias at the recorded codes. With u = act_mix_vjp(y), f = 1 or neg:
+//     weight[oc, c, kh, kw] = sum of u[b, oc, h, w] * x[b, c, window of (h, w) at (kh, kw)]      bias[oc] = sum of u
+struct ConvMixVjpArgs : ConvInput {
+    const void* y;         // [B, OC, PH, PW] dense, NCHW or NHWC: the gradient of what was sent; dtype of x
+    const uint8_t* codes;  // shape and layout of y, rows in the order of x; or null: no activation, no pool
+    void* weight;          // [OC, C, KH, KW] contiguous, dtype of x
+    void* bias;            // [OC], dtype of x
+    int64_t OC, PH, PW;
+    bool channels_last;  // layout of y and codes
+    double neg;
+    Pool pool;
+    Key key;
+    int threads;
 };
 
 struct ActMixArgs {
@@ -132,6 +152,7 @@ struct CpuKernels {
     bool (*supported)();
     bool (*preferred)();
     void (*conv_mix)(const ConvMixArgs&);
+    void (*conv_mix_vjp)(const ConvMixVjpArgs&);
     void (*act_mix)(const ActMixArgs&);
     void (*act_mix_jvp)(const ActMixLinearArgs&);
     void (*act_mix_vjp)(const ActMixLinearArgs&);

@@ -17,6 +17,7 @@ from .rules import bad_value
 BACKENDS = ("native", "triton", "reference")
 TRITON_DEVICES = ("cuda", "xpu")  # ROCm is "cuda" to PyTorch
 SAMPLERS = ("sample_orthogonal", "sample_permutation")  # without a kernel, the CPU draws for every device
+CPU_ONLY = ("conv_mix_vjp",)  # elsewhere made of other ops
 _warned: set[tuple[str, str]] = set()
 
 
@@ -42,6 +43,8 @@ def select(op: str, device: str) -> Choice:
     on_cuda = device == "cuda" and not torch.version.hip and op in C.cuda_ops.split()
     if op in SAMPLERS and (not on_cuda or wish in ("reference", "triton")):
         return Choice("cpu", "drawn on the CPU")
+    if op in CPU_ONLY and (device != "cpu" or wish == "triton"):
+        return Choice("reference", "act_mix_vjp, then PyTorch's convolution")
     if wish == "reference":
         return Choice("reference", "FACEMIX_BACKEND=reference")
     if wish == "triton":

@@ -90,6 +90,13 @@ def needs_codes(kind: int, pool: list[int]) -> bool:
     return kind != NONE or bool(pool)
 
 
+def convolved_size(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> list[int]:
+    """Height and width of the convolution of ``x``; not positive where the kernel does not fit."""
+    return [(x.shape[2 + d] + 2 * padding[d] - dilation[d] * (kernel[d] - 1) - 1) // stride[d] + 1 for d in (0, 1)]
+
+
 def pooled_size(op: str, size: Sequence[int], pool: list[int]) -> tuple[int, int]:
     """Height and width after the pool. Raises ValueError where nothing would be left."""
     height, width = size

@@ -21,7 +21,7 @@ PROGRAM = """
 import sys, torch, facemix_ops
 from facemix_ops.native import C
 ran = []
-for name in ("conv_mix", "act_mix", "act_mix_jvp", "act_mix_vjp", "group_mix", "unmix_linear"):
+for name in ("conv_mix", "conv_mix_vjp", "act_mix", "act_mix_jvp", "act_mix_vjp", "group_mix", "unmix_linear"):
     setattr(C, name, lambda *a, f=getattr(C, name), n=name: (ran.append(n), f(*a))[1])
 torch.manual_seed(0)
 def randn(*s): return torch.randn(*s, dtype=torch.float64)
@@ -45,6 +45,11 @@ for call in calls:
         (h,) = torch.autograd.grad(g.square().sum(), image)
         results += [y, call(x if image.is_contiguous() else last, key, out=torch.empty_like(y)), g.detach(), h]
     results.append(call(x[:0], empty))
+w.requires_grad_()
+for image in (x, last):
+    y = facemix_ops.conv_mix(image, w, None, key, padding=1, activation="relu", pool=(3, 2, 1))
+    (g,) = torch.autograd.grad(y.square().sum(), w)
+    results.append(g.contiguous())  # PyTorch's own takes the layout of the image
 layouts = [r.stride() for r in results]
 print(facemix_ops.explain("conv_mix", x), sorted(set(ran)), sep="|")
 torch.save((results, layouts), sys.argv[1] if len(sys.argv) > 1 else "results.pt")
@@ -65,6 +70,7 @@ def test_other_backends(name: str, reason: str, environment: dict[str, str], tmp
     assert said == f"conv_mix on cpu: native (CPU kernels, {C.capability()})"
     assert "conv_mix" in ran
     assert "act_mix_vjp" in ran
+    assert "conv_mix_vjp" in ran
     said, ran = output_of(PROGRAM, tmp_path, FACEMIX_BACKEND=name, **environment).strip().split("|")
     assert said == f"conv_mix on cpu: {name} ({reason})"
     assert ran == "[]"

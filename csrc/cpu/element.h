@@ -63,6 +63,38 @@ constexpr bool kSame<A, A> = true;
 typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
 typedef uint16_t LooseHalf __attribute__((vector_size(kVectorBytes / 2), aligned(2), may_alias));
 
+// As many bytes as a Vec<float> has lanes, and back: the lowest byte of each lane. Of its own, GCC takes them one by
+// one.
+typedef uint8_t Bytes __attribute__((vector_size(kVectorBytes / 4)));
+inline Vec<int32_t> widen_bytes(const uint8_t* p) {
+#if defined(__AVX512F__)
+    return Vec<int32_t>(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+    return Vec<int32_t>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#else
+    uint32_t word;
+    memcpy(&word, p, sizeof word);
+#if defined(__SSE2__)
+    const __m128i zero = _mm_setzero_si128(), bytes = _mm_cvtsi32_si128(int(word));
+    return Vec<int32_t>(_mm_unpacklo_epi16(_mm_unpacklo_epi8(bytes, zero), zero));
+#else
+    return reinterpret_cast<Vec<int32_t>>((Vec<uint32_t>{} + word) >> Vec<uint32_t>{0, 8, 16, 24} & 0xffu);
+#endif
+#endif
+}
+inline Bytes narrow_bytes(Vec<int32_t> v) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<Bytes>(_mm512_cvtepi32_epi8(__m512i(v)));
+#elif defined(__AVX2__)
+    const __m256i halves =
+        _mm256_shuffle_epi8(__m256i(v), _mm256_setr_epi32(0x0c080400, -1, -1, -1, -1, 0x0c080400, -1, -1));
+    return reinterpret_cast<Bytes>(
+        _mm_cvtsi128_si64(_mm_or_si128(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1))));
+#else
+    return __builtin_convertvector(v, Bytes);
+#endif
+}
+
 template <class T, class E>
 inline Vec<T> widen_vector(const E* p) {
     if constexpr (kSame<T, E>) {
@@ -77,11 +109,8 @@ inline Vec<T> widen_vector(const E* p) {
     } else if constexpr (kSame<E, F16>) {
         return Vec<T>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 #endif
-    } else if constexpr (kSame<E, uint8_t>) {
-        typedef uint8_t Bytes __attribute__((vector_size(kLanes<T>)));
-        Bytes bytes;
-        memcpy(&bytes, p, sizeof bytes);
-        return __builtin_convertvector(bytes, Vec<T>);
+    } else if constexpr (kSame<E, uint8_t> && kSame<T, float>) {
+        return __builtin_convertvector(widen_bytes(p), Vec<T>);
     } else {
         T t[kLanes<T>];
         for (int i = 0; i < kLanes<T>; ++i) t[i] = widen<T>(p[i]);
@@ -110,20 +139,10 @@ inline auto narrow_vector(Vec<T> v) {
         return reinterpret_cast<Half>(_mm256_cvtps_ph(__m256(v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 #endif
     } else if constexpr (kSame<E, int8_t>) {  // as narrow<int8_t>
-        typedef int8_t Bytes __attribute__((vector_size(kLanes<T>)));
         const Vec<T> most = Vec<T>{} + kWhole, near = min(max(v, -most), most) + kNearest;
-        const auto bits = (v == v) & reinterpret_cast<Vec<int32_t>>(near);
-        // Of its own, GCC takes the last bytes one by one.
-#if defined(__AVX512F__)
-        return reinterpret_cast<Bytes>(_mm512_cvtepi32_epi8(__m512i(bits)));
-#elif defined(__AVX2__)
-        const __m256i halves =
-            _mm256_shuffle_epi8(__m256i(bits), _mm256_setr_epi32(0x0c080400, -1, -1, -1, -1, 0x0c080400, -1, -1));
-        return reinterpret_cast<Bytes>(
-            _mm_cvtsi128_si64(_mm_or_si128(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1))));
-#else
-        return __builtin_convertvector(bits, Bytes);
-#endif
+        return narrow_bytes((v == v) & reinterpret_cast<Vec<int32_t>>(near));
+    } else if constexpr (kSame<E, uint8_t> && kSame<T, float>) {
+        return narrow_bytes(__builtin_convertvector(v, Vec<int32_t>));
     } else {
         typedef E Out __attribute__((vector_size(kLanes<T> * sizeof(E))));
         return __builtin_convertvector(v, Out);
@@ -163,6 +182,10 @@ inline Vec<T> load_some(const E* p, int64_t lanes) {
         const __m256i bits = _mm256_maskz_loadu_epi16(__mmask16(first(lanes)), p);
         return widen_vector<T>(reinterpret_cast<const E*>(&bits));
     }
+    if constexpr (sizeof(E) == 1 && kSame<T, float>) {
+        const __m128i bytes = _mm_maskz_loadu_epi8(__mmask16(first(lanes)), p);
+        return widen_vector<T>(reinterpret_cast<const E*>(&bytes));
+    }
 #elif defined(__AVX2__)
     if constexpr (kSame<E, float>) return Vec<T>(_mm256_maskload_ps(p, first(lanes)));
 #endif
@@ -179,7 +202,7 @@ inline void store_some(E* p, Vec<T> v, int64_t lanes) {
         memcpy(&bits, &n, sizeof bits);
         return _mm256_mask_storeu_epi16(p, __mmask16(first(lanes)), bits);
     }
-    if constexpr (kSame<E, int8_t>) {
+    if constexpr (sizeof(E) == 1 && kSame<T, float>) {
         const auto n = narrow_vector<E, T>(v);
         __m128i bits;
         memcpy(&bits, &n, sizeof bits);

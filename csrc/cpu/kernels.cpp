@@ -11,6 +11,7 @@
 namespace facemix::FACEMIX_ISA {
 
 void conv_mix(const ConvMixArgs&);
+void conv_mix_vjp(const ConvMixVjpArgs&);
 void act_mix(const ActMixArgs&);
 void act_mix_jvp(const ActMixLinearArgs&);
 void act_mix_vjp(const ActMixLinearArgs&);
@@ -61,6 +62,7 @@ const CpuKernels kernels = {
     supported,
     preferred,
     conv_mix,
+    conv_mix_vjp,
     act_mix,
     act_mix_jvp,
     act_mix_vjp,

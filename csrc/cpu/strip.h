@@ -28,11 +28,11 @@ template <class P>
 struct Strip {
     using Elem = typename P::Elem;
     using Part = typename P::Part;
-    const ConvMixArgs& a;
+    const ConvInput& a;
     int64_t channels, columns, phases, column_step, phase_step, row_step, channel_step, image_step;
 
     // `width` pixels of a convolved row are computed, in `rows` rows.
-    Strip(const ConvMixArgs& args, int64_t rows, int64_t width, bool pixel_lanes) : a(args) {
+    Strip(const ConvInput& args, int64_t rows, int64_t width, bool pixel_lanes) : a(args) {
         channels = ceil_div(a.C, P::kPack);
         const int64_t reach = (a.KW - 1) * a.dilation[1], stride = a.stride[1];
         phases = pixel_lanes ? stride : 1;

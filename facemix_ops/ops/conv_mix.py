@@ -1,6 +1,7 @@
 """conv_mix: conv2d, bias, activation, max-pool, mix and shuffle in one pass over the input.
 
-With z = conv2d(x, weight) + bias:   y = mix(maxpool(act(z)));   dz = act_mix_vjp(dy), then the convolution's backward.
+With z = conv2d(x, weight) + bias:   y = mix(maxpool(act(z)));   dz = act_mix_vjp(dy), then the convolution's backward;
+on CPUs the two in one, conv_mix_vjp, where x needs no gradient.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from torch.nn import functional as F
 from ..checks import as_pair, bad_value, check_out, check_tensor
 from ..keys import MixKey, check_key
 from ..native import C
-from ..spec import Activation, needs_codes, parse_activation, parse_pool, pooled_size
+from ..spec import Activation, convolved_size, needs_codes, parse_activation, parse_pool, pooled_size
+from . import conv_mix_vjp
 from .act_mix import check_wire_dtype, mix_reference, results
 from .act_mix_linear import IDENTITY_POOL, grad_preactivation, grad_slope, slope_args, slope_of
 from .library import (
@@ -37,13 +39,6 @@ from .library import (
 )
 
 
-def conv_size(x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]) -> list[int]:
-    """Height and width of the convolution's output; not positive where the kernel does not fit."""
-    return [
-        (x.shape[2 + d] + 2 * padding[d] - dilation[d] * (weight.shape[2 + d] - 1) - 1) // stride[d] + 1 for d in (0, 1)
-    ]
-
-
 def _native(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, order: Tensor, stride: list[int],
             padding: list[int], dilation: list[int], kind: int, slope: float, prelu: Tensor | None, pool: list[int],
             y: Tensor, codes: Tensor | None) -> None:  # fmt: skip
@@ -54,9 +49,9 @@ def _native(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, orde
     C.conv_mix(
         x.data_ptr(), DTYPE_CODE[x.dtype], tuple(x.shape[1:]), x.stride(), weight.data_ptr(), address(bias),
         (oc, kh, kw), tuple(stride), tuple(padding), tuple(dilation), kind, slope, address(slope_at),
-        tuple(pool or IDENTITY_POOL), tuple(conv_size(x, weight, stride, padding, dilation)), tuple(y.shape[2:]),
-        coeffs.data_ptr(), order.data_ptr(), key, y.data_ptr(), DTYPE_CODE[y.dtype], is_channels_last(x),
-        address(codes), allows_tf32(x, CUDNN.conv), place(x),
+        tuple(pool or IDENTITY_POOL), tuple(convolved_size(x, [kh, kw], stride, padding, dilation)),
+        tuple(y.shape[2:]), coeffs.data_ptr(), order.data_ptr(), key, y.data_ptr(), DTYPE_CODE[y.dtype],
+        is_channels_last(x), address(codes), allows_tf32(x, CUDNN.conv), place(x),
     )  # fmt: skip
 
 
@@ -69,7 +64,7 @@ def _triton(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, orde
     conv_mix(
         x.resolve_neg(), weight.resolve_neg(), plain(bias), coeffs, order, stride, padding, dilation, kind,
         slope_of(kind, slope), plain(prelu), pool or list(IDENTITY_POOL),
-        conv_size(x, weight, stride, padding, dilation), is_channels_last(x), y, codes,
+        convolved_size(x, weight.shape[2:], stride, padding, dilation), is_channels_last(x), y, codes,
     )  # fmt: skip
 
 
@@ -94,7 +89,7 @@ def _reference(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, o
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, order: Tensor, stride: list[int],
           padding: list[int], dilation: list[int], kind: int, slope: float, prelu: Tensor | None, pool: list[int],
           out_dtype: torch.dtype | None, with_codes: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
-    size = pooled_size("conv_mix", conv_size(x, weight, stride, padding, dilation), pool)
+    size = pooled_size("conv_mix", convolved_size(x, weight.shape[2:], stride, padding, dilation), pool)
     return results(x, weight.shape[0], *size, out_dtype, with_codes)
 
 
@@ -109,17 +104,22 @@ def _backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Any, ...]:
     if grad is None:
         return (None,) * 14
     x, weight, bias, coeffs, order, prelu, codes = ctx.saved_tensors
-    stride, padding, dilation = ctx.conv
     need, key = ctx.needs_input_grad, (coeffs, order)
-    size = torch.Size(conv_size(x, weight, stride, padding, dilation))
+    if conv_mix_vjp.serves(x) and need[1] and not need[0] and prelu is None:
+        taken = codes if needs_codes(ctx.kind, ctx.pool) else None
+        grad_weight, grad_bias = torch.ops.facemix_ops.conv_mix_vjp(
+            grad.to(x.dtype), x, taken, *key, weight.shape[2:], *ctx.conv, slope_of(ctx.kind, ctx.slope), ctx.pool
+        )
+        return None, grad_weight, grad_bias if need[2] else None, *[None] * 11
+    size = torch.Size(convolved_size(x, weight.shape[2:], *ctx.conv))
     u = grad_preactivation(grad, size, codes, key, ctx.kind, ctx.slope, prelu, ctx.pool, x.dtype)
     grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-        u, x, weight, None if bias is None else [weight.shape[0]], stride, padding, dilation, False, [0, 0], 1,
+        u, x, weight, None if bias is None else [weight.shape[0]], *ctx.conv, False, [0, 0], 1,
         [need[0], need[1], bias is not None and need[2]],
     )  # fmt: skip
     grad_prelu = None
     if need[10]:
-        z = F.conv2d(x, weight, bias, stride, padding, dilation)
+        z = F.conv2d(x, weight, bias, *ctx.conv)
         grad_prelu = grad_slope(grad, z, codes, key, prelu, ctx.pool)
     return grad_x, grad_weight, grad_bias, *[None] * 7, grad_prelu, None, None, None
 
@@ -209,7 +209,7 @@ def conv_mix(
         x, padding = _pad_same(x, weight, dilation) if padding == "same" else (x, [0, 0])
     else:
         padding = as_pair(op, "padding", padding, 0)
-    size = conv_size(x, weight, stride, padding, dilation)
+    size = convolved_size(x, weight.shape[2:], stride, padding, dilation)
     if min(size) <= 0 or 0 in weight.shape[2:]:
         padded = [x.shape[2] + 2 * padding[0], x.shape[3] + 2 * padding[1]]
         span = [dilation[d] * (weight.shape[2 + d] - 1) + 1 for d in (0, 1)]

@@ -30,15 +30,15 @@ def register(
     schema: str,
     *,
     native: Callable[..., Any],
-    triton: Callable[..., Any],
+    triton: Callable[..., Any] | None = None,
     fresh: Callable[..., Any],
     reference: Callable[..., Any],
     fake: Callable[..., Any],
 ) -> None:
     """Defines ``facemix_ops::<schema>``, for every device type with the backend that ``select`` says.
 
-    ``native`` and ``triton`` write into results that they are given; ``fresh(kernel, *arguments)`` has one of them
-    write into new ones. ``reference`` is for all other devices.
+    ``native`` and ``triton`` (None where there is no such kernel) write into results that they are given;
+    ``fresh(kernel, *arguments)`` has one of them write into new ones. ``reference`` is for all other devices.
     """
     name = schema.split("(")[0]
     kernels = {"native": native, "triton": triton}

@@ -24,11 +24,9 @@ struct Op {
     void (*run)(const test::CpuKernels&, test::Random&, int64_t);
     bool on_cuda;
 };
-constexpr Op kOps[] = {{"conv_mix", test::conv_mix_case, true},
-                       {"act_mix", test::act_mix_case, true},
-                       {"act_mix_linear", test::act_mix_linear_case, true},
-                       {"group_mix", test::group_mix_case, true},
-                       {"unmix_linear", test::unmix_linear_case, true}};
+constexpr Op kOps[] = {{"conv_mix", test::conv_mix_case, true},   {"conv_mix_vjp", test::conv_mix_vjp_case, false},
+                       {"act_mix", test::act_mix_case, true},     {"act_mix_linear", test::act_mix_linear_case, true},
+                       {"group_mix", test::group_mix_case, true}, {"unmix_linear", test::unmix_linear_case, true}};
 
 char reproduction[256];
 

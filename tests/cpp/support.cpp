@@ -248,4 +248,21 @@ std::vector<Sum> activate_and_pool(const std::vector<Sum>& z, int64_t B, const L
     return result;
 }
 
+Winners random_winners(Random& random, int64_t B, const Layout& in, const Layout& out, const Pool& p) {
+    const int64_t row = out.C * out.H * out.W;
+    Winners winners{std::vector<uint8_t>(size_t(B * row)), std::vector<int64_t>(size_t(B * row))};
+    for (int64_t b = 0; b < B; ++b)
+        for (int64_t i = 0; i < row; ++i) {
+            const int64_t c = i / (out.H * out.W), ph = i / out.W % out.H, pw = i % out.W;
+            const int64_t h0 = ph * p.sh - p.pad_h, w0 = pw * p.sw - p.pad_w;
+            const int64_t h = random.between(std::max<int64_t>(0, h0), std::min(in.H, h0 + p.kh) - 1);
+            const int64_t w = random.between(std::max<int64_t>(0, w0), std::min(in.W, w0 + p.kw) - 1);
+            const int64_t negative = random.chance(2) ? facemix::kCodeNegative : 0;
+            const size_t at = size_t(out.at(b, c, ph, pw));
+            winners.codes[at] = uint8_t((h - h0) * p.kw + w - w0 + negative);
+            winners.at[at] = in.at(b, c, h, w);
+        }
+    return winners;
+}
+
 }  // namespace test

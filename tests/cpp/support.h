@@ -132,8 +132,17 @@ struct Layout {
 std::vector<Sum> activate_and_pool(const std::vector<Sum>& z, int64_t B, const Layout& in, const Layout& out,
                                    Activation activation, double slope, const Pool& pool, std::vector<int>* codes);
 
+// Codes of a pooled map, and where in the map before it each winner lies: anywhere inside the image, of either sign.
+struct Winners {
+    std::vector<uint8_t> codes;
+    std::vector<int64_t> at;
+    double factor(size_t i, double pos, double neg) const { return codes[i] & facemix::kCodeNegative ? neg : pos; }
+};
+Winners random_winners(Random& random, int64_t B, const Layout& in, const Layout& out, const Pool& pool);
+
 // One case of an op. Cases below a small number are laid out by index, the others are random.
 void conv_mix_case(const CpuKernels& kernels, Random& random, int64_t index);
+void conv_mix_vjp_case(const CpuKernels& kernels, Random& random, int64_t index);
 void act_mix_case(const CpuKernels& kernels, Random& random, int64_t index);
 void act_mix_linear_case(const CpuKernels& kernels, Random& random, int64_t index);
 void group_mix_case(const CpuKernels& kernels, Random& random, int64_t index);

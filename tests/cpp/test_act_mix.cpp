@@ -108,20 +108,8 @@ void act_mix_linear_case(const CpuKernels& kernels, Random& random, int64_t inde
     Array z(a.dtype, count, s.offset), y(a.dtype, s.B() * row, s.offset);
     (adjoint ? y : z).fill(random, false);
 
-    // A random winner of each window, inside the image, and where it lies.
-    std::vector<uint8_t> codes(size_t(s.B() * row));
-    std::vector<int64_t> winner(codes.size());
-    for (int64_t b = 0; b < s.B(); ++b)
-        for (int64_t i = 0; i < row; ++i) {
-            const int64_t c = i / (s.PH * s.PW), ph = i / s.PW % s.PH, pw = i % s.PW;
-            const int64_t h0 = ph * p.sh - p.pad_h, w0 = pw * p.sw - p.pad_w;
-            const int64_t h = random.between(std::max<int64_t>(0, h0), std::min(s.H, h0 + p.kh) - 1);
-            const int64_t w = random.between(std::max<int64_t>(0, w0), std::min(s.W, w0 + p.kw) - 1);
-            const int64_t at = s.out().at(b, c, ph, pw), negative = random.chance(2) ? facemix::kCodeNegative : 0;
-            codes[size_t(at)] = uint8_t((h - h0) * p.kw + w - w0 + negative);
-            winner[size_t(at)] = s.in().at(b, c, h, w);
-        }
-    a.z = z.data(), a.y = y.data(), a.codes = codes.data();
+    const Winners winners = random_winners(random, s.B(), s.in(), s.out(), p);
+    a.z = z.data(), a.y = y.data(), a.codes = winners.codes.data();
     describe(summary(s) + show("dtype,adjoint", {int(a.dtype), adjoint}));
     const float neg = float(a.neg);
     const bool trained = on_cuda(kernels) && random.chance(2);
@@ -129,17 +117,17 @@ void act_mix_linear_case(const CpuKernels& kernels, Random& random, int64_t inde
     (adjoint ? kernels.act_mix_vjp : kernels.act_mix_jvp)(a);
     if (trained) a.neg = double(neg);
 
-    const auto factor = [&](size_t i) { return codes[i] & facemix::kCodeNegative ? a.neg : a.pos; };
-    std::vector<Sum> rows(codes.size());
+    const auto factor = [&](size_t i) { return winners.factor(i, a.pos, a.neg); };
+    std::vector<Sum> rows(winners.codes.size());
     if (adjoint) {
         for (size_t i = 0; i < rows.size(); ++i) rows[i] = exact(y.get(int64_t(i)));
         rows = mix(rows, key, row, true);
         std::vector<Sum> expected(static_cast<size_t>(count));
-        for (size_t i = 0; i < rows.size(); ++i) expected[size_t(winner[i])].add(factor(i), rows[i]);
+        for (size_t i = 0; i < rows.size(); ++i) expected[size_t(winners.at[i])].add(factor(i), rows[i]);
         z.check_guards("z");
         for (int64_t i = 0; i < count; ++i) check_near("z", z, i, expected[size_t(i)], s.S + p.kh * p.kw + 5);
     } else {
-        for (size_t i = 0; i < rows.size(); ++i) rows[i].add(factor(i), exact(z.get(winner[i])));
+        for (size_t i = 0; i < rows.size(); ++i) rows[i].add(factor(i), exact(z.get(winners.at[i])));
         rows = mix(rows, key, row, false);
         y.check_guards("y");
         for (size_t i = 0; i < rows.size(); ++i) check_near("y", y, int64_t(i), rows[i], s.S + 5);

@@ -35,6 +35,13 @@ def samples(op: str) -> list[tuple[Any, ...]]:
                 (torch.randn(4, 2, 6, 7), w.detach().float(), None, *k, *window, *relu, [], torch.bfloat16, False),
                 (torch.randn(4, 2, 6, 7), w.detach().float(), None, *k, *window, *leaky, pool, torch.int8, False),
             ]
+        case "conv_mix_vjp":
+            kernel, small = ([3, 3], *window), torch.randint(0, 2, (4, 2, 6, 7), dtype=torch.uint8) * 128
+            return [
+                (grad(4, 2, 6, 7), grad(4, 2, 6, 7), small, *k, *kernel, 0.5, []),
+                (grad(4, 3, 6, 7), grad(4, 2, 6, 7, layout="channels_last"), None, *k, *kernel, 0.0, []),
+                (torch.randn(4, 2, 3, 4), torch.randn(4, 2, 6, 7), small[:, :, :3, :4] + 4, *k, *kernel, 0.5, pool),
+            ]
         case "act_mix":
             return [
                 (grad(4, 3, 6, 7), *k, d, grad(3), grad(4, 3, 6, 7), *prelu, pool, None, True),
