@@ -43,9 +43,13 @@ struct ActMix {
         // Pooled columns whose windows lie inside the image can share a vector; those at the borders go one by one.
         const int64_t inside = ceil_div(p.pad_w, p.sw), outside = (lines.W + p.pad_w - p.kw) / p.sw + 1;
         for (int64_t e = 0, lanes; e < n; e += lanes) {
-            const int64_t column = lines.column(line, e0 + e);
+            int64_t column = lines.column(line, e0 + e);
             lanes = min64(n - e, kLanes<T>);
             if (!lines.channels_last) lanes = column < inside || column >= outside ? 1 : min64(lanes, outside - column);
+            // The last vector of them is whole, and takes some again.
+            const int64_t back = kLanes<T> - lanes;
+            if (!lines.channels_last && lanes > 1 && e >= back && column - back >= inside)
+                e -= back, column -= back, lanes = kLanes<T>;
             const Span columns = clip_window(column, p.kw, p.sw, p.pad_w, lines.W);
             const int64_t origin = lines.origin(line, e0 + e), c = lines.channel(line, e0 + e);
             WindowMax<T, WithCodes> window;

@@ -214,9 +214,16 @@ inline void store_some(E* p, Vec<T> v, int64_t lanes) {
     scatter<T>(p, v, lanes);
 }
 
+// Every other element, from the first of p to the last of as many as there are lanes.
+template <class T, class E>
+inline Vec<T> load_every_other(const E* p) {
+    return every_other(widen_vector<T>(p), widen_vector<T>(p + kLanes<T> - 1));
+}
+
 // Reads min(lanes, kLanes<T>) elements that lie `step` apart; the other lanes are zero.
 template <class T, class E>
 inline Vec<T> load_strided(const E* p, int64_t step, int64_t lanes) {
+    if (step == 2 && lanes >= kLanes<T>) return load_every_other<T>(p);
     if (step != 1) return gather<T>(p, step, min64(lanes, kLanes<T>));
     if (lanes < kLanes<T>) return load_some<T>(p, lanes);
     return widen_vector<T>(p);

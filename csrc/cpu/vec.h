@@ -149,6 +149,26 @@ inline Vec<double> interleave(Vec<double> a, Vec<double> b) {
 }
 #endif
 
+// a0 a2 a4 ..., then b1 b3 b5 ...
+inline Vec<float> every_other(Vec<float> a, Vec<float> b) {
+#if defined(__AVX512F__)
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31);
+#elif defined(__AVX2__)
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 9, 11, 13, 15);
+#else
+    return __builtin_shufflevector(a, b, 0, 2, 5, 7);
+#endif
+}
+inline Vec<double> every_other(Vec<double> a, Vec<double> b) {
+#if defined(__AVX512F__)
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 9, 11, 13, 15);
+#elif defined(__AVX2__)
+    return __builtin_shufflevector(a, b, 0, 2, 5, 7);
+#else
+    return __builtin_shufflevector(a, b, 0, 3);
+#endif
+}
+
 // Transposes a square of vectors: log2(lanes) perfect shuffles of the rows.
 template <class T>
 inline void transpose(Vec<T> (&r)[kLanes<T>]) {
