@@ -1,8 +1,7 @@
 // The linearisation of act_mix at the recorded codes, and its adjoint: the derivatives of act_mix and conv_mix.
 //     jvp  y = mix(f * z[winner])          vjp  z[winner] += f * unmix(y),   f = code negative ? neg : pos
 // Without a pool every element is its own window, and group_mix does it.
-#include "lines.h"
-#include "mixing.h"
+#include "act_mix_vjp.h"
 
 namespace facemix::FACEMIX_ISA {
 
@@ -10,31 +9,20 @@ void group_mix(const GroupMixArgs&);
 
 namespace {
 
-// An item is a group and a run of channels: windows overlap, so that all that may write one element of z lies in one
-// item, in a fixed order.
-template <class E, bool Adjoint>
-struct ActMixLinear {
+constexpr int64_t kPerItem = 8192;  // elements of one image in an item of the jvp, about
+
+template <class E>
+struct ActMixJvp {
     using T = Compute<E>;
-    // Overlapping windows are summed in T and rounded once: into scratch memory where z is of another type.
-    static constexpr bool kDirect = kSame<T, E>;
-
     const ActMixLinearArgs& a;
-    Lines lines;
-    int64_t channels, blocks;         // channels of one item, items of one group
-    int64_t offset[kCodeWindow + 1];  // of a window's elements from its origin
-
-    explicit ActMixLinear(const ActMixLinearArgs& args)
-        : a(args), lines(a.channels_last, a.C, a.H, a.W, a.PH, a.PW, a.pool) {
-        channels = a.channels_last ? 32 : 1;
-        blocks = ceil_div(a.C, channels);
-        for (int64_t k = 0; k <= kCodeWindow; ++k)
-            offset[k] = k / a.pool.kw * lines.row_step() + k % a.pool.kw * lines.pixel_step();
-    }
+    Lines lines{a.channels_last, a.C, a.H, a.W, a.PH, a.PW, a.pool};
+    Winners winners{lines};
+    int64_t block = max64(1, kPerItem / max64(1, lines.length()));  // lines an item
+    int64_t blocks = ceil_div(lines.count(), block);
 
     struct Scratch {
-        T *c, *t, *sum;
+        T *c, *t;
         const T** in;
-        const E** rows;
         size_t bytes;
     };
     Scratch carve(char* base) const {
@@ -43,90 +31,33 @@ struct ActMixLinear {
         Scratch s;
         s.c = carver.take<T>(S * S);
         s.t = carver.take<T>(S * kTile);
-        s.sum = carver.take<T>(Adjoint && !kDirect ? S * lines.plane() : 0);
         s.in = carver.take<const T*>(S);
-        s.rows = carver.take<const E*>(S);
         s.bytes = carver.used();
         return s;
     }
 
     static void item(const void* ctx, int64_t index, char* scratch) {
-        const ActMixLinear& self = *static_cast<const ActMixLinear*>(ctx);
-        const ActMixLinearArgs& a = self.a;
+        const ActMixJvp& self = *static_cast<const ActMixJvp*>(ctx);
         const Lines& lines = self.lines;
-        const int64_t g = index / self.blocks, block = index % self.blocks, S = a.key.size;
+        const int64_t g = index / self.blocks, first = index % self.blocks * self.block;
         const Scratch s = self.carve(scratch);
-        Coefficients<T> coeffs(a.key, g, Adjoint, s.c);
-        T* sums = nullptr;
-        if constexpr (Adjoint) {
-            if constexpr (kDirect) sums = static_cast<T*>(a.z) + g * S * lines.plane();
-            else sums = s.sum;
-            self.each_run(block, S, [&](int64_t at, int64_t n) { memset(sums + at, 0, size_t(n) * sizeof(T)); });
-        }
-        const int64_t first = a.channels_last ? 0 : block * lines.PH;
-        const int64_t last = a.channels_last ? lines.count() : first + lines.PH;
-        const int64_t begin = a.channels_last ? block * self.channels : 0;
-        const int64_t end = a.channels_last ? min64(a.C, begin + self.channels) : lines.length();
-        for (int64_t line = first; line < last; ++line)
-            for (int64_t e0 = begin; e0 < end; e0 += kTile) {
-                const int64_t n = min64(kTile, end - e0);
-                if constexpr (Adjoint) self.spread(s, coeffs.get(), sums, g, line, e0, n);
-                else self.collect(s, coeffs.get(), g, line, e0, n);
-            }
-        if constexpr (Adjoint && !kDirect) {
-            E* z = static_cast<E*>(a.z) + g * S * lines.plane();
-            self.each_run(block, S, [&](int64_t at, int64_t n) {
-                for (int64_t e = 0; e < n; e += kLanes<T>)
-                    store_as<T>(z + at + e, load_as<T>(sums + at + e, n - e), n - e);
-            });
-        }
+        const Coefficients<T> coeffs(self.a.key, g, false, s.c);
+        for (int64_t line = first; line < min64(lines.count(), first + self.block); ++line)
+            for (int64_t e0 = 0; e0 < lines.length(); e0 += kTile)
+                self.mix(s, coeffs.get(), g, line, e0, min64(kTile, lines.length() - e0));
     }
-
-    // f(offset, length) of every run of elements of an item in the S images of its group.
-    template <class F>
-    void each_run(int64_t block, int64_t S, F&& f) const {
+    // Picks the winners of elements [e0, e0 + n) of a line, and mixes them.
+    void mix(const Scratch& s, const T* c, int64_t g, int64_t line, int64_t e0, int64_t n) const {
+        const int64_t S = a.key.size, step = lines.element_step(), at = line * lines.length() + e0;
         for (int64_t j = 0; j < S; ++j) {
-            const int64_t image = j * lines.plane(), c = block * channels;
-            if (!a.channels_last) f(image + c * lines.H * lines.W, lines.H * lines.W);
-            else
-                for (int64_t p = 0; p < lines.H * lines.W; ++p) f(image + p * a.C + c, min64(channels, a.C - c));
-        }
-    }
-
-    const uint8_t* codes_of(int64_t b, int64_t line, int64_t e0) const {
-        return a.codes + b * lines.pooled_plane() + line * lines.length() + e0;
-    }
-    T factor(uint8_t code) const { return T(code & kCodeNegative ? a.neg : a.pos); }
-
-    // vjp of one tile: unmix, then add each value to its winner.
-    void spread(const Scratch& s, const T* c, T* sums, int64_t g, int64_t line, int64_t e0, int64_t n) const {
-        const int64_t S = a.key.size;
-        for (int64_t i = 0; i < S; ++i)
-            s.rows[i] =
-                static_cast<const E*>(a.y) + a.key.order[g * S + i] * lines.pooled_plane() + line * lines.length() + e0;
-        const int64_t step = lines.element_step(), origin = lines.origin(line, e0);
-        mix_tile<T>(s.rows, c, S, 0, n,
-                    [&](int64_t j, int64_t e, Vec<T> v, int64_t lanes) { store_as<T>(s.t + j * kTile + e, v, lanes); });
-        for (int64_t j = 0; j < S; ++j) {
-            const uint8_t* codes = codes_of(g * S + j, line, e0);
-            T* z = sums + j * lines.plane() + origin;
-            for (int64_t e = 0; e < n; ++e)
-                z[e * step + offset[codes[e] & kCodeWindow]] += factor(codes[e]) * s.t[j * kTile + e];
-        }
-    }
-
-    // jvp of one tile: pick the winners, then mix.
-    void collect(const Scratch& s, const T* c, int64_t g, int64_t line, int64_t e0, int64_t n) const {
-        const int64_t S = a.key.size, step = lines.element_step(), origin = lines.origin(line, e0);
-        for (int64_t j = 0; j < S; ++j) {
-            const uint8_t* codes = codes_of(g * S + j, line, e0);
-            const E* z = static_cast<const E*>(a.z) + (g * S + j) * lines.plane() + origin;
+            const uint8_t* codes = a.codes + (g * S + j) * lines.pooled_plane() + at;
+            const E* z = static_cast<const E*>(a.z) + (g * S + j) * lines.plane() + lines.origin(line, e0);
             T* t = s.t + j * kTile;
             for (int64_t e = 0; e < n; ++e)
-                t[e] = factor(codes[e]) * widen<T>(z[e * step + offset[codes[e] & kCodeWindow]]);
+                t[e] = T(codes[e] & kCodeNegative ? a.neg : a.pos) * widen<T>(z[e * step + winners[codes[e]]]);
             s.in[j] = t;
         }
-        E* y = static_cast<E*>(a.y) + line * lines.length() + e0;
+        E* y = static_cast<E*>(a.y) + at;
         mix_tile<T>(s.in, c, S, 0, n, [&](int64_t i, int64_t e, Vec<T> v, int64_t lanes) {
             store_as<T>(y + a.key.order[g * S + i] * lines.pooled_plane() + e, v, lanes);
         });
@@ -134,26 +65,32 @@ struct ActMixLinear {
 
     void run() const {
         const int64_t rows = a.key.groups * a.key.size;
-        if constexpr (Adjoint) prefer_large_pages(a.z, rows * lines.plane() * bytes_of(a.dtype));
-        else prefer_large_pages(a.y, rows * lines.pooled_plane() * bytes_of(a.dtype));
+        prefer_large_pages(a.y, rows * lines.pooled_plane() * bytes_of(a.dtype));
         parallel_for(a.key.groups * blocks, a.threads, carve(nullptr).bytes, item, this);
     }
 };
 
-template <bool Adjoint>
-void act_mix_linear(const ActMixLinearArgs& a) {
-    if (a.pool.identity()) {  // element by element
-        GroupMixArgs flat{
-            Adjoint ? a.y : a.z, Adjoint ? a.z : a.y, a.dtype, a.C * a.H * a.W, Adjoint, a.key, a.threads};
-        flat.codes = a.codes, flat.pos = a.pos, flat.neg = a.neg;
-        return group_mix(flat);
-    }
-    with_dtype(a.dtype, [&](auto tag) { ActMixLinear<typename decltype(tag)::type, Adjoint>(a).run(); });
+// Without a pool: element by element.
+void flat(const ActMixLinearArgs& a, bool adjoint) {
+    GroupMixArgs flat{adjoint ? a.y : a.z, adjoint ? a.z : a.y, a.dtype, a.C * a.H * a.W, adjoint, a.key, a.threads};
+    flat.codes = a.codes, flat.pos = a.pos, flat.neg = a.neg;
+    group_mix(flat);
 }
 
 }  // namespace
 
-void act_mix_jvp(const ActMixLinearArgs& a) { act_mix_linear<false>(a); }
-void act_mix_vjp(const ActMixLinearArgs& a) { act_mix_linear<true>(a); }
+void act_mix_jvp(const ActMixLinearArgs& a) {
+    if (a.pool.identity()) return flat(a, false);
+    with_dtype(a.dtype, [&](auto tag) { ActMixJvp<typename decltype(tag)::type>{a}.run(); });
+}
+
+void act_mix_vjp(const ActMixLinearArgs& a) {
+    if (a.pool.identity()) return flat(a, true);
+    prefer_large_pages(a.z, a.key.groups * a.key.size * a.C * a.H * a.W * bytes_of(a.dtype));
+    if (!a.channels_last)
+        with_dtype(a.dtype, [&](auto tag) { ActMixVjpPlanes<typename decltype(tag)::type>{a}.run(); });
+    else if (a.dtype == Dtype::f64) ActMixVjpRows<double>{a}.run();
+    else ActMixVjpRows<float>{a}.run();
+}
 
 }  // namespace facemix::FACEMIX_ISA

@@ -15,15 +15,25 @@ constexpr int64_t kSumsBytes = 32 << 20;    // of all items together, about
 constexpr int64_t kItems = 64;              // at most
 constexpr int64_t kFewItems = 8;            // where the sums are larger than that
 
+// The derivative of what follows the convolution.
+inline ActMixLinearArgs behind_convolution(const ConvMixVjpArgs& a) {
+    ActMixLinearArgs b{};
+    b.y = const_cast<void*>(a.y), b.codes = a.codes, b.dtype = a.x_dtype;
+    b.C = a.OC, b.H = a.OH, b.W = a.OW, b.PH = a.PH, b.PW = a.PW, b.channels_last = a.channels_last;
+    b.pos = 1, b.neg = a.neg, b.pool = a.pool, b.key = a.key;
+    return b;
+}
+
 template <class T>
 struct ConvMixVjp {
     static constexpr int W = kLanes<T>;
     using Windows = Strip<Single<T>>;
 
     const ConvMixVjpArgs& a;
+    const ActMixLinearArgs behind = behind_convolution(a);
     const int64_t block_rows = rows_that_fit();
     const Windows strip{a, block_rows, a.OW, false};
-    const UnmixedRows<T> unmixed{a, block_rows};
+    const UnmixedRows<T> unmixed{behind, block_rows};
     const int64_t S = a.key.size, K = a.C * a.KH * a.KW;
     const int64_t channels = ceil_div(a.OC, W) * W;  // OC, rounded up
     const int64_t sums_size = (K + 1) * channels;    // [K][channels] of the weight, and [channels] of the bias
@@ -38,7 +48,7 @@ struct ConvMixVjp {
     int64_t rows_that_fit() const {
         int64_t rows = 1;
         const auto fits = [&](int64_t n) {
-            const int64_t image = UnmixedRows<T>{a, n}.image_step + Windows(a, n, a.OW, false).image_step;
+            const int64_t image = UnmixedRows<T>{behind, n}.image_step + Windows(a, n, a.OW, false).image_step;
             return a.key.size * image * int64_t(sizeof(T)) <= kBlockBytes;
         };
         while (rows < a.OH && fits(rows + 1)) ++rows;

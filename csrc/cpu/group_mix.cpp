@@ -63,10 +63,7 @@ struct GroupMix {
             });
             for (int64_t i = 0; i < S; ++i) {
                 if (a.codes) scale(s.t + i * chunk, g * S + i, e0, n, s.t + i * chunk);
-                if (streaming) stream_run<T>(s.out[i], s.t + i * chunk, n);
-                else
-                    for (int64_t e = 0; e < n; e += kLanes<T>)
-                        store_out(i, e, load_as<T>(s.t + i * chunk + e, n - e), n - e);
+                write_run<T>(s.out[i], s.t + i * chunk, n, streaming);
             }
             finish_streaming();
         } else {

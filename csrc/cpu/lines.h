@@ -40,5 +40,15 @@ struct Lines {
     int64_t row_step() const { return W * pixel_step(); }
 };
 
+// Where in z a winner lies, from the origin of its window on.
+struct Winners {
+    int64_t offset[kCodeWindow + 1];
+    explicit Winners(const Lines& lines) {
+        for (int64_t k = 0; k <= kCodeWindow; ++k)
+            offset[k] = k / lines.pool.kw * lines.row_step() + k % lines.pool.kw * lines.pixel_step();
+    }
+    int64_t operator[](uint8_t code) const { return offset[code & kCodeWindow]; }
+};
+
 }  // namespace
 }  // namespace facemix::FACEMIX_ISA

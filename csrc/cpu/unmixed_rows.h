@@ -1,6 +1,5 @@
-// What conv_mix_vjp multiplies with: rows of the gradient before the activation, of the S images of a group,
-//     u[j] = the derivative of act and pool at the recorded codes * unmix(y)
-// in the order [pixel][channel] whatever the layout of y.
+// act_mix_vjp of a few rows of the S images of a group, in cache and in the order [pixel][channel] whatever the layout
+// of y. conv_mix_vjp multiplies with them; in NHWC they go to memory as they are.
 #pragma once
 
 #include "mixing.h"
@@ -14,20 +13,20 @@ struct UnmixedRows {
     static constexpr int W = kLanes<T>;
     static constexpr int64_t kFewVectors = kRegisters == 32 ? 4 : 2;
     static constexpr int64_t kPiece = 2048;  // elements of a pooled row that are un-mixed at once, about
-    const ConvMixVjpArgs& a;
-    const int64_t rows;  // convolved rows, at most
-    const int64_t S = a.key.size, plane = a.PH * a.PW, row_size = a.OC * plane;
+    const ActMixLinearArgs& a;
+    const int64_t rows;  // of z, at most
+    const int64_t S = a.key.size, plane = a.PH * a.PW, row_size = a.C * plane;
     const bool transposed = !a.channels_last && a.pool.identity();
     // Channels at once, and from one pixel to the next. In NCHW they are few, so that there is room for more rows: long
     // runs of memory. A vector at the last channels may reach into the next pixel.
-    const int64_t width = a.channels_last ? a.OC : min64(ceil_div(a.OC, W), kFewVectors) * W;
-    const int64_t image_step = (rows * a.OW * width + 2 * W) / W * W;
+    const int64_t width = a.channels_last ? a.C : min64(ceil_div(a.C, W), kFewVectors) * W;
+    const int64_t image_step = (rows * a.W * width + 2 * W) / W * W;
     // Of un-mixed values that are not in their places yet: W lines of all pixels, or a piece of a pooled row.
-    const int64_t piece = a.channels_last ? max64(1, kPiece / a.OC) : a.PW;  // pooled pixels
-    const int64_t line_step = ceil_div(rows * a.OW, W) * W + W;
+    const int64_t piece = a.channels_last ? max64(1, kPiece / a.C) : a.PW;  // pooled pixels
+    const int64_t line_step = ceil_div(rows * a.W, W) * W + W;
     const int64_t waiting_step = transposed          ? W * line_step
                                  : a.pool.identity() ? 0
-                                                     : piece * (a.channels_last ? a.OC : 1);
+                                                     : piece * (a.channels_last ? a.C : 1);
     const int64_t winners = a.pool.kh * a.pool.kw;  // elements of a window
 
     struct Scratch {
@@ -38,7 +37,7 @@ struct UnmixedRows {
     };
     Scratch carve(Carver& carver) const {
         Scratch s;
-        s.u = carver.take<T>(S * image_step + (winners > 1 ? a.OW * width : 0));
+        s.u = carver.take<T>(S * image_step + (a.pool.identity() ? 0 : a.W * width));
         s.waiting = carver.take<T>(S * waiting_step);
         s.places = carver.take<int64_t>(S * winners);
         s.in = carver.take<const void*>(S);
@@ -46,18 +45,17 @@ struct UnmixedRows {
         return s;
     }
 
-    // Channels [oc, oc + width), as many as there are, of convolved rows [oh, oh + n) of group g, un-mixed with its
+    // Channels [oc, oc + width), as many as there are, of rows [h, h + n) of group g, un-mixed with its
     // coefficients c.
-    void fill(const Scratch& s, const T* c, int64_t g, int64_t oc, int64_t oh, int64_t n) const {
-        with_dtype_of<T>(a.x_dtype, [&](auto tag) {
+    void fill(const Scratch& s, const T* c, int64_t g, int64_t oc, int64_t h, int64_t n) const {
+        with_dtype_of<T>(a.dtype, [&](auto tag) {
             using E = typename decltype(tag)::type;
-            if (transposed) transpose_lines<E>(s, c, g, oc, oh * a.OW, n * a.OW);
+            if (transposed) transpose_lines<E>(s, c, g, oc, h * a.W, n * a.W);
             else if (a.pool.identity())
-                unmix<E>(s, c, g, oh * a.OW * a.OC, n * a.OW * a.OC,
-                         [&](int64_t j, int64_t e, Vec<T> v, int64_t lanes) {
-                             store_as<T>(s.u + j * image_step + e, v, lanes);
-                         });
-            else spread_windows<E>(s, c, g, oc, oh, n);
+                unmix<E>(s, c, g, h * a.W * a.C, n * a.W * a.C, [&](int64_t j, int64_t e, Vec<T> v, int64_t lanes) {
+                    store_as<T>(s.u + j * image_step + e, v, lanes);
+                });
+            else spread_windows<E>(s, c, g, oc, h, n);
         });
     }
 
@@ -68,20 +66,20 @@ struct UnmixedRows {
         const E** in = reinterpret_cast<const E**>(s.in);
         for (int64_t i = 0; i < S; ++i) {
             in[i] = static_cast<const E*>(a.y) + a.key.order[g * S + i] * row_size + at;
-            s.codes[i] = a.codes + (g * S + i) * row_size + at;
+            if (a.codes) s.codes[i] = a.codes + (g * S + i) * row_size + at;
         }
         if (!a.codes) return mix_tile<T>(in, c, S, 0, n, sink);
-        const T neg = T(a.neg);
+        const T pos = T(a.pos), neg = T(a.neg);
         mix_tile<T>(in, c, S, 0, n, [&](int64_t j, int64_t e, Vec<T> v, int64_t lanes) {
-            sink(j, e, v * code_factors<T>(s.codes[j] + e, lanes, T(1), neg), lanes);
+            sink(j, e, v * code_factors<T>(s.codes[j] + e, lanes, pos, neg), lanes);
         });
     }
 
     // NCHW without a pool: n pixels of W channels at a time, turned into W channels of n pixels.
     template <class E>
     void transpose_lines(const Scratch& s, const T* c, int64_t g, int64_t oc, int64_t pixel, int64_t n) const {
-        for (int64_t first = 0; first < min64(width, a.OC - oc); first += W) {
-            for (int64_t l = 0; l < min64(W, a.OC - oc - first); ++l)
+        for (int64_t first = 0; first < min64(width, a.C - oc); first += W) {
+            for (int64_t l = 0; l < min64(W, a.C - oc - first); ++l)
                 unmix<E>(s, c, g, (oc + first + l) * plane + pixel, n, [&](int64_t j, int64_t e, Vec<T> v, int64_t) {
                     store(s.waiting + j * waiting_step + l * line_step + e, v);
                 });
@@ -98,18 +96,18 @@ struct UnmixedRows {
 
     // With a pool: zeros, and each un-mixed value added to the winner of its window where that lies in these rows.
     template <class E>
-    void spread_windows(const Scratch& s, const T* c, int64_t g, int64_t oc, int64_t oh, int64_t n) const {
+    void spread_windows(const Scratch& s, const T* c, int64_t g, int64_t oc, int64_t h, int64_t n) const {
         const Pool& p = a.pool;
-        for (int64_t j = 0; j < S; ++j) memset(s.u + j * image_step, 0, size_t(n * a.OW * width) * sizeof(T));
-        const int64_t before = oh + p.pad_h - p.kh, end = min64(a.PH, (oh + n - 1 + p.pad_h) / p.sh + 1);
-        const int64_t lines = a.channels_last ? 1 : min64(width, a.OC - oc), channels = a.channels_last ? a.OC : 1;
+        for (int64_t j = 0; j < S; ++j) memset(s.u + j * image_step, 0, size_t(n * a.W * width) * sizeof(T));
+        const int64_t before = h + p.pad_h - p.kh, end = min64(a.PH, (h + n - 1 + p.pad_h) / p.sh + 1);
+        const int64_t lines = a.channels_last ? 1 : min64(width, a.C - oc), channels = a.channels_last ? a.C : 1;
         for (int64_t ph = before < 0 ? 0 : before / p.sh + 1; ph < end; ++ph) {
             // Where a winner lies in u, from the window's first column on. Rows beside these n go to the one behind all
             // images: a branch would be guessed wrong too often.
-            const int64_t first = ph * p.sh - p.pad_h - oh;
+            const int64_t first = ph * p.sh - p.pad_h - h;
             for (int64_t i = 0; i < S * winners; ++i) {
                 const int64_t j = i / winners, row = first + i % winners / p.kw;
-                const int64_t begin = row < 0 || row >= n ? S * image_step : j * image_step + row * a.OW * width;
+                const int64_t begin = row < 0 || row >= n ? S * image_step : j * image_step + row * a.W * width;
                 s.places[i] = begin + i % p.kw * width;
             }
             for (int64_t line = 0; line < lines; ++line)
@@ -121,7 +119,7 @@ struct UnmixedRows {
     // `count` pixels from element `at` on; `to`: the first column of the first window in a row of u.
     template <class E>
     void spread(const Scratch& s, const T* c, int64_t g, int64_t at, int64_t count, T* to) const {
-        const int64_t channels = a.channels_last ? a.OC : 1;
+        const int64_t channels = a.channels_last ? a.C : 1;
         unmix<E>(s, c, g, at, count * channels, [&](int64_t j, int64_t e, Vec<T> v, int64_t lanes) {
             store_as<T>(s.waiting + j * waiting_step + e, v, lanes);
         });
