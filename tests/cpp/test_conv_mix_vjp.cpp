@@ -78,7 +78,7 @@ std::vector<Sum> preactivation(const Case& c, const Array& y, const RandomKey& k
 }  // namespace
 
 void conv_mix_vjp_case(const CpuKernels& kernels, Random& random, int64_t index) {
-    const bool many_rows = index < 4;
+    const bool many_rows = index < 2;
     Case c = draw(random, many_rows);
     while (!many_rows && c.work() > kWork) c = draw(random, false);
     facemix::ConvMixVjpArgs& a = c.a;
