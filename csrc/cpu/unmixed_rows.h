@@ -12,7 +12,7 @@ template <class T>
 struct UnmixedRows {
     static constexpr int W = kLanes<T>;
     static constexpr int64_t kFewVectors = kRegisters == 32 ? 4 : 2;
-    static constexpr int64_t kPiece = 2048;  // elements of a pooled row that are un-mixed at once, about
+    static constexpr int64_t kPiece = 2048;  // elements that are un-mixed at once in NHWC, about
     const ActMixLinearArgs& a;
     const int64_t rows;  // of z, at most
     const int64_t S = a.key.size, plane = a.PH * a.PW, row_size = a.C * plane;
@@ -30,10 +30,9 @@ struct UnmixedRows {
     const int64_t winners = a.pool.kh * a.pool.kw;  // elements of a window
 
     struct Scratch {
-        T *u, *waiting;         // u: S images, and one row more
-        int64_t* places;        // [S][winners]: see spread_windows
-        const void** in;        // [S]: rows of y, const E**
-        const uint8_t** codes;  // [S]: rows of the codes
+        T *u, *waiting;   // u: S images, and one row more
+        int64_t* places;  // [S][winners]: see spread_windows
+        const void** in;  // [S]: rows of y, const E**
     };
     Scratch carve(Carver& carver) const {
         Scratch s;
@@ -41,48 +40,45 @@ struct UnmixedRows {
         s.waiting = carver.take<T>(S * waiting_step);
         s.places = carver.take<int64_t>(S * winners);
         s.in = carver.take<const void*>(S);
-        s.codes = carver.take<const uint8_t*>(S);
         return s;
     }
 
     // Channels [oc, oc + width), as many as there are, of rows [h, h + n) of group g, un-mixed with its
     // coefficients c.
     void fill(const Scratch& s, const T* c, int64_t g, int64_t oc, int64_t h, int64_t n) const {
-        with_dtype_of<T>(a.dtype, [&](auto tag) {
-            using E = typename decltype(tag)::type;
-            if (transposed) transpose_lines<E>(s, c, g, oc, h * a.W, n * a.W);
-            else if (a.pool.identity())
-                unmix<E>(s, c, g, h * a.W * a.C, n * a.W * a.C, [&](int64_t j, int64_t e, Vec<T> v, int64_t lanes) {
-                    store_as<T>(s.u + j * image_step + e, v, lanes);
-                });
-            else spread_windows<E>(s, c, g, oc, h, n);
-        });
+        if (transposed) return transpose_lines(s, c, g, oc, h * a.W, n * a.W);
+        if (!a.pool.identity()) return spread_windows(s, c, g, oc, h, n);
+        for (int64_t e = 0; e < n * a.W * a.C; e += kPiece)
+            unmix(s, c, g, h * a.W * a.C + e, min64(kPiece, n * a.W * a.C - e), s.u + e, image_step);
     }
 
   private:
-    // sink(j, e, v, lanes) takes image j's values, times their codes' factors, of elements [at, at + n).
-    template <class E, class Sink>
-    void unmix(const Scratch& s, const T* c, int64_t g, int64_t at, int64_t n, Sink&& sink) const {
-        const E** in = reinterpret_cast<const E**>(s.in);
-        for (int64_t i = 0; i < S; ++i) {
-            in[i] = static_cast<const E*>(a.y) + a.key.order[g * S + i] * row_size + at;
-            if (a.codes) s.codes[i] = a.codes + (g * S + i) * row_size + at;
-        }
-        if (!a.codes) return mix_tile<T>(in, c, S, 0, n, sink);
-        const T pos = T(a.pos), neg = T(a.neg);
-        mix_tile<T>(in, c, S, 0, n, [&](int64_t j, int64_t e, Vec<T> v, int64_t lanes) {
-            sink(j, e, v * code_factors<T>(s.codes[j] + e, lanes, pos, neg), lanes);
+    // Image j's values of elements [at, at + n), times their codes' factors, to to + j * to_step.
+    void unmix(const Scratch& s, const T* c, int64_t g, int64_t at, int64_t n, T* to, int64_t to_step) const {
+        with_dtype_of<T>(a.dtype, [&](auto tag) {
+            using E = typename decltype(tag)::type;
+            const E** in = reinterpret_cast<const E**>(s.in);
+            for (int64_t i = 0; i < S; ++i) in[i] = static_cast<const E*>(a.y) + a.key.order[g * S + i] * row_size + at;
+            mix_tile<T>(in, c, S, 0, n, [&](int64_t j, int64_t e, Vec<T> v, int64_t lanes) {
+                store_as<T>(to + j * to_step + e, v, lanes);
+            });
         });
+        if (!a.codes) return;
+        for (int64_t j = 0; j < S; ++j) {
+            const uint8_t* codes = codes_of(g * S + j) + at;
+            T* t = to + j * to_step;
+            for (int64_t e = 0; e < n; e += kLanes<T>)
+                store_as<T>(t + e, code_factors<T>(codes + e, n - e, T(a.pos), T(a.neg)) * load_as<T>(t + e, n - e),
+                            n - e);
+        }
     }
+    const uint8_t* codes_of(int64_t b) const { return a.codes + b * row_size; }
 
     // NCHW without a pool: n pixels of W channels at a time, turned into W channels of n pixels.
-    template <class E>
     void transpose_lines(const Scratch& s, const T* c, int64_t g, int64_t oc, int64_t pixel, int64_t n) const {
         for (int64_t first = 0; first < min64(width, a.C - oc); first += W) {
             for (int64_t l = 0; l < min64(W, a.C - oc - first); ++l)
-                unmix<E>(s, c, g, (oc + first + l) * plane + pixel, n, [&](int64_t j, int64_t e, Vec<T> v, int64_t) {
-                    store(s.waiting + j * waiting_step + l * line_step + e, v);
-                });
+                unmix(s, c, g, (oc + first + l) * plane + pixel, n, s.waiting + l * line_step, waiting_step);
             for (int64_t j = 0; j < S; ++j)
                 for (int64_t p = 0; p < n; p += W) {
                     Vec<T> v[W];
@@ -95,7 +91,6 @@ struct UnmixedRows {
     }
 
     // With a pool: zeros, and each un-mixed value added to the winner of its window where that lies in these rows.
-    template <class E>
     void spread_windows(const Scratch& s, const T* c, int64_t g, int64_t oc, int64_t h, int64_t n) const {
         const Pool& p = a.pool;
         for (int64_t j = 0; j < S; ++j) memset(s.u + j * image_step, 0, size_t(n * a.W * width) * sizeof(T));
@@ -112,24 +107,21 @@ struct UnmixedRows {
             }
             for (int64_t line = 0; line < lines; ++line)
                 for (int64_t q = 0; q < a.PW; q += piece)
-                    spread<E>(s, c, g, (oc + line) * plane + (ph * a.PW + q) * channels, min64(piece, a.PW - q),
-                              s.u + (q * p.sw - p.pad_w) * width + line);
+                    spread(s, c, g, (oc + line) * plane + (ph * a.PW + q) * channels, min64(piece, a.PW - q),
+                           s.u + (q * p.sw - p.pad_w) * width + line);
         }
     }
     // `count` pixels from element `at` on; `to`: the first column of the first window in a row of u.
-    template <class E>
     void spread(const Scratch& s, const T* c, int64_t g, int64_t at, int64_t count, T* to) const {
         const int64_t channels = a.channels_last ? a.C : 1;
-        unmix<E>(s, c, g, at, count * channels, [&](int64_t j, int64_t e, Vec<T> v, int64_t lanes) {
-            store_as<T>(s.waiting + j * waiting_step + e, v, lanes);
-        });
+        unmix(s, c, g, at, count * channels, s.waiting, waiting_step);
         for (int64_t j = 0; j < S; ++j) {
             const T* value = s.waiting + j * waiting_step;
-            const uint8_t* code = s.codes[j];
+            const uint8_t* code = codes_of(g * S + j) + at;
             const int64_t* place = s.places + j * winners;
-            for (int64_t k = 0; k < count; ++k)
-                for (int64_t l = 0; l < channels; ++l, ++value, ++code)
-                    to[k * a.pool.sw * width + l + place[*code & kCodeWindow]] += *value;
+            T* pixel = to;
+            for (int64_t k = 0; k < count; ++k, pixel += a.pool.sw * width, value += channels, code += channels)
+                for (int64_t l = 0; l < channels; ++l) pixel[l + place[code[l] & kCodeWindow]] += value[l];
         }
     }
 };
