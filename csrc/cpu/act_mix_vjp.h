@@ -86,37 +86,25 @@ struct ActMixVjpRows {
     UnmixedRows<T> unmixed{a, block};
     bool streaming = a.key.groups * S * a.H * row * bytes_of(a.dtype) >= kStreamBytes;
 
-    struct Scratch {
-        T* c;
-        typename UnmixedRows<T>::Scratch unmixed;
-        size_t bytes;
-    };
-    Scratch carve(char* base) const {
-        Carver carver(base);
-        Scratch s;
-        s.c = carver.take<T>(S * S);
-        s.unmixed = unmixed.carve(carver);
-        s.bytes = carver.used();
-        return s;
-    }
-
     static void item(const void* ctx, int64_t index, char* scratch) {
         const ActMixVjpRows& self = *static_cast<const ActMixVjpRows*>(ctx);
-        self.rows(index / self.blocks, index % self.blocks * self.block, self.carve(scratch));
+        self.rows(index / self.blocks, index % self.blocks * self.block, self.unmixed.carve(Carver(scratch)));
     }
-    void rows(int64_t g, int64_t h, const Scratch& s) const {
+    void rows(int64_t g, int64_t h, const typename UnmixedRows<T>::Scratch& s) const {
         const Coefficients<T> coeffs(a.key, g, true, s.c);
         const int64_t count = min64(block, a.H - h);
-        unmixed.fill(s.unmixed, coeffs.get(), g, 0, h, count);
+        unmixed.fill(s, coeffs.get(), g, 0, h, count);
         with_dtype_of<T>(a.dtype, [&](auto tag) {
             auto* z = static_cast<typename decltype(tag)::type*>(a.z) + (g * S * a.H + h) * row;
             for (int64_t j = 0; j < S; ++j)
-                write_run<T>(z + j * a.H * row, s.unmixed.u + j * unmixed.image_step, count * row, streaming);
+                write_run<T>(z + j * a.H * row, s.u + j * unmixed.image_step, count * row, streaming);
         });
         finish_streaming();
     }
 
-    void run() const { parallel_for(a.key.groups * blocks, a.threads, carve(nullptr).bytes, item, this); }
+    void run() const {
+        parallel_for(a.key.groups * blocks, a.threads, unmixed.carve(Carver(nullptr)).bytes, item, this);
+    }
 };
 
 }  // namespace

@@ -56,17 +56,14 @@ struct ConvMixVjp {
     }
 
     struct Scratch {
-        T *c, *strip;
+        T* strip;
         typename UnmixedRows<T>::Scratch unmixed;
-        size_t bytes;
     };
     Scratch carve(char* base) const {
         Carver carver(base);
         Scratch s;
-        s.c = carver.take<T>(S * S);
         s.strip = carver.take<T>(S * strip.image_step);
         s.unmixed = unmixed.carve(carver);
-        s.bytes = carver.used();
         return s;
     }
 
@@ -82,7 +79,7 @@ struct ConvMixVjp {
             const int64_t g = block / row_blocks, oh = block % row_blocks * block_rows;
             const int64_t rows = min64(block_rows, a.OH - oh);
             if (oh == 0) kept = 0;
-            const Coefficients<T> coeffs(a.key, g, true, s.c);
+            const Coefficients<T> coeffs(a.key, g, true, s.unmixed.c);
             for (int64_t j = 0; j < S; ++j) {
                 T* image = s.strip + j * strip.image_step;
                 if (kept) strip.advance(image, block_rows);
@@ -148,7 +145,7 @@ struct ConvMixVjp {
             offsets[k] = int32_t(strip.offset(k % a.C, tap / a.KW, tap % a.KW));
         }
         off = offsets, sums = carver.take<T>(items * sums_size);
-        parallel_for(items, a.threads, carve(nullptr).bytes, item, this);
+        parallel_for(items, a.threads, carve(nullptr).unmixed.bytes, item, this);
         parallel_for(K + 1, a.threads, 0, gather_row, this);
     }
 };

@@ -60,10 +60,10 @@ struct OuterMicro {
     };
     template <int V>
     static Choice choose(int64_t rows) {
-        constexpr int most = pixel_rows(V);
-        if (rows >= most) return {block<most, V>, most};
-        if constexpr (most > 6)
-            if (rows >= 6) return {block<6, V>, 6};
+        // Each row has an address of its own: of more than 8, x86 would keep some on the stack.
+        if constexpr (kWide && V < 4)
+            if (rows >= 8) return {block<8, V>, 8};
+        if (rows >= 6) return {block<6, V>, 6};
         if (rows >= 4) return {block<4, V>, 4};
         if (rows >= 2) return {block<2, V>, 2};
         return {block<1, V>, 1};

@@ -11,7 +11,7 @@ namespace {
 template <class T>
 struct UnmixedRows {
     static constexpr int W = kLanes<T>;
-    static constexpr int64_t kFewVectors = kRegisters == 32 ? 4 : 2;
+    static constexpr int64_t kFewVectors = 2;
     static constexpr int64_t kPiece = 2048;  // elements that are un-mixed at once in NHWC, about
     const ActMixLinearArgs& a;
     const int64_t rows;  // of z, at most
@@ -30,16 +30,20 @@ struct UnmixedRows {
     const int64_t winners = a.pool.kh * a.pool.kw;  // elements of a window
 
     struct Scratch {
+        T* c;             // of the group's Coefficients
         T *u, *waiting;   // u: S images, and one row more
         int64_t* places;  // [S][winners]: see spread_windows
         const void** in;  // [S]: rows of y, const E**
+        size_t bytes;     // with all that was carved before
     };
-    Scratch carve(Carver& carver) const {
+    Scratch carve(Carver carver) const {
         Scratch s;
+        s.c = carver.take<T>(S * S);
         s.u = carver.take<T>(S * image_step + (a.pool.identity() ? 0 : a.W * width));
         s.waiting = carver.take<T>(S * waiting_step);
         s.places = carver.take<int64_t>(S * winners);
         s.in = carver.take<const void*>(S);
+        s.bytes = carver.used();
         return s;
     }
 
