@@ -79,7 +79,7 @@ def gradient(y: Tensor, parameters: tuple[Tensor, ...], grad: Tensor) -> Callabl
 
 
 def convolution_backward(work: Convolution, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """PyTorch's gradients of weight and bias from that of a convolution's result: what everybody's backward ends in."""
+    """PyTorch's gradients of weight and bias from that of a convolution's result: what PyTorch's backward ends in."""
     return torch.ops.aten.convolution_backward(
         grad, x, weight, [work.out_channels], [work.stride] * 2, [work.padding] * 2, [1, 1], False, [0, 0], 1,
         [False, True, True],

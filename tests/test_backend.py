@@ -106,6 +106,8 @@ def test_explain() -> None:
     assert meta == "group_mix on meta: reference (no native kernel for meta tensors in this build)"
     keys = facemix_ops.explain("sample_orthogonal", torch.zeros(1, device="meta"))
     assert keys == "sample_orthogonal on meta: cpu (drawn on the CPU)"
+    gradients = facemix_ops.explain("conv_mix_vjp", torch.zeros(1, device="meta"))
+    assert gradients == "conv_mix_vjp on meta: reference (act_mix_vjp, then PyTorch's convolution)"
     with pytest.raises(ValueError, match=r"^explain: op must be one of .*conv_mix, .*, got conv_unmix$"):
         facemix_ops.explain("conv_unmix", torch.zeros(1))
 

@@ -248,6 +248,16 @@ std::vector<Sum> activate_and_pool(const std::vector<Sum>& z, int64_t B, const L
     return result;
 }
 
+int64_t span_of(const facemix::ConvInput& a, int d) { return ((d ? a.KW : a.KH) - 1) * a.dilation[d] + 1; }
+
+void size_for(Random& random, facemix::ConvInput& a, int d, int64_t out) {
+    const int64_t span = span_of(a, d);
+    int64_t& in = d ? a.W : a.H;
+    in = std::max<int64_t>(1, (out - 1) * a.stride[d] + span - 2 * a.padding[d] + random.between(0, a.stride[d] - 1));
+    while (in + 2 * a.padding[d] < span) ++in;
+    (d ? a.OW : a.OH) = (in + 2 * a.padding[d] - span) / a.stride[d] + 1;
+}
+
 Winners random_winners(Random& random, int64_t B, const Layout& in, const Layout& out, const Pool& p) {
     const int64_t row = out.C * out.H * out.W;
     Winners winners{std::vector<uint8_t>(size_t(B * row)), std::vector<int64_t>(size_t(B * row))};

@@ -112,6 +112,9 @@ std::vector<Sum> mix(const std::vector<Sum>& rows, const RandomKey& key, int64_t
 inline int64_t pooled(int64_t size, int64_t kernel, int64_t stride, int64_t pad) {
     return (size + 2 * pad - kernel) / stride + 1;
 }
+// What a window of a convolution covers of its input along dimension d, and sizes of input and result: about `out`.
+int64_t span_of(const facemix::ConvInput& a, int d);
+void size_for(Random& random, facemix::ConvInput& a, int d, int64_t out);
 // Enough groups that a block of a CUDA kernel takes several, one after the other.
 constexpr int64_t kManyGroups = 1030;
 // From 1 to 64: mostly those at the borders of what kernels know.

@@ -17,16 +17,6 @@ struct Case {
     int64_t work() const { return G * S * a.OC * a.OH * a.OW * a.C * a.KH * a.KW; }
 };
 
-int64_t span(const facemix::ConvMixArgs& a, int d) { return ((d ? a.KW : a.KH) - 1) * a.dilation[d] + 1; }
-
-// An input size that gives an output of about `out`, and that output.
-void size_for(Random& random, facemix::ConvMixArgs& a, int d, int64_t out, int64_t* in, int64_t* result) {
-    *in = (out - 1) * a.stride[d] + span(a, d) - 2 * a.padding[d] + random.between(0, a.stride[d] - 1);
-    if (*in < 1) *in = 1;
-    while (*in + 2 * a.padding[d] < span(a, d)) ++*in;
-    *result = (*in + 2 * a.padding[d] - span(a, d)) / a.stride[d] + 1;
-}
-
 Case draw(Random& random, int64_t index) {
     static const std::vector<int64_t> kWidths = {5, 12, 16, 24, 48, 89}, kChannels = {16, 32, 64, 65};
     const bool listed = index < 48;
@@ -43,13 +33,13 @@ Case draw(Random& random, int64_t index) {
     for (int d = 0; d < 2; ++d) {
         a.stride[d] = random.among({1, 1, 1, 2, 2, 3, 5});
         a.dilation[d] = random.among({1, 1, 1, 1, 2, 3});
-        a.padding[d] = random.chance(2) ? (span(a, d) - 1) / 2 : random.between(0, 4);
+        a.padding[d] = random.chance(2) ? (span_of(a, d) - 1) / 2 : random.between(0, 4);
     }
     const int64_t OW = listed             ? kWidths[size_t(index % 6)]
                        : random.chance(2) ? random.among({1, 5, 11, 12, 13, 15, 16, 17, 24, 48, 89})
                                           : random.between(1, 40);
-    size_for(random, a, 0, listed ? random.between(1, 4) : random.between(1, 12), &a.H, &a.OH);
-    size_for(random, a, 1, OW, &a.W, &a.OW);
+    size_for(random, a, 0, listed ? random.between(1, 4) : random.between(1, 12));
+    size_for(random, a, 1, OW);
     a.channels_last = listed ? index / 24 : random.chance(2);
     c.x_layout = random.chance(3) ? random.between(0, 4) : a.channels_last;
     a.x_dtype = Dtype(random.among({0, 0, 0, 1, 2, 3}));
@@ -81,8 +71,8 @@ Case at_tile_edges(Random& random, int64_t index) {
     }
     a.stride[0] = a.stride[1] = random.among({1, 1, 2}), a.dilation[0] = a.dilation[1] = 1;
     a.padding[0] = random.among({0, a.KH / 2, 9}), a.padding[1] = random.among({0, a.KW / 2, 70});
-    size_for(random, a, 0, random.among({1, 3, 4, 5, 9}), &a.H, &a.OH);
-    size_for(random, a, 1, random.among({1, 7, 15, 16, 17, 31, 33, 64, 65}), &a.W, &a.OW);
+    size_for(random, a, 0, random.among({1, 3, 4, 5, 9}));
+    size_for(random, a, 1, random.among({1, 7, 15, 16, 17, 31, 33, 64, 65}));
     a.pool = kPools[random.between(0, 3)];
     if (a.OH < a.pool.kh || a.OW < a.pool.kw) a.pool = kPools[0];
     a.x_dtype = Dtype(chunks ? random.among({2, 3}) : random.among({0, 2, 2, 3}));

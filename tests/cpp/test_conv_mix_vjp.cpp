@@ -36,12 +36,8 @@ Case draw(Random& random, bool many_rows) {
     for (int d = 0; d < 2; ++d) {
         a.stride[d] = many_rows ? 1 : random.among({1, 1, 1, 2, 2, 3, 5});
         a.dilation[d] = random.among({1, 1, 1, 1, 2, 3});
-        const int64_t span = ((d ? a.KW : a.KH) - 1) * a.dilation[d] + 1;
-        a.padding[d] = random.chance(2) ? (span - 1) / 2 : random.between(0, 4);
-        int64_t& in = d ? a.W : a.H;
-        in = ((d ? columns : rows) - 1) * a.stride[d] + span - 2 * a.padding[d] + random.between(0, a.stride[d] - 1);
-        while (in < 1 || in + 2 * a.padding[d] < span) ++in;
-        (d ? a.OW : a.OH) = (in + 2 * a.padding[d] - span) / a.stride[d] + 1;
+        a.padding[d] = random.chance(2) ? (span_of(a, d) - 1) / 2 : random.between(0, 4);
+        size_for(random, a, d, d ? columns : rows);
     }
     a.channels_last = random.chance(2);
     c.x_last = random.chance(3) ? random.chance(2) : a.channels_last;

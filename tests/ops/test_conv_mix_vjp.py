@@ -83,11 +83,9 @@ def test_gradcheck(activation: Any, pool: Any, layout: str, calls: list[Any]) ->
     assert calls
 
     y = f(*args)
-    codes = torch.zeros_like(y, dtype=torch.uint8) + 128 * (torch.rand_like(y) < 0.5)
-    codes = None if activation is None and pool is None else codes.to(torch.uint8)
     winners = [2, 2, 2, 2, 0, 0] if pool == 2 else [3, 3, 2, 2, 1, 1] if pool else []
-    if pool == POOL:
-        codes += 4  # the middle of a window is inside the image
+    middle = 4 if pool == POOL else 0  # an element of the window that is inside the image
+    codes = (torch.rand_like(y) < 0.5).to(torch.uint8) * 128 + middle if activation or pool else None
     op = torch.ops.facemix_ops.conv_mix_vjp
     conv = ([2, 2], [1, 2], [1, 1], [1, 1])
     inputs = (y.detach().requires_grad_(), x.detach().requires_grad_())
