@@ -48,9 +48,13 @@ class CMakeBuild(build_ext):
         wanted = Path(self.get_ext_fullpath(ext.name)).resolve()
         target = wanted.parent
         build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
+        # CMake forgets what it found and was told last time, as with --fresh, but the objects stay: Ninja compiles
+        # again what has other sources or another command line.
+        for found in (build / "CMakeCache.txt", *build.glob("CMakeFiles/*.*.*")):
+            shutil.rmtree(found) if found.is_dir() else found.unlink()
         print(f"facemix: building for {sys.implementation.cache_tag}, CUDA: {nvcc or 'no'}", flush=True)
         configure = [
-            "cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(build), "--fresh",
+            "cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(build),
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DPYTHON_MODULE_EXTENSION={''.join(wanted.suffixes)}",
