@@ -50,8 +50,9 @@ class CMakeBuild(build_ext):
         build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
         # CMake forgets what it found and was told last time, as with --fresh, but the objects stay: Ninja compiles
         # again what has other sources or another command line.
-        for found in (build / "CMakeCache.txt", *build.glob("CMakeFiles/*.*.*")):
-            shutil.rmtree(found) if found.is_dir() else found.unlink()
+        (build / "CMakeCache.txt").unlink(missing_ok=True)
+        for found in build.glob("CMakeFiles/*.*.*/"):
+            shutil.rmtree(found)
         print(f"facemix: building for {sys.implementation.cache_tag}, CUDA: {nvcc or 'no'}", flush=True)
         configure = [
             "cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(build),

@@ -34,19 +34,20 @@ def test_other_values_are_refused(tmp_path: Path, value: str) -> None:
     assert f"FACEMIX_BUILD_CUDA must be auto, 1 or 0, got {value!r}" in result.stderr
 
 
-def test_the_next_build_forgets_what_was_found_and_keeps_what_was_compiled(tmp_path: Path) -> None:
+@pytest.mark.parametrize("built", [False, True])
+def test_a_build_forgets_what_was_found_and_keeps_what_was_compiled(tmp_path: Path, built: bool) -> None:
     (tmp_path / "setup.py").write_text((ROOT / "setup.py").read_text())
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "facemix"\nversion = "0"\n')
     (tmp_path / "pybind11.py").write_text("def get_cmake_dir(): return 'nowhere'\n")
     (tmp_path / "cmake").write_text("#!/bin/sh\nexit 7\n")
     (tmp_path / "cmake").chmod(0o755)
     build = tmp_path / "build" / f"cmake-{sys.implementation.cache_tag}"
-    told, found, compiled = (
-        build / f for f in ("CMakeCache.txt", "CMakeFiles/4.0.1/CXX.cmake", "CMakeFiles/x.dir/x.o")
-    )
-    for file in (told, found, compiled):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
+    files = ("CMakeCache.txt", "CMakeFiles/4.0.1/CXX.cmake", "CMakeFiles/x.dir/x.o")
+    told, found, compiled = (build / file for file in files)
+    if built:
+        for file in (told, found, compiled):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
     environment = os.environ | {
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
         "PYTHONPATH": str(tmp_path),
@@ -55,4 +56,4 @@ def test_the_next_build_forgets_what_was_found_and_keeps_what_was_compiled(tmp_p
     command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "lib")]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert "exit status 7" in result.stderr  # it came as far as CMake
-    assert (told.exists(), found.parent.exists(), compiled.exists()) == (False, False, True)
+    assert (told.exists(), found.parent.exists(), compiled.exists()) == (False, False, built)
