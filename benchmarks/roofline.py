@@ -22,7 +22,7 @@ def draw(data: dict[str, Any], path: Path) -> None:
     """Writes a PNG with a panel for each number of threads."""
     results = [Result(entry) for entry in data["results"]]
     counts = sorted({result.threads for result in results})
-    figure = Figure(figsize=(7 * len(counts), 5.5), layout="constrained")
+    figure = Figure(figsize=(7 * len(counts), 6.5), layout="constrained")
     for axes, threads in zip(figure.subplots(1, len(counts), squeeze=False)[0], counts, strict=True):
         _panel(axes, [result for result in results if result.threads == threads])
         axes.set_title(f"{threads} thread{'s' if threads > 1 else ''}")
@@ -43,19 +43,23 @@ def _panel(axes: Any, results: list[Result]) -> None:
     x = x[x * copying < max(peaks.values())]
     axes.plot(x, x * copying, ":", color="black", linewidth=1, label=f"copying: {copying:.1f} GB/s in and out")
     labelled = set()
+    names: dict[float, list[str]] = {}  # of intensities that cannot be told apart, together
     for result, intensity in zip(results, intensities, strict=True):
         for who, name in _points(result).items():
             color, marker, label = SERIES[who]
             speed = result.flop / result.time(name).median / 1e9
             axes.plot(intensity, speed, marker, color=color, label=None if who in labelled else label)
             labelled.add(who)
-        top = result.flop / result.time(_points(result)["facemix"]).median / 1e9
-        where: dict[str, Any] = {"xytext": (3, 3), "textcoords": "offset points", "rotation": 30}
-        axes.annotate(f"{result.op} {result.workload}", (intensity, top), fontsize=6, **where)
+        names.setdefault(float(f"{intensity:.2g}"), []).append(f"{result.op} {result.workload}")
+    above = 1.15 * max(peaks.values())
+    for intensity, those in names.items():
+        axes.axvline(intensity, color="black", alpha=0.15, linewidth=0.7, zorder=0)
+        text = {"rotation": 90, "fontsize": 7, "ha": "center", "va": "bottom", "ma": "left"}
+        axes.text(intensity, above, "\n".join(those), **text)
     axes.set(xscale="log", yscale="log", xlabel="FLOP per byte that must be read or written", ylabel="GFLOP/s")
-    axes.set_ylim(top=3 * max(peaks.values()))  # room for the labels
+    axes.set_ylim(top=5 * max(peaks.values()))  # room for the names
     axes.grid(True, which="both", alpha=0.2)
-    axes.legend(fontsize=7, loc="lower right")
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3)
 
 
 def _points(result: Result) -> dict[str, str]:
