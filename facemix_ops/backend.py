@@ -1,6 +1,7 @@
 """Which implementation an op runs on, and why. One function both selects and explains.
 
-FACEMIX_BACKEND=native|triton|reference forces one; it is an error where that one cannot run.
+FACEMIX_BACKEND=native|triton|reference forces one; it is an error where that one cannot run. It counts as it was when
+the ops were registered, which is when this package's first op was used.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ BACKENDS = ("native", "triton", "reference")
 TRITON_DEVICES = ("cuda", "xpu")  # ROCm is "cuda" to PyTorch
 SAMPLERS = ("sample_orthogonal", "sample_permutation")  # without a kernel, the CPU draws for every device
 CPU_ONLY = ("conv_mix_vjp",)  # elsewhere made of other ops
+WISH = os.environ.get("FACEMIX_BACKEND")
 _warned: set[tuple[str, str]] = set()
 
 
@@ -35,25 +37,24 @@ def select(op: str, device: str) -> Choice:
 
     Raises ValueError for a FACEMIX_BACKEND that does not exist, RuntimeError for one that cannot serve the device.
     """
-    wish = os.environ.get("FACEMIX_BACKEND")
-    if wish and wish not in BACKENDS:
-        raise ValueError(f"FACEMIX_BACKEND must be one of {', '.join(BACKENDS)}, got {wish!r}")
+    if WISH and WISH not in BACKENDS:
+        raise ValueError(f"FACEMIX_BACKEND must be one of {', '.join(BACKENDS)}, got {WISH!r}")
     from .native import C
 
     on_cuda = device == "cuda" and not torch.version.hip and op in C.cuda_ops.split()
-    if op in SAMPLERS and (not on_cuda or wish in ("reference", "triton")):
+    if op in SAMPLERS and (not on_cuda or WISH in ("reference", "triton")):
         return Choice("cpu", "drawn on the CPU")
-    if op in CPU_ONLY and (device != "cpu" or wish == "triton"):
+    if op in CPU_ONLY and (device != "cpu" or WISH == "triton"):
         return Choice("reference", "act_mix_vjp, then PyTorch's convolution")
-    if wish == "reference":
+    if WISH == "reference":
         return Choice("reference", "FACEMIX_BACKEND=reference")
-    if wish == "triton":
+    if WISH == "triton":
         return _forced_triton(op, device)
     if on_cuda:
         return Choice("native", f"CUDA kernels, {C.cuda_architectures}")
     if device == "cpu":
         return Choice("native", f"CPU kernels, {C.capability()}")
-    if wish == "native":
+    if WISH == "native":
         raise RuntimeError(f"{op}: FACEMIX_BACKEND=native, but there is no native kernel for {device} tensors")
     missing = f"no native kernel for {device} tensors in this build"
     if device not in TRITON_DEVICES:

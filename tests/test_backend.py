@@ -135,7 +135,7 @@ def test_selection(
     device: str, cuda_ops: str, hip: str | None, installed: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CUDA kernels where they were built, Triton on the GPUs without, never on the CPU of its own accord."""
-    monkeypatch.delenv("FACEMIX_BACKEND", raising=False)
+    monkeypatch.setattr(backend, "WISH", None)
     monkeypatch.setattr(C, "cuda_ops", cuda_ops)
     monkeypatch.setattr(torch.version, "hip", hip)
     if not installed:
@@ -147,9 +147,17 @@ def test_selection(
         assert choice.reason == f"Triton kernels; no native kernel for {device} tensors in this build"
 
 
+def test_explained_as_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever becomes of the environment after the ops were registered."""
+    before = facemix_ops.explain("group_mix", torch.empty(8))
+    assert before.startswith("group_mix on cpu: native")
+    monkeypatch.setenv("FACEMIX_BACKEND", "reference")
+    assert facemix_ops.explain("group_mix", torch.empty(8)) == before
+
+
 def test_forced_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error where it cannot run, which names the way out."""
-    monkeypatch.setenv("FACEMIX_BACKEND", "triton")
+    monkeypatch.setattr(backend, "WISH", "triton")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     assert backend.select("group_mix", "cuda").backend == "triton"
     with pytest.raises(RuntimeError, match=r"^group_mix: .* cpu tensors only in its interpreter: TRITON_INTERPRET=1$"):
@@ -179,7 +187,7 @@ print(sorted(m for m in sys.modules if m.startswith("facemix_ops.triton") or m =
 
 
 def test_native_is_an_error_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FACEMIX_BACKEND", "native")
+    monkeypatch.setattr(backend, "WISH", "native")
     with pytest.raises(RuntimeError, match=r"^group_mix: FACEMIX_BACKEND=native, but there is no native"):
         backend.select("group_mix", "xpu")
     assert backend.select("group_mix", "cpu").backend == "native"
