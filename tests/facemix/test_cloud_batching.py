@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
+import time
 from pathlib import Path
 
 import grpc
@@ -194,6 +196,29 @@ def test_a_deadline_that_passed_in_the_queue_is_told(tmp_path: Path) -> None:
         batcher.stop()
 
     run(scenario())
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_batch_may_end_after_the_event_loop() -> None:
+    """As when the drain was too short for it: nobody waits for what comes of it, and the thread ends in peace."""
+    model = Doubler()
+    model.gate.clear()
+
+    async def scenario() -> threading.Thread:
+        before = set(threading.enumerate())
+        batcher = Batcher(8, 0.0, 1 << 20, Metrics())
+        (thread,) = set(threading.enumerate()) - before
+        outcome = asyncio.ensure_future(batcher.submit(model, rows(1), time.monotonic() + 60))
+        await until(model.started)
+        batcher.stop()
+        assert not outcome.done()
+        return thread
+
+    thread = asyncio.run(scenario())
+    model.gate.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert model.batches == [[1]]
 
 
 def test_answers_of_a_real_model_are_those_of_each_request_alone(cloud_file: Path, network: torch.nn.Module) -> None:

@@ -12,7 +12,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -142,7 +142,7 @@ class Batcher:
         while batch := self._next():
             start = time.perf_counter_ns()
             results = _compute(batch[0].model, [request.features for request in batch], self._max_batch)
-            self._loop.call_soon_threadsafe(self._deliver, batch, results, time.perf_counter_ns() - start)
+            self._tell(self._deliver, batch, results, time.perf_counter_ns() - start)
             del batch, results  # or their memory would be held until the next batch ends
 
     def _next(self) -> list[_Request]:
@@ -170,7 +170,7 @@ class Batcher:
             elif request.future.done():
                 continue  # cancelled a moment ago
             elif time.monotonic() >= request.deadline:
-                self._loop.call_soon_threadsafe(_expire, request.future)
+                self._tell(_expire, request.future)
             elif batch and rows + len(request.features) > self._max_batch:
                 full = True  # smaller requests behind it do not overtake it
                 rest.append(request)
@@ -178,6 +178,11 @@ class Batcher:
                 batch.append(request)
                 rows += len(request.features)
         return batch, rest
+
+    def _tell(self, function: Callable[..., None], *arguments: object) -> None:
+        """Have the event loop call `function`. It may have been closed: then nobody waits any more."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *arguments)
 
     def _deliver(self, batch: list[_Request], results: list[Rows | Exception], elapsed: int) -> None:
         nbytes = sum(request.features.nbytes for request in batch)
