@@ -13,7 +13,7 @@ from torch_edge import Network, exported, trained
 STEM = (nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU())
 POOL = nn.MaxPool2d(3, 2, 1)
 CELEBA = (218, 178, 3)
-MAX_MB = 80
+MAX_MB = 54  # beside Python and NumPy: under 80 with those 26 of Python 3.11; Python 3.13 has 31
 
 # A whole inference of 8 images, each image a whole one in memory before it.
 INFERENCE = """
@@ -62,12 +62,12 @@ assert not {"torch", "numpy.random", "importlib.metadata", "pathlib", "argparse"
 
 
 def test_memory(folder: Path) -> None:
-    """Peak resident memory of a process that imports, loads and classifies, Python and NumPy included.
+    """Peak resident memory of a process that imports, loads and classifies, beside Python's and NumPy's own.
 
     VmHWM, since the ru_maxrss of a child process counts its parent's memory at the time of the fork.
     """
-    code = """
+    peak = """
 print([line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")][0])
 """
-    peak = int(output_of(INFERENCE + code, folder)) * 1024 / 1e6
-    assert peak < MAX_MB, f"{peak:.1f} MB"
+    whole, bare = (int(output_of(code + peak, folder)) * 1024 / 1e6 for code in (INFERENCE, "import numpy"))
+    assert whole - bare < MAX_MB, f"{whole:.1f} MB, {bare:.1f} of them for Python and NumPy"
