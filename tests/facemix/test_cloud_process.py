@@ -1,21 +1,26 @@
-"""The cloud process ends with the one that started it."""
+"""The demo's cloud process: it ends with the one that started it, and its keeper whenever it is told to."""
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
 from facemix.demo.cloud_process import CloudProcess
+from facemix.demo.web import keeper
 
 SCRIPT = """
 import sys
 from pathlib import Path
 from facemix.demo.cloud_process import CloudProcess
 
-print(CloudProcess(Path(sys.argv[1])).address, flush=True)
+cloud = CloudProcess(Path(sys.argv[1]))
+print(cloud.listening(), flush=True)
 sys.stdin.read()
 """
 
@@ -39,12 +44,30 @@ def test_several_models_on_a_port_that_was_chosen(cloud_file: Path) -> None:
         port = taken.getsockname()[1]
     process = CloudProcess(cloud_file, cloud_file.parent, port=port)
     try:
-        assert process.address == f"127.0.0.1:{port}"
-        assert _listens(process.address)
+        address = process.listening()
+        assert address == f"127.0.0.1:{port}"
+        assert _listens(address)
     finally:
         process.stop()
     assert process.wait() == 0
-    assert not _listens(process.address)
+    assert not _listens(address)
+
+
+def test_a_keeper_ends_while_a_cloud_starts(cloud_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not wait until that listens: here it never would."""
+    monkeypatch.setattr(keeper, "PAUSE_SECONDS", 0.0)
+    sleeper = tmp_path / "python"
+    sleeper.write_text("#!/bin/sh\nexec sleep 1000\n")
+    sleeper.chmod(0o700)
+    with keeper.Keeper(cloud_file) as kept:
+        first = kept.state["pid"]
+        monkeypatch.setattr(sys, "executable", str(sleeper))
+        os.kill(first, signal.SIGKILL)
+        while (second := kept.state["pid"]) == first:
+            time.sleep(0.01)
+        assert not kept.state["running"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(second, 0)
 
 
 def _listens(address: str) -> bool:

@@ -26,24 +26,20 @@ def cloud_process(*models: Path) -> Iterator[str]:
     """
     process = CloudProcess(*models)
     try:
-        yield process.address
+        yield process.listening()
     finally:
         process.stop()
 
 
 class CloudProcess:
-    """`facemix serve` on this machine. It ends with this process, even where this one is killed.
+    """`facemix serve` on this machine, started. It ends with this process, even where this one is killed.
 
     Args:
         models: files of cloud parts.
         port: where to listen; 0 takes a free one.
 
     Attributes:
-        address: "host:port".
         pid: of the process.
-
-    Raises:
-        FacemixError: if it ends, or does not listen in time.
     """
 
     def __init__(self, *models: Path, port: int = 0) -> None:
@@ -54,36 +50,39 @@ class CloudProcess:
             [*command, "--log-level", "warning"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.pid = self._process.pid
-        try:
-            self.address = _address(self._process)
-        except BaseException:
-            self.stop()
-            raise
+
+    def listening(self) -> str:
+        """Wait until it listens; returns its "host:port".
+
+        Raises:
+            FacemixError: if it ends, or does not listen in time.
+        """
+        assert self._process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            if not selector.select(START_SECONDS):
+                raise FacemixError(f"cloud_process: the cloud must listen within {START_SECONDS:g} s")
+        line = self._process.stdout.readline().strip()
+        if not line:
+            raise FacemixError(f"cloud_process: the cloud must print its address, got exit status {self.wait()}")
+        return line.rsplit(" ", 1)[-1]
 
     def wait(self) -> int:
         """Return its exit status when it has ended."""
         return self._process.wait()
 
-    def stop(self) -> None:
-        """End it: it drains, and is killed if that takes long."""
+    def end(self) -> None:
+        """Have it end: it drains, and is killed if that takes long. For any thread."""
         self._process.terminate()
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def stop(self) -> None:
+        """Have it end, and close the pipes to it."""
+        self.end()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()
-
-
-def _address(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        if not selector.select(START_SECONDS):
-            raise FacemixError(f"cloud_process: the cloud must listen within {START_SECONDS:g} s")
-    line = process.stdout.readline().strip()
-    if not line:
-        raise FacemixError(f"cloud_process: the cloud must print its address, got exit status {process.wait()}")
-    return line.rsplit(" ", 1)[-1]

@@ -29,7 +29,11 @@ class Keeper:
     def __init__(self, *models: Path) -> None:
         self._models = models
         self._process = CloudProcess(*models)
-        self.address = self._process.address
+        try:
+            self.address = self._process.listening()
+        except BaseException:
+            self._process.stop()
+            raise
         self._running, self._stopping = True, threading.Event()
         self._thread = threading.Thread(target=self._keep, name="facemix-keeper", daemon=True)
         self._thread.start()
@@ -44,7 +48,7 @@ class Keeper:
 
     def __exit__(self, *unused: object) -> None:
         self._stopping.set()
-        self._process.stop()
+        self._process.end()
         self._thread.join()
 
     def _keep(self) -> None:
@@ -55,11 +59,11 @@ class Keeper:
             self._process.stop()
             if self._stopping.wait(PAUSE_SECONDS):
                 return
+            self._process = CloudProcess(*self._models, port=port)
+            if self._stopping.is_set():  # since before it was there to be ended
+                self._process.end()
             try:
-                self._process = CloudProcess(*self._models, port=port)
-            except FacemixError:
-                continue  # somebody else has the port, perhaps for a moment
-            self._running = True
-            if self._stopping.is_set():  # since before it was there to be stopped
-                self._process.stop()
-                return
+                self._process.listening()
+                self._running = True
+            except FacemixError:  # somebody else has the port, perhaps for a moment; or it is to stop
+                self._process.end()
