@@ -1,17 +1,15 @@
-"""`facemix infer`: pictures in, a row for each in their order, whatever happens on the way."""
+"""The command `facemix infer`, through a real cloud and with the whole network here."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,16 +18,10 @@ import torch
 from facemix.cli import main
 from facemix.data import MEAN, STD, Labelled, normalise
 from facemix.demo.cloud_process import cloud_process
-from facemix.edge import Answer, CloudUnreachable, Cost
 from facemix.export import export_cloud, export_edge
 from facemix.export_torch import export_edge_torch
-from facemix.infer.results import WRITERS
-from facemix.infer.run import Tally, classify_all
-from facemix.infer.sources import MAX_DECOYS, decoys_for, find
 from numpy.typing import NDArray
 from PIL import Image
-
-from facemix_ops.edge import EdgeModel
 
 OPTIONS = {"num_classes": 6, "in_channels": 1, "width": 0.125, "activation": "prelu"}
 SHAPE, GROUP = (1, 32, 32), 8
@@ -89,212 +81,6 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 
 def in_csv(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
-
-
-# Finding images.
-
-
-def test_folders_are_walked_in_order(tmp_path: Path) -> None:
-    for name in ("b/2.png", "b/10.JPG", "a.jpeg", "b/notes.txt", ".hidden/x.png", "b/.y.png", "c/d/e.pgm", "z.tiff"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "c" / "round").symlink_to(tmp_path)
-    expected = ["a.jpeg", "b/10.JPG", "b/2.png", "c/d/e.pgm", "z.tiff"]
-    assert list(find([str(tmp_path)])) == [str(tmp_path / name) for name in expected]
-    assert list(find(["no.txt", str(tmp_path / "c"), "no.txt"])) == ["no.txt", str(tmp_path / "c/d/e.pgm"), "no.txt"]
-
-
-def test_paths_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = tmp_path / "list.txt"
-    listed.write_bytes(b"a.png\n\n b c.png\r\nbyte\xff.png\nlast.png")
-    with listed.open() as stream:
-        monkeypatch.setattr(sys, "stdin", stream)
-        found = list(find(["first.png", "-"]))
-    assert found == ["first.png", "a.png", " b c.png", "byte\udcff.png", "last.png"]
-
-
-def test_paths_come_through_a_pipe_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    reader, writer = os.pipe()
-    with os.fdopen(reader) as stream, os.fdopen(writer, "wb", buffering=0) as source:
-        monkeypatch.setattr(sys, "stdin", stream)
-        paths = find(["-"])
-        source.write(b"a.png\nb")
-        assert next(paths) == "a.png"
-        source.write(b".png\nc.png")
-        assert next(paths) == "b.png"
-        source.close()
-        assert list(paths) == ["c.png"]
-
-
-def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(place: str) -> None:
-        raise PermissionError(13, "Permission denied", place)
-
-    monkeypatch.setattr(os, "scandir", denied)
-    with pytest.raises(PermissionError):
-        list(find([str(tmp_path)]))
-
-
-# Decoys.
-
-
-def test_decoys_come_from_a_folder_of_other_images(folder: Path) -> None:
-    bundle = EdgeModel.load("edge.safetensors").bundle
-    decoys = decoys_for(bundle, Path("public"), list(find(["photos"])))
-    assert decoys is not None
-    assert decoys.shape == (10, 32, 32, 1)
-    with pytest.raises(ValueError, match="decoys must be other images than those to classify, got public/30"):
-        decoys_for(bundle, Path("public"), [str(folder / "photos" / ".." / "public" / "30.png")])
-    with pytest.raises(FileNotFoundError):
-        decoys_for(bundle, Path("nowhere"), [])
-
-
-def test_too_few_decoys(tmp_path: Path) -> None:
-    for n in range(6):
-        Image.new("L", (32, 32), n).save(tmp_path / f"{n}.png")
-    (tmp_path / "broken.png").touch()
-    bundle: Any = SimpleNamespace(decoys=None, image_shape=(32, 32, 1), group_size=8)
-    with pytest.raises(ValueError, match=r"takes 7 decoys, got 6 in .*: pass --decoys DIR, a folder of public images"):
-        decoys_for(bundle, tmp_path, [])
-    with pytest.raises(ValueError, match="takes 7 decoys, got 0 in the edge half: pass --decoys DIR"):
-        decoys_for(bundle, None, [])
-    bundle.decoys = np.zeros((7, 32, 32, 1), np.uint8)
-    assert decoys_for(bundle, None, []) is None  # the client takes the bundle's
-
-
-def test_a_large_folder_gives_as_many_as_are_needed(tmp_path: Path) -> None:
-    for n in range(MAX_DECOYS + 44):
-        (tmp_path / f"{n:03}.pgm").write_bytes(b"P5 16 16 255\n" + bytes([n % 256] * 256))
-    bundle: Any = SimpleNamespace(decoys=None, image_shape=(16, 16, 1), group_size=8)
-    decoys = decoys_for(bundle, tmp_path, [])
-    assert decoys is not None
-    assert len(decoys) == MAX_DECOYS
-    assert decoys[0].max() == 0
-    assert decoys[-1].max() == (MAX_DECOYS + 44) * 255 // 256 % 256
-
-
-# The run, with a network that reads the brightness.
-
-BUNDLE: Any = SimpleNamespace(name="m", version=1, network="f", image_shape=(16, 16, 1), classes=None, attributes=None)
-
-
-def brightness(images: NDArray[np.uint8]) -> Answer:
-    """The class is the pixels' value."""
-    scores = np.zeros((len(images), 256), np.float32)
-    labels = images[:, 0, 0, 0].astype(np.int64)
-    scores[np.arange(len(images)), labels] = 1
-    return Answer(scores, labels, None, Cost(len(images), len(images), 1, 2, 1, 1024, 512, 0.001, 0.002, 0.003))
-
-
-def shades(folder: Path, count: int) -> list[str]:
-    """Pictures of brightness 0, 1, 2 and so on, every fifth of them broken."""
-    paths = []
-    for n in range(count):
-        paths.append(str(folder / f"{n:03}.pgm"))
-        Path(paths[-1]).write_bytes(b"" if n % 5 == 2 else b"P5 16 16 255\n" + bytes([n] * 256))
-    return paths
-
-
-def classified(
-    paths: Any, classify: Callable[[NDArray[np.uint8]], Answer], format: str = "csv", output: Path | None = None,
-    quiet: bool = True,
-) -> Tally:  # fmt: skip
-    return classify_all(paths, BUNDLE, classify, call_images=8, top=1, format=format, output=output, quiet=quiet)
-
-
-def test_rows_come_in_order_and_refused_images_in_their_places(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    calls: list[int] = []
-
-    def counted(images: NDArray[np.uint8]) -> Answer:
-        calls.append(len(images))
-        return brightness(images)
-
-    paths = shades(tmp_path, 40)
-    tally = classified(iter(paths), counted)
-    rows = in_csv(capsys.readouterr().out)
-    assert [row["image"] for row in rows] == paths
-    assert [row["label"] for row in rows] == ["" if n % 5 == 2 else str(n) for n in range(40)]
-    assert {row["error"] for row in rows if not row["label"]} == {"must be an image, got an empty file"}
-    assert calls == [8, 8, 8, 8]  # whole requests, whatever was refused
-    assert (tally.classified, tally.refused) == (32, 8)
-
-
-def test_the_line_about_the_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    paths = shades(tmp_path, 10)
-    classified(paths, brightness, quiet=False)
-    captured = capsys.readouterr()
-    assert captured.err.startswith("facemix infer: 8 images classified, 2 refused, in ")
-    assert captured.err.endswith(
-        "; each 0.12 KiB up, 0.06 KiB down, 0.12 ms edge, 0.25 ms cloud, 0.38 ms network; 1 requests, 2 attempts\n"
-    )
-    assert "facemix" not in captured.out
-    classified(paths, brightness)
-    assert not capsys.readouterr().err
-
-
-def test_images_are_read_a_request_ahead(tmp_path: Path) -> None:
-    taken: list[str] = []
-
-    def endless() -> Iterator[str]:
-        for path in shades(tmp_path, 60):
-            taken.append(path)
-            yield path
-
-    def broken(images: NDArray[np.uint8]) -> Answer:
-        raise CloudUnreachable("gone")
-
-    with pytest.raises(CloudUnreachable):
-        classified(endless(), broken)
-    assert len(taken) <= 8 * 5 / 4 + 8 + 2
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), CloudUnreachable("gone"), ValueError("too few decoys")])
-@pytest.mark.parametrize("format", WRITERS)
-def test_what_was_done_is_not_lost(error: BaseException, format: str, tmp_path: Path) -> None:
-    calls = 0
-
-    def failing(images: NDArray[np.uint8]) -> Answer:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise error
-        return brightness(images)
-
-    paths, output = shades(tmp_path, 40), tmp_path / "out"
-    with pytest.raises(type(error)):
-        classified(paths, failing, format, output)
-    text = output.read_text()
-    if format == "json":
-        document = json.loads(text)
-        assert document["complete"] is False
-        assert [entry["image"] for entry in document["images"]] == paths[:20]
-        assert document["cost"]["classified"] == 16
-    else:
-        assert [path for path in paths if path in text] == paths[:20]
-
-
-def test_a_run_that_fails_at_once_leaves_the_old_file(tmp_path: Path) -> None:
-    def failing(images: NDArray[np.uint8]) -> Answer:
-        raise CloudUnreachable("gone")
-
-    output = tmp_path / "out"
-    output.write_text("old")
-    with pytest.raises(CloudUnreachable):
-        classified(shades(tmp_path, 2), failing, "json", output)
-    assert output.read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
-
-
-def test_the_output_must_be_a_file(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="infer: --output must be a file, got /dev/null"):
-        classified(shades(tmp_path, 2), brightness, output=Path("/dev/null"))
-    with pytest.raises(ValueError, match="infer: --output must be a file"):
-        classified(shades(tmp_path, 2), brightness, output=tmp_path)
-
-
-# The command, through a real cloud.
 
 
 @pytest.mark.parametrize("options", [("--decoys", "public"), (), ("--wire-dtype", "int8")])
