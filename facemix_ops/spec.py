@@ -33,25 +33,33 @@ class Activation(NamedTuple):
 
 
 def parse_activation(op: str, value: Any) -> Activation:
-    """None, "relu", "leaky_relu", ("leaky_relu", slope), ("prelu", weight with one element), or such an nn.Module."""
-    match value:
-        case None | nn.Identity():
-            return Activation()
-        case "relu" | nn.ReLU():
+    """None, "relu", "leaky_relu", ("leaky_relu", slope), ("prelu", weight with one element), or such an nn.Module.
+
+    Without match statements: torch.compile traces this, and before PyTorch 2.11 not those.
+    """
+    if value is None or isinstance(value, nn.Identity):
+        return Activation()
+    if isinstance(value, nn.ReLU):
+        value = "relu"
+    elif isinstance(value, nn.LeakyReLU):
+        value = ("leaky_relu", value.negative_slope)
+    elif isinstance(value, nn.PReLU):
+        value = ("prelu", value.weight)
+    if isinstance(value, str):
+        if value == "relu":
             return Activation(RELU, 0.0)
-        case "leaky_relu":
+        if value == "leaky_relu":
             return Activation(LEAKY, 0.01)
-        case nn.LeakyReLU():
-            return Activation(LEAKY, value.negative_slope)
-        case ("leaky_relu", float() | int() as slope):
+    elif isinstance(value, (tuple, list)) and len(value) == 2:
+        name, slope = value
+        if name == "leaky_relu" and isinstance(slope, (float, int)):
             return Activation(LEAKY, float(slope))
-        case nn.PReLU() | ("prelu", Tensor()):
-            weight = value.weight if isinstance(value, nn.PReLU) else value[1]
-            if not weight.is_floating_point():
-                bad_type(op, "activation", "have a floating-point slope", short(weight))
-            if weight.numel() != 1:
-                bad_value(op, "activation", "have one slope for all channels", f"a PReLU with {weight.numel()}")
-            return Activation(LEAKY, 1.0, weight)
+        if name == "prelu" and isinstance(slope, Tensor):
+            if not slope.is_floating_point():
+                bad_type(op, "activation", "have a floating-point slope", short(slope))
+            if slope.numel() != 1:
+                bad_value(op, "activation", "have one slope for all channels", f"a PReLU with {slope.numel()}")
+            return Activation(LEAKY, 1.0, slope)
     bad_type(
         op,
         "activation",

@@ -151,15 +151,14 @@ def key_args(coeffs: Tensor, order: Tensor) -> tuple[Tensor, Tensor, tuple[int, 
     return coeffs, order if order.is_contiguous() else order.contiguous(), (groups, size)
 
 
-_AUTOCAST: dict[str, bool] = {}  # whether a device type has autocast
+# Device types that have autocast; torch.compile cannot ask, before PyTorch 2.11.
+AUTOCAST = frozenset(d for d in ("cpu", "cuda", "xpu", "mps", "hpu", "mtia") if torch.amp.is_autocast_available(d))
 
 
 def autocast(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
     """The arguments as PyTorch's own convolutions take them under autocast: in its dtype, float64 excepted."""
     device = x.device.type
-    if device not in _AUTOCAST:
-        _AUTOCAST[device] = torch.amp.is_autocast_available(device)
-    if not _AUTOCAST[device] or not torch.is_autocast_enabled(device):
+    if device not in AUTOCAST or not torch.is_autocast_enabled(device):
         return (x, *others)
     dtype = torch.get_autocast_dtype(device)
 
