@@ -130,7 +130,8 @@ def draw(data: Entry, path: Path) -> None:
         axes.axvline(1, color="black", linewidth=1)
         axes.set_xlim(left=0)
         axes.grid(True, axis="x", alpha=0.3)
-        axes.legend(fontsize=8)
+    drawn = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=len(drawn), fontsize=8)
     figure.suptitle(f"{limits(data)}; commit {data['commit'][:7]}", fontsize=9)
     figure.savefig(path, dpi=120)
 
