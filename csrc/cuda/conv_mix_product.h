@@ -18,16 +18,16 @@ template <class M>
 struct TensorProduct {
     static constexpr bool kTf32 = std::is_same_v<M, Tf32>;
     using Element = std::conditional_t<kTf32, float, M>;
-    static constexpr int kUnit = kUnitBytes / int(sizeof(Element)), kStepUnits = 4, kReads = 1;
+    static constexpr int kStepUnits = 4, kReads = 1;
 
     // The column that a lane reads for a pixel tile.
     static __device__ __forceinline__ int column(int lane, int) { return lane / 4; }
 
-    static __device__ __forceinline__ uint2 unit(const Element (&channels)[kUnit]) {
-        if constexpr (kTf32) return {to_tf32(channels[0]), to_tf32(channels[1])};
-        uint2 words;
-        memcpy(&words, channels, sizeof words);
-        return words;
+    static __device__ __forceinline__ uint32_t word(const Element (&elements)[kWordBytes / sizeof(Element)]) {
+        if constexpr (kTf32) return to_tf32(elements[0]);
+        uint32_t word;
+        memcpy(&word, elements, sizeof word);
+        return word;
     }
     // Adds to the sums of pixel tile n of one image; weights: {row g, row g + 8} of the first word of a unit, then of
     // the second.
@@ -46,14 +46,14 @@ struct TensorProduct {
 // A lane reads both columns that it has the sums of; all read the one unit of a step.
 struct FloatProduct {
     using Element = float;
-    static constexpr int kUnit = 2, kStepUnits = 1, kReads = 2;
+    static constexpr int kStepUnits = 1, kReads = 2;
 
     static __device__ __forceinline__ int column(int lane, int read) { return lane % 4 * 2 + read; }
 
-    static __device__ __forceinline__ uint2 unit(const float (&channels)[kUnit]) {
-        uint2 words;
-        memcpy(&words, channels, sizeof words);
-        return words;
+    static __device__ __forceinline__ uint32_t word(const float (&elements)[1]) {
+        uint32_t word;
+        memcpy(&word, elements, sizeof word);
+        return word;
     }
     template <int kTiles>
     static __device__ __forceinline__ void multiply(float (&sums)[kTiles][2][4], int n, const uint2 (&pixels)[kReads],

@@ -11,24 +11,26 @@ struct ConvMixStage {
     using Element = typename Product::Element;
     static constexpr TileKind kKind = {int(sizeof(Element)), Product::kStepUnits, kImages};
     static constexpr int kTiles = kKind.tiles(), kSlots = kKind.slots(), kChannels = kKind.channels(),
-                         kTogether = kKind.together(), kSets = kImages / kTogether;
+                         kWord = kKind.word(), kSets = kImages / kTogether;
 
     const ConvMixArgs& a;
     const Tiling& t;
     const int S = int(a.key.size);
-    int thread, lane, warp;                       // this one
-    const int pitch = patch_pitch(t, kTogether);  // of a set of images
+    int thread, lane, warp;            // this one
+    const int pitch = patch_pitch(t);  // of two images
     TilePlace place = {};
     int turn = 1;  // whose it is of two patches
 
     float* const coeffs = reinterpret_cast<float*>(dynamic_shared);                // [kImages][kImages], 0 past S
     int64_t* const sent = reinterpret_cast<int64_t*>(coeffs + kImages * kImages);  // [S]: rows of y
     float* const bias = reinterpret_cast<float*>(dynamic_shared + t.bias);         // [blocks * kChannels]
-    int* const offsets =
-        reinterpret_cast<int*>(dynamic_shared + t.offsets);  // [steps * kStepUnits]: bytes; -1: no unit
+    // Of unit q of K: where it is in a patch, in bytes, and in the four bits below which halves of its words have no
+    // weight; where the weights of its elements are, -1 for those.
+    int* const places = reinterpret_cast<int*>(dynamic_shared + t.places);  // [steps * kStepUnits]
+    int* const taps = reinterpret_cast<int*>(dynamic_shared + t.taps);      // [steps * kStepUnits][kUnitWords][kWord]
     uint4* const weights =
         reinterpret_cast<uint4*>(dynamic_shared + t.weights);                   // [chunk][block][steps][kTiles][kSlots]
-    uint2* const patches = reinterpret_cast<uint2*>(dynamic_shared + t.patch);  // [t.patches][kSets][patch_pitch]
+    uint4* const patches = reinterpret_cast<uint4*>(dynamic_shared + t.patch);  // [t.patches][kSets][pitch]: both units
     float* const values = reinterpret_cast<float*>(dynamic_shared + t.values);  // [S][conv pixels][kValuePitch]
 
     __device__ __forceinline__ ConvMixStage(const ConvMixArgs& args, const Tiling& tiling) : a(args), t(tiling) {
@@ -43,14 +45,9 @@ struct ConvMixStage {
 
     // What all tiles share.
     __device__ __forceinline__ void prepare() {
-        const int units = int(a.KH * a.KW) * t.units;
-        for (int q = thread; q < t.steps * Product::kStepUnits; q += kTileThreads)
-            offsets[q] = q < units ? unit_offset(a, t, q) * kTogether * kUnitBytes : -1;
+        for (int q = thread; q < t.steps.all * Product::kStepUnits; q += kTileThreads) describe_unit(q);
         for (int c = thread; c < t.blocks * kChannels; c += kTileThreads)
             bias[c] = a.bias && c < a.OC ? float(static_cast<const Element*>(a.bias)[c]) : 0;
-        // Two patches take turns only with whole chunks, and those fill their steps: nobody reads zeros in the second.
-        static_assert(kChunkChannels / Product::kUnit % Product::kStepUnits == 0);
-        if (thread < kImages) patches[(thread / kTogether + 1) * pitch - 1 - thread % kTogether] = {0, 0};
         __syncthreads();
     }
 
@@ -75,10 +72,10 @@ struct ConvMixStage {
         __syncthreads();
     }
     __device__ __forceinline__ const uint4* weights_of(int block, int chunk) const {
-        return weights + (t.resident ? chunk * t.blocks + block : 0) * t.steps * kTiles * kSlots;
+        return weights + (t.resident ? chunk * t.blocks + block : 0) * t.steps.all * kTiles * kSlots;
     }
     // The patch that is multiplied now, or the one after it.
-    __device__ __forceinline__ uint2* patch(int ahead) const {
+    __device__ __forceinline__ uint4* patch(int ahead) const {
         return patches + ((turn ^ ahead) & (t.patches - 1)) * kSets * pitch;
     }
 
@@ -89,6 +86,19 @@ struct ConvMixStage {
     }
 
   private:
+    __device__ __forceinline__ void describe_unit(int q) {
+        const KernelUnit unit = kernel_unit(a, t.units, kWord, q);
+        int weightless = 0;
+#pragma unroll
+        for (int half = 0; half < 4; ++half) {
+            const int w = half / 2, e = half % 2 * kWord / 2;
+            const int tap = kernel_tap(a, t.units, kWord, unit, w, e);
+            taps[(q * kUnitWords + w) * kWord + e] = tap;
+            if (tap < 0) weightless |= 1 << half;
+        }
+        places[q] = (weightless == 15 ? 0 : unit_place(a, t, kWord, unit) * kPlaceBytes) | weightless;
+    }
+
     __device__ __forceinline__ void fill_key() {
         for (int k = thread; k < kImages * kImages; k += kTileThreads) {
             const int i = k / kImages, j = k % kImages;
@@ -99,70 +109,103 @@ struct ConvMixStage {
 
     // Weights in the order that lanes read them: `count` parts, each of a chunk and a block, from part `first` on.
     __device__ __forceinline__ void fill_weights(int first, int count) {
-        for (int s = thread; s < count * t.steps * kTiles * kSlots; s += kTileThreads) {
+        for (int s = thread; s < count * t.steps.all * kTiles * kSlots; s += kTileThreads) {
             const int slot = s % kSlots, tile = s / kSlots % kTiles, steps = s / (kSlots * kTiles);
-            const int part = first + steps / t.steps, chunk = part / t.blocks, channel = part % t.blocks * kChannels;
-            const int q = steps % t.steps * Product::kStepUnits + slot % Product::kStepUnits;
+            const int part = first + steps / t.steps.all, chunk = part / t.blocks,
+                      channel = part % t.blocks * kChannels;
+            const int q = steps % t.steps.all * Product::kStepUnits + slot % Product::kStepUnits;
             const int row = slot / Product::kStepUnits;
-            const uint2 low = weight_unit(channel + channel_of_row(tile, row, t.run), q, chunk);
-            const uint2 high = weight_unit(channel + channel_of_row(tile, row + 8, t.run), q, chunk);
-            weights[s] = {low.x, high.x, low.y, high.y};
+            const int low = channel + channel_of_row(tile, row, t.run);
+            const int high = channel + channel_of_row(tile, row + 8, t.run);
+            weights[s] = {weight_word(low, 2 * q, chunk), weight_word(high, 2 * q, chunk),
+                          weight_word(low, 2 * q + 1, chunk), weight_word(high, 2 * q + 1, chunk)};
         }
     }
-    __device__ __forceinline__ uint2 weight_unit(int channel, int q, int chunk) const {
-        const int taps = int(a.KH * a.KW), tap = q / t.units;
-        const int first = (chunk * t.units + q % t.units) * Product::kUnit;
-        const bool real = channel < a.OC && tap < taps;
-        const Element* from = static_cast<const Element*>(a.weight) + (channel * a.C + first) * taps + tap;
-        return gather(from, taps, real ? int(a.C) - first : 0);
+    __device__ __forceinline__ uint32_t weight_word(int channel, int word, int chunk) const {
+        const int first = chunk * t.units.channels, size = int(a.KH * a.KW);
+        const unsigned count = channel < a.OC ? (unsigned(a.C) - first) * size : 0;
+        const Element* from = static_cast<const Element*>(a.weight) + (channel * a.C + first) * size;
+        Element elements[kWord];
+#pragma unroll
+        for (int e = 0; e < kWord; ++e) {
+            const int tap = taps[word * kWord + e];  // as an unsigned number, -1 is large
+            elements[e] = unsigned(tap) < count ? from[tap] : Element(0.f);
+        }
+        return Product::word(elements);
     }
 
     // `ahead`: 0, the patch of this tile, block and chunk; 1, that of the one that follows, if any does.
     __device__ __forceinline__ void fill_patch(int64_t tile, int block, int chunk, int ahead) {
-        constexpr int kBatch = 8;  // units that are on their way at once
         TilePlace at = place;
         chunk += ahead;
         if (chunk == t.chunks) {
             chunk = 0;
-            if (block + 1 == t.blocks) at = place_of_tile(t, tile + gridDim.x);
+            if (t.chunks == 1 || block + 1 == t.blocks) at = place_of_tile(t, tile + gridDim.x);
         }
-        const int64_t h = (at.ph * a.pool.sh - a.pool.pad_h) * a.stride[0] - a.padding[0];
-        const int64_t v = (at.pw * a.pool.sw - a.pool.pad_w) * a.stride[1] - a.padding[1];
-        const Element* x = static_cast<const Element*>(a.x) + at.group * S * a.x_strides[0];
-        const int pixels = at.group < a.key.groups ? S * t.patch_h * t.patch_w : 0;
-        uint2* const to = patch(ahead);
-        PatchWalk walk(t, thread);
-        for (int p = thread, u = 0; p < pixels;) {
-            uint2 units[kBatch];
-            int places[kBatch];
-#pragma unroll
-            for (int b = 0; b < kBatch; ++b) {
-                places[b] = p < pixels ? patch_unit(t, kTogether, walk.image, walk.row, walk.column, u) : -1;
-                if (p >= pixels) continue;
-                const int64_t row = h + walk.row, column = v + walk.column;
-                const int c = (chunk * t.units + u) * Product::kUnit;
-                const bool inside = row >= 0 && row < a.H && column >= 0 && column < a.W;
-                const int count = inside ? int(a.C) - c : 0;
-                const Element* from = x + walk.image * a.x_strides[0] + c * a.x_strides[1] + row * a.x_strides[2] +
-                                      column * a.x_strides[3];
-                if (t.async) cp_async<kUnitBytes>(to + places[b], count > 0 ? from : x, count > 0);
-                else units[b] = gather(from, a.x_strides[1], count);
-                if (++u == t.units) u = 0, p += kTileThreads, walk.next();
+        if (at.group < a.key.groups) {
+            const Element* x = static_cast<const Element*>(a.x) + at.group * S * a.x_strides[0];
+            const int h = (at.ph * int(a.pool.sh) - int(a.pool.pad_h)) * int(a.stride[0]) - int(a.padding[0]);
+            const int v = (at.pw * int(a.pool.sw) - int(a.pool.pad_w)) * int(a.stride[1]) - int(a.padding[1]);
+            uint32_t* const to = reinterpret_cast<uint32_t*>(patch(ahead));
+            for (int word = lane / kTogether; word < patch_words(t.units, kWord, t.patch_w);
+                 word += kWarp / kTogether) {
+                if (kWord == 2 && t.async) copy_words(to, x, h, Column(a, t, word, v, chunk), word);
+                else read_words(to, x, h, Column(a, t, word, v, chunk), word);
             }
-            if (t.async) continue;
-#pragma unroll
-            for (int b = 0; b < kBatch; ++b)
-                if (places[b] >= 0) to[places[b]] = units[b];
         }
         cp_async_commit();
     }
 
-    // A unit of which `count` channels exist.
-    __device__ __forceinline__ static uint2 gather(const Element* from, int64_t step, int count) {
-        Element channels[Product::kUnit];
+    // Where the elements of a word are in every row of x, and whether they are.
+    struct Column {
+        int64_t offset[kWord];
+        bool real[kWord];
+
+        // The word of a row of the patch whose first pixel is at column v of x.
+        __device__ __forceinline__ Column(const ConvMixArgs& a, const Tiling& t, int word, int v, int chunk) {
 #pragma unroll
-        for (int e = 0; e < Product::kUnit; ++e) channels[e] = e < count ? from[e * step] : Element(0.f);
-        return Product::unit(channels);
+            for (int e = 0; e < kWord; ++e) {
+                const int at = word * kWord + e - t.units.phase, pixel = at < 0 ? -1 : at / t.units.channels;
+                const int c = chunk * t.units.channels + at - pixel * t.units.channels, column = v + pixel;
+                offset[e] = column * a.x_strides[3] + c * a.x_strides[1];
+                real[e] = column >= 0 && column < a.W && c < a.C;
+            }
+        }
+    };
+
+    // A word of all rows that are this warp's. Where words are copied as they are, both elements are real or none.
+    __device__ __forceinline__ void copy_words(uint32_t* to, const Element* x, int h, const Column& column,
+                                               int word) const {
+        const unsigned height = column.real[0] ? unsigned(a.H) : 0;
+        x += h * a.x_strides[2] + column.offset[0];
+#pragma unroll 4
+        for (PatchRows rows(a, t, warp, lane, word); rows.image < S; rows.next())
+            cp_async<kWordBytes>(to + rows.to, x + rows.from, unsigned(h + rows.row) < height);
+    }
+    __device__ __forceinline__ void read_words(uint32_t* to, const Element* x, int h, const Column& column,
+                                               int word) const {
+        constexpr int kBatch = 8;  // words that are on their way at once
+        x += h * a.x_strides[2];
+        for (PatchRows rows(a, t, warp, lane, word); rows.image < S;) {
+            uint32_t words[kBatch];
+            int places[kBatch];
+#pragma unroll
+            for (int b = 0; b < kBatch; ++b) {
+                places[b] = -1;
+                if (rows.image >= S) continue;
+                const bool inside = unsigned(h + rows.row) < unsigned(a.H);
+                Element elements[kWord];
+#pragma unroll
+                for (int e = 0; e < kWord; ++e)
+                    elements[e] = inside && column.real[e] ? x[rows.from + column.offset[e]] : Element(0.f);
+                words[b] = Product::word(elements);
+                places[b] = rows.to;
+                rows.next();
+            }
+#pragma unroll
+            for (int b = 0; b < kBatch; ++b)
+                if (places[b] >= 0) to[places[b]] = words[b];
+        }
     }
 };
 

@@ -20,7 +20,7 @@ class ConvMixSums : protected ConvMixStage<Product, kImages> {
     __device__ __forceinline__ ConvMixSums(const ConvMixArgs& args, const Tiling& tiling) : Stage(args, tiling) {}
 
   protected:
-    using Stage::a, Stage::t, Stage::lane, Stage::warp, Stage::kKind, Stage::kSlots, Stage::kChannels, Stage::kTogether;
+    using Stage::a, Stage::t, Stage::lane, Stage::warp, Stage::kKind, Stage::kSlots, Stage::kChannels;
 
     const float slope = negative_slope<float>(a);
 
@@ -47,25 +47,29 @@ class ConvMixSums : protected ConvMixStage<Product, kImages> {
 
     __device__ __forceinline__ void multiply(Sums& sums, const uint4* w) const {
         const int unit = lane % Product::kStepUnits;
-        const int* offset = this->offsets + unit;
+        const int* places = this->places + unit;
         w += lane / 4 * Product::kStepUnits + unit;
-        const uint2* const patch = this->patch(0);
+        const uint4* const patch = this->patch(0);
         Pixels start;
 #pragma unroll
         for (int k = 0; k < 2 * Product::kReads; ++k) {
             const int p = pixel_of(k % 2, Product::column(lane, k / 2)), real = p < t.conv_h * t.conv_w ? p : 0;
-            start[k % 2][k / 2] = patch + pixel_offset(a, t, real / t.conv_w, real % t.conv_w) * kTogether;
+            start[k % 2][k / 2] = patch + window_place(a, t, Stage::kWord, real / t.conv_w, real % t.conv_w);
         }
         // Steps without a counter, whose places are part of the instruction, are shorter by a seventh; those of plain
         // float32 are so long that it would not show.
         if constexpr (Product::kStepUnits > 1) {
-            if (t.steps == k3x3) return multiply<k3x3>(sums, w, offset, start);
-            if (t.steps == k7x7) return multiply<k7x7>(sums, w, offset, start);
-            if (t.steps == kWhole3x3) return multiply<kWhole3x3>(sums, w, offset, start);
+            if (is_of<kKind.steps_7x7()>()) return multiply<kKind.steps_7x7()>(sums, w, places, start);
+            if (is_of<kKind.steps_3x3()>()) return multiply<kKind.steps_3x3()>(sums, w, places, start);
+            if (is_of<kKind.steps_wide_3x3()>()) return multiply<kKind.steps_wide_3x3()>(sums, w, places, start);
         }
+        int step = 0;
 #pragma unroll 1
-        for (int step = 0; step < t.steps; ++step, w += kTiles * kSlots, offset += Product::kStepUnits)
-            multiply_step<true>(sums, w, *offset, start);
+        for (; step < t.steps.whole; ++step, w += kTiles * kSlots, places += Product::kStepUnits)
+            multiply_step<true>(sums, w, *places, start);
+#pragma unroll 1
+        for (; step < t.steps.all; ++step, w += kTiles * kSlots, places += Product::kStepUnits)
+            multiply_step<false>(sums, w, *places, start);
     }
 
     __device__ __forceinline__ void activate_sums(Sums& sums) const {
@@ -82,29 +86,34 @@ class ConvMixSums : protected ConvMixStage<Product, kImages> {
     }
 
   private:
-    // Steps of common kernels: on colours, and on whole chunks.
-    static constexpr int k3x3 = kKind.steps(3, 3), k7x7 = kKind.steps(7, 3), kWhole3x3 = kKind.steps(3, kChunkChannels);
-    using Pixels = const uint2* [2][Product::kReads];  // in the patch: a unit of the first image
+    using Pixels = const uint4* [2][Product::kReads];  // in the patch: a unit of the first two images
 
-    template <int kSteps>
-    __device__ __forceinline__ void multiply(Sums& sums, const uint4* w, const int* offset, const Pixels& start) const {
-        [[maybe_unused]] constexpr int kUnroll = kSteps > 16 ? 8 : kSteps;  // more, and registers spill
+    template <Steps kSteps>
+    __device__ __forceinline__ bool is_of() const {
+        return t.steps.all == kSteps.all && t.steps.whole == kSteps.whole;
+    }
+    template <Steps kSteps>
+    __device__ __forceinline__ void multiply(Sums& sums, const uint4* w, const int* places, const Pixels& start) const {
+        [[maybe_unused]] constexpr int kUnroll = kSteps.whole > 16 ? 8 : kSteps.whole;  // more, and registers spill
 #pragma unroll kUnroll
-        for (int step = 0; step < kSteps - 1; ++step)
-            multiply_step<false>(sums, w + step * kTiles * kSlots, offset[step * Product::kStepUnits], start);
-        multiply_step<true>(sums, w + (kSteps - 1) * kTiles * kSlots, offset[(kSteps - 1) * Product::kStepUnits],
-                            start);
+        for (int step = 0; step < kSteps.whole; ++step)
+            multiply_step<true>(sums, w + step * kTiles * kSlots, places[step * Product::kStepUnits], start);
+#pragma unroll
+        for (int step = kSteps.whole; step < kSteps.all; ++step)
+            multiply_step<false>(sums, w + step * kTiles * kSlots, places[step * Product::kStepUnits], start);
     }
 
-    // kLast: it may have units past the last. They have no weight, and read zeros, as x may not be finite.
-    template <bool kLast>
-    __device__ __forceinline__ void multiply_step(Sums& sums, const uint4* w, int offset, const Pixels& start) const {
-        using Word = typename WordOf<kTogether * kUnitBytes>::type;
-        const uint2* const zeros = this->patch(0) + this->pitch - kTogether;
+    // kWhole: of units of which all counts. The others have no weight where they do not, but x may not be finite.
+    template <bool kWhole>
+    __device__ __forceinline__ void multiply_step(Sums& sums, const uint4* w, int place, const Pixels& start) const {
         Pixels from;
 #pragma unroll
         for (int k = 0; k < 2 * Product::kReads; ++k)
-            from[k % 2][k / 2] = kLast && offset < 0 ? zeros : at_byte(start[k % 2][k / 2], offset);
+            from[k % 2][k / 2] = at_byte(start[k % 2][k / 2], kWhole ? place : place & -kPlaceBytes);
+        uint32_t counts[kUnitWords];  // bits of the words
+#pragma unroll
+        for (int i = 0; i < kUnitWords; ++i)
+            counts[i] = (place >> 2 * i & 1 ? 0 : 0xffffu) | (place >> 2 * i & 2 ? 0 : 0xffff0000u);
         uint4 slots[kTiles];
 #pragma unroll
         for (int m = 0; m < kTiles; ++m) slots[m] = w[m * kSlots];
@@ -115,18 +124,16 @@ class ConvMixSums : protected ConvMixStage<Product, kImages> {
                 uint2 pixels[kTogether][Product::kReads];
 #pragma unroll
                 for (int k = 0; k < Product::kReads; ++k) {
-                    const Word word = *reinterpret_cast<const Word*>(from[n][k] + j / kTogether * this->pitch);
-                    uint2 units[kTogether];
-                    memcpy(units, &word, sizeof word);
-#pragma unroll
-                    for (int i = 0; i < kTogether; ++i) pixels[i][k] = units[i];
+                    uint4 both = from[n][k][j / kTogether * this->pitch];
+                    if (!kWhole) both.x &= counts[0], both.y &= counts[1], both.z &= counts[0], both.w &= counts[1];
+                    pixels[0][k] = {both.x, both.y}, pixels[1][k] = {both.z, both.w};
                 }
 #pragma unroll
                 for (int i = 0; i < kTogether; ++i) Product::multiply(sums[j + i], n, pixels[i], slots);
             }
     }
-    __device__ __forceinline__ static const uint2* at_byte(const uint2* from, int offset) {
-        return reinterpret_cast<const uint2*>(reinterpret_cast<const unsigned char*>(from) + offset);
+    __device__ __forceinline__ static const uint4* at_byte(const uint4* from, int offset) {
+        return reinterpret_cast<const uint4*>(reinterpret_cast<const unsigned char*>(from) + offset);
     }
 };
 

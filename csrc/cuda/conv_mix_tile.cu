@@ -9,6 +9,7 @@ namespace {
 constexpr int64_t kResidentBytes = 80 << 10;  // of weights, at most; more would leave little for the patch
 constexpr int64_t kTileCost = 1024;           // of a tile's products, in pixels of x that are read; a guess
 constexpr int64_t kMaxCoordinate = 1 << 24;   // places in a map are ints
+constexpr int64_t kMaxTaps = 1 << 28;         // and so are those of the weights of an output channel
 
 int64_t aligned16(int64_t bytes) { return ceil_div(bytes, 16) * 16; }
 
@@ -18,16 +19,17 @@ bool small(const ConvMixArgs& a) {
     };
     return fits(a.H, a.KH, a.stride[0], a.padding[0], a.dilation[0]) &&
            fits(a.W, a.KW, a.stride[1], a.padding[1], a.dilation[1]) && a.KH * a.KW < kMaxCoordinate &&
-           a.C < kMaxCoordinate && a.OC < kMaxCoordinate && a.pool.sh < kMaxCoordinate && a.pool.sw < kMaxCoordinate;
+           a.C < kMaxCoordinate && a.C * a.KH * a.KW < kMaxTaps && a.OC < kMaxCoordinate &&
+           a.pool.sh < kMaxCoordinate && a.pool.sw < kMaxCoordinate;
 }
 
 // Of a block of output channels and a chunk.
 int64_t weight_bytes(const TileKind& kind, const Tiling& t) {
-    return int64_t(t.steps) * kind.tiles() * kind.slots() * kSlotBytes;
+    return int64_t(t.steps.all) * kind.tiles() * kind.slots() * kSlotBytes;
 }
 
 int64_t patch_bytes(const TileKind& kind, const Tiling& t) {
-    return int64_t(kind.images / kind.together()) * patch_pitch(t, kind.together()) * kUnitBytes;
+    return int64_t(kind.images / kTogether) * patch_pitch(t) * kPlaceBytes;
 }
 
 // Lays out shared memory for the tile; returns the bytes needed.
@@ -35,13 +37,44 @@ int64_t lay_out(const ConvMixArgs& a, const TileKind& kind, Tiling& t) {
     int64_t at = kind.images * (kind.images * int64_t(sizeof(float)) + int64_t(sizeof(int64_t)));
     const auto take = [&](int& from, int64_t bytes) { from = int(at), at = aligned16(at + bytes); };
     take(t.bias, int64_t(t.blocks) * kind.channels() * int64_t(sizeof(float)));
-    take(t.offsets, int64_t(t.steps) * kind.step_units * int64_t(sizeof(int)));
+    take(t.places, int64_t(t.steps.all) * kind.step_units * int64_t(sizeof(int)));
+    take(t.taps, int64_t(t.steps.all) * kind.step_units * kUnitWords * kind.word() * int64_t(sizeof(int)));
     take(t.weights, (t.resident ? t.chunks * t.blocks : 1) * weight_bytes(kind, t));
     // Products of images past S are taken, and dropped: they may read what they like.
     take(t.patch, t.patches * patch_bytes(kind, t));
     const int64_t pixels = int64_t(t.conv_h) * t.conv_w;
     take(t.values, t.windows ? a.key.size * pixels * kValuePitch * int64_t(sizeof(float)) : 0);
     return at;
+}
+
+// Whether a patch of so many channels a pixel has words of x as they are. Two bytes: TF32 is rounded on its way, and
+// plain float has no hurry.
+bool copies(const ConvMixArgs& a, int word, int channels) {
+    if (word != 2 || a.x_strides[1] != 1 || reinterpret_cast<uintptr_t>(a.x) % kWordBytes) return false;
+    if (a.x_strides[0] % 2 || a.x_strides[2] % 2) return false;
+    if (channels % 2) return a.x_strides[3] == a.C && a.W % 2 == 0;
+    return a.C % 2 == 0 && a.x_strides[3] % 2 == 0;
+}
+
+// K in as few units as can be: with gaps between the channels or none, of one row or two.
+Units choose_units(const ConvMixArgs& a, int word) {
+    const int channels = int(a.C < kChunkChannels ? a.C : kChunkChannels);
+    Units best = {};
+    for (const int rows : {1, 2})
+        for (const int gap : {0, 1, 2, 3}) {
+            Units u = {rows, channels + gap, 0, 0, 0};
+            const int run = unit_run(u, word);
+            // Windows begin with a unit, and so do the pixels of one where they are apart.
+            if (a.stride[1] * u.channels % run || (a.dilation[1] > 1 && u.channels % run)) continue;
+            if (rows == 2 && (a.stride[0] % 2 || a.dilation[0] > 1)) continue;
+            // Words of x are words of the patch; a window of an odd number of elements may begin with half a one.
+            u.phase = u.channels % word && copies(a, word, u.channels) ? int(a.padding[1] % 2) : 0;
+            const int64_t elements = u.phase + a.KW * u.channels, whole = elements / run - (u.phase > 0);
+            u.all = int(ceil_div(a.KH, rows) * ceil_div(elements, run));
+            u.whole = whole > 0 ? int(a.KH / rows * whole) : 0;
+            if (best.all == 0 || u.all < best.all) best = u;
+        }
+    return best;
 }
 
 // The tile_w given, and as many rows as fit.
@@ -53,8 +86,9 @@ bool fit_rows(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) 
         if (h * w > kTilePixels) break;
         const int64_t patch_h = span(h, (a.KH - 1) * a.dilation[0] + 1, a.stride[0]);
         const int64_t patch_w = span(w, (a.KW - 1) * a.dilation[1] + 1, a.stride[1]);
-        if (patch_h * patch_w * t.units * kUnitBytes > limit) break;
+        if (patch_h * patch_w * t.units.channels * kind.element > limit) break;
         t.conv_h = int(h), t.conv_w = int(w), t.patch_h = int(patch_h), t.patch_w = int(patch_w);
+        t.line = int(ceil_div(patch_words(t.units, kind.word(), patch_w), kUnitWords / t.units.rows));
         const int64_t shared = lay_out(a, kind, t);
         if (shared > limit) break;
         t.shared = int(shared);
@@ -67,7 +101,7 @@ bool fit_rows(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) 
 
 // A second patch, where it costs no block that would run beside this one.
 void double_patch(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) {
-    if (!t.async || t.chunks == 1) return;
+    if (!t.async) return;
     Tiling twice = t;
     twice.patches = 2;
     const int64_t shared = lay_out(a, kind, twice);
@@ -79,19 +113,17 @@ void double_patch(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling&
 
 Tiling plan_tiles(const ConvMixArgs& a, const TileKind& kind, int limit) {
     if (a.key.size > kind.images || !small(a)) return {};
-    const int64_t units = ceil_div(a.C < kChunkChannels ? a.C : kChunkChannels, kind.unit());
     Tiling common = {};
-    common.units = int(units), common.chunks = int(ceil_div(a.C, units * kind.unit()));
-    common.steps = int(ceil_div(a.KH * a.KW * units, kind.step_units));
+    common.units = choose_units(a, kind.word());
+    common.chunks = int(ceil_div(a.C, common.units.channels));
+    common.steps = kind.steps(common.units.all, common.units.whole);
+    common.patches = 1;
     common.blocks = int(ceil_div(a.OC, kind.channels()));
     common.patches = 1;
     common.windows = !a.pool.identity() || a.codes;
     common.run = common.windows ? 2 : 2 * kind.tiles();
     common.resident = int64_t(common.chunks) * common.blocks * weight_bytes(kind, common) <= kResidentBytes;
-    // Two bytes: TF32 is rounded on its way, and plain float has no hurry.
-    common.async = kind.element == 2 && a.x_strides[1] == 1 && a.C % kind.unit() == 0 &&
-                   reinterpret_cast<uintptr_t>(a.x) % kUnitBytes == 0;
-    for (const int d : {0, 2, 3}) common.async = common.async && a.x_strides[d] % kind.unit() == 0;
+    common.async = copies(a, kind.word(), common.units.channels);
     // In NCHW 16 pixels of a row, or all, are stored together.
     const bool whole = !a.channels_last && !common.windows;
     Tiling best = {};

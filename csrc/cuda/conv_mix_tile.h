@@ -1,10 +1,11 @@
 // How the fast way of conv_mix cuts its work, in functions that tests/cuda tries one by one.
 //
-// A block computes a tile of y, of all S images of a group. The patch of x that it needs lies in shared memory, as
-// units of 8 bytes: a few channels of one pixel; for tensor cores those of two images side by side, to be read at once.
-// The convolution is a product of matrices: 16 pixels a warp and image, times K = (kh, kw, unit) in steps, times tiles
-// of 16 output channels. Many channels come in chunks, one after the other; where there is room for two patches, the
-// next chunk is copied while this one is multiplied.
+// A block computes a tile of y, of all S images of a group. The patch of x that it needs lies in shared memory, pixel
+// after pixel with all their channels, as words of 4 bytes. Two words make a unit, which is what a lane multiplies in a
+// step: two that follow each other in a row or, where that fits the windows better, the same word of two rows. The
+// units of two images lie side by side, to be read at once. The convolution is a product of matrices: 16 pixels a warp
+// and image, times K, the units of a window, in steps, times tiles of 16 output channels. Many channels come in chunks,
+// one after the other. Where there is room for two patches, the next one is copied while this one is multiplied.
 #pragma once
 
 #include "../kernels.h"
@@ -20,26 +21,46 @@ namespace facemix::cuda {
 constexpr int kTileWarps = 4;  // so that several blocks, with 128 sums a thread, share a multiprocessor
 constexpr int kTileThreads = 32 * kTileWarps;
 constexpr int kTilePixels = 16 * kTileWarps;  // convolved pixels of a block
-constexpr int kUnitBytes = 8;
+constexpr int kWordBytes = 4;
+constexpr int kUnitWords = 2;
+constexpr int kUnitBytes = kUnitWords * kWordBytes;
+constexpr int kTogether = 2;  // images whose units lie side by side
+constexpr int kPlaceBytes = kTogether * kUnitBytes;
 constexpr int kChunkChannels = 16;  // at most
 constexpr int kSlotBytes = 16;      // of weights: two output channels by a unit
 constexpr int kChannelTile = 16;
 constexpr int kValuePitch = kChannelTile + 4;  // floats, between pixels of convolved values: no bank conflicts
+
+// Steps of a chunk, and those of whole units alone, which come first.
+struct Steps {
+    int all, whole;
+};
 
 // What a kernel is compiled for.
 struct TileKind {
     int element;                                                 // bytes of an element of x
     int step_units;                                              // units of a step
     int images;                                                  // of a group, at most
-    constexpr int unit() const { return kUnitBytes / element; }  // channels
+    constexpr int word() const { return kWordBytes / element; }  // elements
     constexpr int slots() const { return 8 * step_units; }       // of a tile of weights and a step
     constexpr int tiles() const { return 16 / images; }          // of output channels; 128 sums a thread
     constexpr int channels() const { return tiles() * kChannelTile; }
-    constexpr int together() const { return step_units == 1 ? 1 : 2; }  // images whose units a lane reads at once
-    // Steps of a square kernel and a chunk of so many channels.
-    constexpr int steps(int kernel, int channels) const {
-        return (kernel * kernel * ((channels + unit() - 1) / unit()) + step_units - 1) / step_units;
+    constexpr Steps steps(int units, int whole) const {
+        return {(units + step_units - 1) / step_units, whole / step_units};
     }
+    // Of common kernels: 7x7 of stride 2 and 3x3 of stride 1 on colours, 3x3 on whole chunks.
+    constexpr Steps steps_7x7() const { return word() == 1 ? steps(77, 70) : steps(44, 30); }
+    constexpr Steps steps_3x3() const { return word() == 1 ? steps(18, 18) : steps(9, 9); }
+    constexpr Steps steps_wide_3x3() const { return word() == 1 ? steps(72, 72) : steps(36, 36); }
+};
+
+// What a patch and K are made of.
+struct Units {
+    int rows;      // of a unit: 2, and one word of each, or 1 and two words
+    int channels;  // of a pixel of the patch and a chunk; those that x has not are zero
+    int phase;     // elements before the first pixel of a row of the patch
+    int all;       // units of K and a chunk,
+    int whole;     // and those of them of which every element is the kernel's
 };
 
 struct Tiling {
@@ -47,16 +68,17 @@ struct Tiling {
     int conv_h, conv_w;    // what they need before the pool, together at most kTilePixels
     int patch_h, patch_w;  // and of x
     int tiles_h, tiles_w;  // tiles of a map
-    int units, chunks;     // units of a pixel and a chunk, chunks of channels
-    int steps;             // of a chunk
-    int blocks;            // of output channels
-    int run;               // output channels that follow each other in the sums of one thread
-    bool windows;          // pooled, or codes wanted: convolved values go through shared memory
-    bool resident;         // all weights stay in shared memory
-    bool async;            // units of x are aligned: they are copied while the warp goes on
-    int patches;           // of shared memory: 1, or 2 that take turns
+    Units units;
+    int line;            // units from a row, or two, of the patch to the next
+    int chunks, blocks;  // of channels, and of output channels
+    Steps steps;
+    int run;        // output channels that follow each other in the sums of one thread
+    bool windows;   // pooled, or codes wanted: convolved values go through shared memory
+    bool resident;  // all weights stay in shared memory
+    bool async;     // words of x are aligned: they are copied while the warp goes on
+    int patches;    // of shared memory: 1, or 2 that take turns
     // Where things are in shared memory, in bytes; the key is at its start.
-    int bias, offsets, weights, patch, values, shared;
+    int bias, places, taps, weights, patch, values, shared;
 };
 
 FACEMIX_BOTH int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -75,22 +97,59 @@ FACEMIX_BOTH int channel_of_row(int tile, int row, int run) {
     return (tile / pairs * 8 + row % 8) * run + tile % pairs * 2 + row / 8;
 }
 
-// Places of a patch: that of the first unit of a convolved pixel, and from there to unit q = (kh, kw, u) of K.
-FACEMIX_BOTH int pixel_offset(const ConvMixArgs& a, const Tiling& t, int row, int column) {
-    return (row * int(a.stride[0]) * t.patch_w + column * int(a.stride[1])) * t.units;
-}
-FACEMIX_BOTH int unit_offset(const ConvMixArgs& a, const Tiling& t, int q) {
-    const int tap = q / t.units, kh = tap / int(a.KW), kw = tap % int(a.KW);
-    const int pixel = kh * int(a.dilation[0]) * t.patch_w + kw * int(a.dilation[1]);
-    return pixel * t.units + q % t.units;
+// Elements of one row in a unit.
+FACEMIX_BOTH int unit_run(const Units& u, int word) { return kUnitWords / u.rows * word; }
+
+// Unit q of K: rows `group` * units.rows on of the kernel, and there unit `at` of their run through the patch. Those
+// that are whole come first; past the last, units of no row of the kernel.
+struct KernelUnit {
+    int group, at;
+};
+FACEMIX_BOTH KernelUnit kernel_unit(const ConvMixArgs& a, const Units& u, int word, int q) {
+    const int elements = u.phase + int(a.KW) * u.channels, run = unit_run(u, word);
+    const int all = int(ceil_div(elements, run)), first = u.phase > 0, last = elements / run;
+    const int whole = last > first ? last - first : 0, groups = int(a.KH) / u.rows;
+    if (q < groups * whole) return {q / whole, first + q % whole};
+    q -= groups * whole;
+    if (q < groups * (all - whole)) {
+        const int edge = q % (all - whole);
+        return {q / (all - whole), edge < first ? edge : whole + edge};
+    }
+    q -= groups * (all - whole);
+    return {groups + q / all, q % all};
 }
 
-// In a patch, the units of `together` images lie side by side, place by place; behind the last place is one of zeros,
-// and then the next images. Units: to the next images, and from the start to unit u of a pixel of an image.
-FACEMIX_BOTH int patch_pitch(const Tiling& t, int together) { return (t.patch_h * t.patch_w * t.units + 1) * together; }
-FACEMIX_BOTH int patch_unit(const Tiling& t, int together, int image, int row, int column, int u) {
-    const int place = (row * t.patch_w + column) * t.units + u;
-    return image / together * patch_pitch(t, together) + place * together + image % together;
+// Where element e of word w of a unit has its weight, among those of an output channel and chunk; -1: it is not the
+// kernel's.
+FACEMIX_BOTH int kernel_tap(const ConvMixArgs& a, const Units& u, int word, KernelUnit unit, int w, int e) {
+    const int kh = u.rows == 2 ? unit.group * 2 + w : unit.group;
+    const int at = unit.at * unit_run(u, word) + (u.rows == 2 ? 0 : w * word) + e - u.phase;
+    if (kh >= a.KH || at < 0 || at >= a.KW * u.channels) return -1;
+    return (at % u.channels * int(a.KH) + kh) * int(a.KW) + at / u.channels;
+}
+
+// Places of a patch, in units: that of the window of a convolved pixel, and from there to a unit of K.
+FACEMIX_BOTH int window_place(const ConvMixArgs& a, const Tiling& t, int word, int row, int column) {
+    return row * int(a.stride[0]) / t.units.rows * t.line +
+           column * int(a.stride[1]) * t.units.channels / unit_run(t.units, word);
+}
+FACEMIX_BOTH int unit_place(const ConvMixArgs& a, const Tiling& t, int word, KernelUnit unit) {
+    const int pixel = unit.at * unit_run(t.units, word) / t.units.channels;  // used where it is a whole one
+    return unit.group * int(a.dilation[0]) * t.line + unit.at +
+           pixel * int(a.dilation[1] - 1) * t.units.channels / unit_run(t.units, word);
+}
+// Of a row of the patch.
+FACEMIX_BOTH int patch_words(const Units& u, int word, int64_t patch_w) {
+    return int(ceil_div(u.phase + patch_w * u.channels, word));
+}
+// Lines of a patch, and places to the next two images.
+FACEMIX_BOTH int patch_lines(const Tiling& t) { return int(ceil_div(t.patch_h, t.units.rows)); }
+FACEMIX_BOTH int patch_pitch(const Tiling& t) { return patch_lines(t) * t.line; }
+// Word `at` of a row of an image, in words from the start.
+FACEMIX_BOTH int patch_word(const Tiling& t, int image, int row, int at) {
+    const int rows = t.units.rows, unit = rows == 2 ? at : at / 2, w = rows == 2 ? row % 2 : at % 2;
+    const int place = image / kTogether * patch_pitch(t) + row / rows * t.line + unit;
+    return (place * kTogether + image % kTogether) * kUnitWords + w;
 }
 
 // The first pixel of y of a tile.
@@ -104,23 +163,30 @@ FACEMIX_BOTH TilePlace place_of_tile(const Tiling& t, int64_t tile) {
     return {tile / map, within / t.tiles_w * t.tile_h, within % t.tiles_w * t.tile_w};
 }
 
-// Walks over the pixels of the patches of all images, kTileThreads at a time, without a division.
-struct PatchWalk {
-    int height, width, rows, columns;  // of a patch; of a stride
-    int image, row, column;
+// Walks down a column of words, over the rows of the patches of all images, one for each warp and two images side by
+// side: `to`, where word `at` of the row is in the patches; `from`, where the row begins in x, in elements.
+struct PatchRows {
+    int height, row, image;
+    int to, to_step;
+    int64_t from, from_step, from_turn;  // the last from one image to the next but one
 
-    FACEMIX_BOTH PatchWalk(const Tiling& t, int first)
-        : height(t.patch_h),
-          width(t.patch_w),
-          rows(kTileThreads / t.patch_w),
-          columns(kTileThreads % t.patch_w),
-          image(first / t.patch_w / t.patch_h),
-          row(first / t.patch_w % t.patch_h),
-          column(first % t.patch_w) {}
+    FACEMIX_BOTH PatchRows(const ConvMixArgs& a, const Tiling& t, int warp, int lane, int at)
+        : height(patch_lines(t) * t.units.rows),
+          row(warp),
+          image(lane % kTogether),
+          to(patch_word(t, image, row, at)),
+          to_step(kTileWarps / t.units.rows * t.line * kTogether * kUnitWords),  // the next image's lines follow
+          from(image * a.x_strides[0] + row * a.x_strides[2]),
+          from_step(kTileWarps * a.x_strides[2]),
+          from_turn(kTogether * a.x_strides[0] - height * a.x_strides[2]) {
+        turn();
+    }
     FACEMIX_BOTH void next() {
-        column += columns, row += rows;
-        if (column >= width) column -= width, ++row;
-        while (row >= height) row -= height, ++image;
+        row += kTileWarps, to += to_step, from += from_step;
+        turn();
+    }
+    FACEMIX_BOTH void turn() {
+        while (row >= height) row -= height, image += kTogether, from += from_turn;
     }
 };
 

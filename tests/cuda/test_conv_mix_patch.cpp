@@ -1,4 +1,7 @@
 // What conv_mix's blocks read of their patches, in cases that random ones do not meet.
+#include <algorithm>
+#include <vector>
+
 #include "../cpp/support.h"
 #include "cuda/conv_mix_tile.h"
 #include "cuda/launch.h"
@@ -9,26 +12,48 @@ namespace {
 using namespace facemix::cuda;
 using facemix::ConvMixArgs;
 
-// What is infinite stays so: places of K that are only there to fill a step do not multiply it by zero.
-void infinities() {
-    for (const bool tf32 : {false, true}) {
-        Random random(2);
-        const RandomKey key(random, 1, 4);
-        Array x(Dtype::f32, 4 * 25), weight(Dtype::f32, 9), y(Dtype::f32, 4 * 9);
-        for (int64_t i = 0; i < x.count(); ++i) x.set(i, 1);
-        for (int64_t i = 0; i < weight.count(); ++i) weight.set(i, 1);
-        static_cast<float*>(x.data())[12] = __builtin_huge_valf();
-        ConvMixArgs a = {};
-        a.x = x.data(), a.weight = weight.data(), a.y = y.data();
-        a.x_strides[0] = 25, a.x_strides[1] = 25, a.x_strides[2] = 5, a.x_strides[3] = 1;
-        a.C = a.OC = 1, a.H = a.W = 5, a.KH = a.KW = a.OH = a.OW = a.PH = a.PW = 3;
-        for (int d = 0; d < 2; ++d) a.stride[d] = a.dilation[d] = 1;
-        a.pool = {1, 1, 1, 1, 0, 0}, a.key = key.key(), a.tf32 = tf32;
-        conv_mix(a, 0, nullptr);
-        for (int64_t i = 0; i < y.count(); ++i) {
-            const double value = y.get(i);
-            expect(value > 1e30 || value < -1e30, "conv_mix: an infinite value became another");
-        }
+// What is infinite reaches the windows that hold it and no others: not where it is beside a window of an odd number of
+// elements, or in a row that is read with the last of it; and it is not multiplied by the zeros that fill K. Tiles
+// follow each other in a block, so that words that are copied take turns.
+void infinities(Dtype dtype, bool tf32, int kernel, int stride, bool channels_last) {
+    constexpr int S = 3, C = 3, H = 26, W = 30;
+    const int padding = kernel / 2, OH = (H + 2 * padding - kernel) / stride + 1,
+              OW = (W + 2 * padding - kernel) / stride + 1;
+    Random random(2);
+    RandomKey key(random, 2, S);
+    for (int k = 0; k < 2 * S * S; ++k) key.coeffs[size_t(k)] = 1;
+    Array x(dtype, 2 * S * C * H * W), weight(dtype, C * kernel * kernel), y(dtype, 2 * S * OH * OW);
+    for (int64_t i = 0; i < weight.count(); ++i) weight.set(i, 1);
+    ConvMixArgs a = {};
+    a.x = x.data(), a.weight = weight.data(), a.y = y.data(), a.x_dtype = a.y_dtype = dtype;
+    a.x_strides[0] = C * H * W, a.x_strides[1] = channels_last ? 1 : H * W;
+    a.x_strides[2] = channels_last ? W * C : W, a.x_strides[3] = channels_last ? C : 1;
+    a.C = C, a.OC = 1, a.H = H, a.W = W, a.KH = a.KW = kernel, a.OH = a.PH = OH, a.OW = a.PW = OW;
+    for (int d = 0; d < 2; ++d) a.stride[d] = stride, a.padding[d] = padding, a.dilation[d] = 1;
+    a.pool = {1, 1, 1, 1, 0, 0}, a.key = key.key(), a.tf32 = tf32, a.channels_last = channels_last;
+    struct Spot {
+        int image, row, column;
+    };
+    std::vector<Spot> spots;
+    for (int64_t i = 0; i < x.count(); ++i) x.set(i, 0);
+    for (int k = 0; k < 8; ++k) {
+        spots.push_back(
+            {int(random.between(0, 2 * S - 1)), int(random.between(0, H - 1)), int(random.between(0, W - 1))});
+        const Spot& at = spots.back();
+        x.set(at.image * C * H * W + random.between(0, C - 1) * a.x_strides[1] + at.row * a.x_strides[2] +
+                  at.column * a.x_strides[3],
+              __builtin_huge_valf());
+    }
+    conv_mix(a, 0, nullptr);
+    for (int i = 0; i < 2 * S * OH * OW; ++i) {
+        const int h = i / OW % OH * stride - padding, v = i % OW * stride - padding;
+        const auto sent = std::find(key.order.begin(), key.order.end(), i / OW / OH);
+        const int group = int(sent - key.order.begin()) / S;
+        const bool held = std::any_of(spots.begin(), spots.end(), [&](const Spot& at) {
+            return at.image / S == group && at.row >= h && at.row < h + kernel && at.column >= v &&
+                   at.column < v + kernel;
+        });
+        expect(y.get(i) == (held ? double(__builtin_huge_valf()) : 0), "conv_mix: an infinite value went astray");
     }
 }
 
@@ -59,7 +84,12 @@ void turns() {
 }  // namespace
 
 void conv_mix_patches() {
-    infinities();
+    for (const bool channels_last : {false, true})
+        for (const int kernel : {3, 7})
+            for (const int stride : {1, 2}) {
+                infinities(Dtype::bf16, false, kernel, stride, channels_last);
+                infinities(Dtype::f32, kernel == 7, kernel, stride, channels_last);
+            }
     turns();
 }
 

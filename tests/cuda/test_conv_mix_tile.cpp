@@ -39,74 +39,108 @@ void rows() {
         }
 }
 
-void walks() {
-    for (int height = 1; height < 40; ++height)
-        for (int width = 1; width < 200; width += width < 10 ? 1 : 13) {
-            Tiling t = {};
-            t.patch_h = height, t.patch_w = width;
-            for (const int first : {0, 1, kTileThreads - 1}) {
-                PatchWalk walk(t, first);
-                for (int p = first; p < 5 * height * width; p += kTileThreads, walk.next())
-                    expect((walk.image * height + walk.row) * width + walk.column == p && walk.row < height &&
-                               walk.column < width,
-                           "PatchWalk: not where it should be");
-            }
-        }
+void strides(ConvMixArgs& a, bool channels_last) {
+    a.channels_last = channels_last;
+    a.x_strides[0] = a.C * a.H * a.W, a.x_strides[1] = channels_last ? 1 : a.H * a.W;
+    a.x_strides[2] = channels_last ? a.W * a.C : a.W, a.x_strides[3] = channels_last ? a.C : 1;
 }
 
-// What a lane reads of the patch is what was put there for it; no two things go to one place, nor to that of zeros.
+// All words of a patch have places of their own, and the warps together meet each of them once, where its row is in x.
 void patches(const ConvMixArgs& a, const Tiling& t, const TileKind& kind) {
-    const int together = kind.together(), pitch = patch_pitch(t, together), places = t.patch_h * t.patch_w * t.units;
-    std::vector<int> seen(size_t(kind.images / together * pitch));
-    for (int image = 0; image < kind.images; ++image)
-        for (int k = 0; k < places; ++k) {
-            const int pixel = k / t.units;
-            ++seen.at(size_t(patch_unit(t, together, image, pixel / t.patch_w, pixel % t.patch_w, k % t.units)));
-        }
-    for (int k = 0; k < int(seen.size()); ++k)
-        expect(seen[size_t(k)] == (k % pitch < pitch - together), "patch_unit: not one to one");
-    for (int p = 0; p < t.conv_h * t.conv_w; ++p)
-        for (int q = 0; q < int(a.KH * a.KW) * t.units; ++q) {
-            const int h = p / t.conv_w, w = p % t.conv_w, tap = q / t.units;
-            const int row = h * int(a.stride[0]) + tap / int(a.KW) * int(a.dilation[0]);
-            const int column = w * int(a.stride[1]) + tap % int(a.KW) * int(a.dilation[1]);
-            expect((pixel_offset(a, t, h, w) + unit_offset(a, t, q)) * together ==
-                       patch_unit(t, together, 0, row, column, q % t.units),
-                   "unit_offset: reads what is not there");
-        }
+    const int rows = patch_lines(t) * t.units.rows, words = t.line * kUnitWords / t.units.rows, images = kind.images;
+    std::vector<int> seen(size_t(images / kTogether * patch_pitch(t) * kTogether * kUnitWords));
+    for (int at = 0; at < words; ++at) {
+        for (int image = 0; image < images; ++image)
+            for (int row = 0; row < rows; ++row) ++seen.at(size_t(patch_word(t, image, row, at)));
+        for (int warp = 0; warp < kTileWarps; ++warp)
+            for (int lane = 0; lane < kTogether; ++lane)
+                for (PatchRows walk(a, t, warp, lane, at); walk.image < images; walk.next()) {
+                    expect(walk.to == patch_word(t, walk.image, walk.row, at) && walk.row < rows &&
+                               walk.from == walk.image * a.x_strides[0] + walk.row * a.x_strides[2],
+                           "PatchRows: not where it should be");
+                    --seen.at(size_t(walk.to));
+                }
+    }
+    for (const int count : seen) expect(count == 0, "PatchRows: not every row once");
+    std::set<int> places;
+    for (int image = 0; image < images; ++image)
+        for (int row = 0; row < rows; ++row)
+            for (int at = 0; at < words; ++at) places.insert(patch_word(t, image, row, at));
+    expect(places.size() == seen.size() && *places.rbegin() == int(seen.size()) - 1, "patch_word: not one to one");
 }
 
-// Steps that kernels are compiled for are those that are planned, and full but for the last.
-void steps() {
-    for (const int element : {2, 4})
-        for (const int kernel : {1, 3, 5, 7})
-            for (int channels = 1; channels <= kChunkChannels; ++channels) {
-                const TileKind kind = {element, 4, 8};
-                ConvMixArgs a = {};
-                a.C = channels, a.OC = 64, a.KH = a.KW = kernel, a.H = a.W = a.OH = a.OW = a.PH = a.PW = 64;
-                for (int d = 0; d < 2; ++d) a.stride[d] = a.dilation[d] = 1;
-                a.pool = {1, 1, 1, 1, 0, 0}, a.key.groups = 1, a.key.size = 8;
-                const Tiling t = plan_tiles(a, kind, 227 << 10);
-                expect(t.tile_h > 0 && t.steps == kind.steps(kernel, channels), "steps: others are planned");
-                const int units = kernel * kernel * t.units;
-                expect((t.steps - 1) * 4 < units && units <= t.steps * 4, "steps: a gap before the last");
+// Of the units of K: each weight of a chunk is that of one element, whole units come first, and what a window reads of
+// the patch for an element was put there for it.
+void units(const ConvMixArgs& a, const Tiling& t, const TileKind& kind) {
+    const Units& u = t.units;
+    const int word = kind.word(), size = int(a.KH * a.KW), count = t.steps.all * kind.step_units;
+    expect(count - u.all >= 0 && count - u.all < kind.step_units, "plan_tiles: other steps than units");
+    std::set<int> seen;
+    for (int q = 0; q < count; ++q) {
+        const KernelUnit unit = kernel_unit(a, u, word, q);
+        int weightless = 0;
+        for (int k = 0; k < kUnitWords * word; ++k) {
+            const int w = k / word, e = k % word, tap = kernel_tap(a, u, word, unit, w, e);
+            weightless += tap < 0;
+            if (tap < 0) continue;
+            expect(seen.insert(tap).second, "kernel_tap: a weight that counts twice");
+            const int c = tap / size, kh = tap % size / int(a.KW), kw = tap % int(a.KW);
+            for (const int p : {0, t.conv_w - 1, t.conv_h * t.conv_w - 1}) {
+                const int row = p / t.conv_w * int(a.stride[0]) + kh * int(a.dilation[0]);
+                const int column = p % t.conv_w * int(a.stride[1]) + kw * int(a.dilation[1]);
+                const int at = u.phase + column * u.channels + c;
+                const int place = window_place(a, t, word, p / t.conv_w, p % t.conv_w) + unit_place(a, t, word, unit);
+                expect(row < t.patch_h && at < patch_words(u, word, t.patch_w) * word && at % word == e &&
+                           place * kTogether * kUnitWords + w == patch_word(t, 0, row, at / word),
+                       "unit_place: reads what is not there");
             }
+        }
+        expect((weightless == 0) == (q < u.whole), "kernel_unit: whole units are not the first");
+        expect((weightless == kUnitWords * word) == (q >= u.all), "kernel_unit: units without weights before the last");
+    }
+    expect(int(seen.size()) == u.channels * size && *seen.rbegin() == int(seen.size()) - 1, "kernel_unit: a gap in K");
+}
+
+// Steps that kernels are compiled for are those that are planned.
+void steps() {
+    struct Case {
+        int kernel, stride, channels, padding;
+        bool channels_last;
+        Steps (*of)(const TileKind& kind);
+    };
+    for (const Case& c : {Case{7, 2, 3, 3, true, [](const TileKind& kind) { return kind.steps_7x7(); }},
+                          Case{7, 2, 3, 3, false, [](const TileKind& kind) { return kind.steps_7x7(); }},
+                          Case{7, 2, 3, 2, true, [](const TileKind& kind) { return kind.steps_7x7(); }},
+                          Case{3, 1, 3, 1, true, [](const TileKind& kind) { return kind.steps_3x3(); }},
+                          Case{3, 1, 64, 1, true, [](const TileKind& kind) { return kind.steps_wide_3x3(); }}})
+        for (const int element : {2, 4}) {
+            ConvMixArgs a = {};
+            a.C = c.channels, a.OC = 64, a.KH = a.KW = c.kernel, a.H = a.W = a.OH = a.OW = a.PH = a.PW = 64;
+            for (int d = 0; d < 2; ++d) a.stride[d] = c.stride, a.padding[d] = c.padding, a.dilation[d] = 1;
+            a.pool = {1, 1, 1, 1, 0, 0}, a.key.groups = 1, a.key.size = 8;
+            strides(a, c.channels_last);
+            const TileKind kind = {element, 4, 8};
+            const Tiling t = plan_tiles(a, kind, 227 << 10);
+            expect(t.tile_h > 0 && t.steps.all == c.of(kind).all && t.steps.whole == c.of(kind).whole,
+                   "steps: others are planned");
+            expect(t.async == (element == 2 && c.channels_last && (c.channels % 2 == 0 || c.stride == 2)),
+                   "plan_tiles: words that could be copied are not");
+        }
 }
 
 ConvMixArgs draw(Random& random) {
     ConvMixArgs a = {};
-    a.C = random.among({1, 3, 4, 16, 32, 64, 100}), a.OC = random.among({1, 16, 64, 300});
+    a.C = random.among({1, 2, 3, 4, 5, 7, 16, 17, 32, 64, 100}), a.OC = random.among({1, 16, 64, 300});
     a.KH = random.between(1, 7), a.KW = random.between(1, 7);
     for (int d = 0; d < 2; ++d) {
-        a.stride[d] = random.between(1, 3), a.dilation[d] = random.between(1, 2);
+        a.stride[d] = random.between(1, 4), a.dilation[d] = random.chance(3) ? 2 : 1,
+        a.padding[d] = random.between(0, 3);
         (d ? a.OW : a.OH) = random.among({random.between(1, 20), random.between(100, 5000)});
     }
     a.H = a.OH * a.stride[0] + 20, a.W = a.OW * a.stride[1] + 20;  // near enough: their use is to be large
     a.pool = random_pool(random, a.OH, a.OW);
     a.PH = pooled(a.OH, a.pool.kh, a.pool.sh, a.pool.pad_h), a.PW = pooled(a.OW, a.pool.kw, a.pool.sw, a.pool.pad_w);
-    a.channels_last = random.chance(2);
-    a.x_strides[0] = a.C * a.H * a.W, a.x_strides[1] = a.channels_last ? 1 : a.H * a.W;
-    a.x_strides[2] = a.channels_last ? a.W * a.C : a.W, a.x_strides[3] = a.channels_last ? a.C : 1;
+    strides(a, random.chance(2));
     a.key.groups = 1, a.key.size = random.among({2, 4, 8, 11, 16});
     return a;
 }
@@ -114,7 +148,7 @@ ConvMixArgs draw(Random& random) {
 // The tiles cover y once, hold what they need, and fit.
 void tilings() {
     Random random(1);
-    int64_t found = 0, twice = 0;
+    int64_t found = 0, twice = 0, two_rows = 0, phases = 0;
     for (int n = 0; n < 2000; ++n) {
         const ConvMixArgs a = draw(random);
         const int images = a.key.size <= 4 ? 4 : a.key.size <= 8 ? 8 : 16;
@@ -127,23 +161,20 @@ void tilings() {
         expect(t.tile_h * t.tiles_h >= a.PH && t.tile_h * (t.tiles_h - 1) < a.PH && t.tile_w * t.tiles_w >= a.PW &&
                    t.tile_w * (t.tiles_w - 1) < a.PW,
                "plan_tiles: y is not covered once");
-        expect(t.chunks * t.units * kind.unit() >= a.C && (t.chunks - 1) * t.units * kind.unit() < a.C,
+        expect(t.chunks * t.units.channels >= a.C && (t.chunks - 1) * t.units.channels < a.C,
                "plan_tiles: channels without a chunk");
-        const int parts[] = {0, t.bias, t.offsets, t.weights, t.patch, t.values, t.shared};
-        for (int k = 1; k < 7; ++k)
+        const int parts[] = {0, t.bias, t.places, t.taps, t.weights, t.patch, t.values, t.shared};
+        for (int k = 1; k < 8; ++k)
             expect(parts[k] % 16 == 0 && parts[k] >= parts[k - 1], "plan_tiles: parts of shared memory overlap");
         expect(t.shared <= limit, "plan_tiles: more shared memory than there is");
-        // The last unit of K at the last convolved pixel is the patch's last.
-        const int units = int(a.KH * a.KW) * t.units;
-        expect(pixel_offset(a, t, t.conv_h - 1, t.conv_w - 1) + unit_offset(a, t, units - 1) + 1 ==
-                   t.patch_h * t.patch_w * t.units,
-               "plan_tiles: a patch of another size than is read");
         patches(a, t, kind);
-        const int patch = images / kind.together() * patch_pitch(t, kind.together()) * kUnitBytes;
+        units(a, t, kind);
+        two_rows += t.units.rows == 2, phases += t.units.phase;
+        const int patch = images / kTogether * patch_pitch(t) * kPlaceBytes;
         expect(t.values - t.patch >= t.patches * patch, "plan_tiles: patches overlap");
         if (t.patches == 2) {
             ++twice;
-            expect(t.async && t.chunks > 1, "plan_tiles: a second patch that nothing comes to");
+            expect(t.async, "plan_tiles: a second patch that nothing comes to");
             expect(t.shared <= limit / 2 || t.shared - patch > limit / 2, "plan_tiles: a second patch costs a block");
         }
         const int64_t tile = random.between(0, int64_t(t.tiles_h) * t.tiles_w - 1);
@@ -151,7 +182,7 @@ void tilings() {
         expect(place.group == 3 && place.ph / t.tile_h * t.tiles_w + place.pw / t.tile_w == tile,
                "place_of_tile: another tile's");
     }
-    expect(found > 1500 && twice > 20, "plan_tiles: too few cases fit to say much");
+    expect(found > 1500 && twice > 20 && two_rows > 20 && phases > 20, "plan_tiles: too few cases fit to say much");
 }
 
 }  // namespace
@@ -159,7 +190,6 @@ void tilings() {
 void conv_mix_tiles() {
     columns();
     rows();
-    walks();
     steps();
     tilings();
 }
