@@ -56,11 +56,12 @@ class ConvMixBlock : ConvMixSums<Product, kImages> {
 
     __device__ __forceinline__ void mix_sums(Sums& sums, int block) const {
         if (S < kImages) for_sums(sums, [&](int j, float& z) { z = j < S ? z : 0; });
-        int64_t at[4];  // of pixel 2 * n + r, in a plane of y; -1: not there
+        const int64_t step = a.channels_last ? a.OC : 1;
+        int64_t at[4];  // of pixel 2 * n + r, in an image of y; -1: not there
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
             const int p = pixel_of_sum(k / 2, k % 2), ph = place.ph + p / t.conv_w, pw = place.pw + p % t.conv_w;
-            at[k] = p < t.conv_h * t.conv_w && ph < int(a.PH) && pw < int(a.PW) ? ph * a.PW + pw : -1;
+            at[k] = p < t.conv_h * t.conv_w && ph < int(a.PH) && pw < int(a.PW) ? (ph * a.PW + pw) * step : -1;
         }
         const int channel = block * kChannels + channel_of_sum(0, 0, kRun), count = int(a.OC) - channel;
 #pragma unroll 1
@@ -85,7 +86,7 @@ class ConvMixBlock : ConvMixSums<Product, kImages> {
                                                    int count) const {
 #pragma unroll
         for (int k = 0; k < 4; ++k)
-            if (at[k] >= 0) store_run(a.y, a.y_dtype, to + at[k] * a.OC, out[k], count);
+            if (at[k] >= 0) store_run(a.y, a.y_dtype, to + at[k], out[k], count);
     }
     // The pixels of `count` channels: neighbours, but at the end of a row.
     __device__ __forceinline__ void store_pixels(int64_t to, const int64_t (&at)[4], const float (&out)[4][kRun],

@@ -96,7 +96,7 @@ struct ConvMixStage {
             taps[(q * kUnitWords + w) * kWord + e] = tap;
             if (tap < 0) weightless |= 1 << half;
         }
-        places[q] = (weightless == 15 ? 0 : unit_place(a, t, kWord, unit) * kPlaceBytes) | weightless;
+        places[q] = unit_place(a, t, kWord, unit) * kPlaceBytes | weightless;
     }
 
     __device__ __forceinline__ void fill_key() {
@@ -147,10 +147,13 @@ struct ConvMixStage {
             const int h = (at.ph * int(a.pool.sh) - int(a.pool.pad_h)) * int(a.stride[0]) - int(a.padding[0]);
             const int v = (at.pw * int(a.pool.sw) - int(a.pool.pad_w)) * int(a.stride[1]) - int(a.padding[1]);
             uint32_t* const to = reinterpret_cast<uint32_t*>(patch(ahead));
-            for (int word = lane / kTogether; word < patch_words(t.units, kWord, t.patch_w);
-                 word += kWarp / kTogether) {
-                if (kWord == 2 && t.async) copy_words(to, x, h, Column(a, t, word, v, chunk), word);
-                else read_words(to, x, h, Column(a, t, word, v, chunk), word);
+            const int step = t.copies == kUnitWords ? kUnitWords : 1;
+            for (int word = lane / kTogether * step; word < patch_words(t.units, kWord, t.patch_w);
+                 word += kWarp / kTogether * step) {
+                const Column column(a, t, word, v, chunk);
+                if (kWord == 2 && t.copies == kUnitWords) copy_words<kUnitBytes>(to, x, h, column, word);
+                else if (kWord == 2 && t.copies == 1) copy_words<kWordBytes>(to, x, h, column, word);
+                else read_words(to, x, h, column, word);
             }
         }
         cp_async_commit();
@@ -173,14 +176,16 @@ struct ConvMixStage {
         }
     };
 
-    // A word of all rows that are this warp's. Where words are copied as they are, both elements are real or none.
+    // A word of all rows that are this warp's, or several. Where they are copied as they are, all elements are real or
+    // none.
+    template <int kBytes>
     __device__ __forceinline__ void copy_words(uint32_t* to, const Element* x, int h, const Column& column,
                                                int word) const {
         const unsigned height = column.real[0] ? unsigned(a.H) : 0;
         x += h * a.x_strides[2] + column.offset[0];
 #pragma unroll 4
         for (PatchRows rows(a, t, warp, lane, word); rows.image < S; rows.next())
-            cp_async<kWordBytes>(to + rows.to, x + rows.from, unsigned(h + rows.row) < height);
+            cp_async<kBytes>(to + rows.to, x + rows.from, unsigned(h + rows.row) < height);
     }
     __device__ __forceinline__ void read_words(uint32_t* to, const Element* x, int h, const Column& column,
                                                int word) const {

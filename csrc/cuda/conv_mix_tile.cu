@@ -47,13 +47,20 @@ int64_t lay_out(const ConvMixArgs& a, const TileKind& kind, Tiling& t) {
     return at;
 }
 
-// Whether a patch of so many channels a pixel has words of x as they are. Two bytes: TF32 is rounded on its way, and
-// plain float has no hurry.
-bool copies(const ConvMixArgs& a, int word, int channels) {
-    if (word != 2 || a.x_strides[1] != 1 || reinterpret_cast<uintptr_t>(a.x) % kWordBytes) return false;
-    if (a.x_strides[0] % 2 || a.x_strides[2] % 2) return false;
-    if (channels % 2) return a.x_strides[3] == a.C && a.W % 2 == 0;
-    return a.C % 2 == 0 && a.x_strides[3] % 2 == 0;
+// How many words of a row of the patch lie in x as they are, together. Two bytes: TF32 is rounded on its way, and plain
+// float has no hurry.
+int copies(const ConvMixArgs& a, int word, const Units& u) {
+    if (word != 2 || a.x_strides[1] != 1) return 0;
+    for (int words = kUnitWords / u.rows; words > 0; --words) {
+        const int run = words * word;  // elements
+        bool fits = reinterpret_cast<uintptr_t>(a.x) % uintptr_t(words * kWordBytes) == 0;
+        for (const int d : {0, 2}) fits = fits && a.x_strides[d] % run == 0;
+        // Pixels begin with such a run; or they follow each other without a gap, and rows end with one.
+        if (u.channels % run == 0) fits = fits && a.x_strides[3] % run == 0 && a.C % run == 0;
+        else fits = fits && words == 1 && a.x_strides[3] == a.C && a.W % run == 0;
+        if (fits) return words;
+    }
+    return 0;
 }
 
 // K in as few units as can be: with gaps between the channels or none, of one row or two.
@@ -68,7 +75,7 @@ Units choose_units(const ConvMixArgs& a, int word) {
             if (a.stride[1] * u.channels % run || (a.dilation[1] > 1 && u.channels % run)) continue;
             if (rows == 2 && (a.stride[0] % 2 || a.dilation[0] > 1)) continue;
             // Words of x are words of the patch; a window of an odd number of elements may begin with half a one.
-            u.phase = u.channels % word && copies(a, word, u.channels) ? int(a.padding[1] % 2) : 0;
+            u.phase = u.channels % word && copies(a, word, u) ? int(a.padding[1] % 2) : 0;
             const int64_t elements = u.phase + a.KW * u.channels, whole = elements / run - (u.phase > 0);
             u.all = int(ceil_div(a.KH, rows) * ceil_div(elements, run));
             u.whole = whole > 0 ? int(a.KH / rows * whole) : 0;
@@ -101,7 +108,7 @@ bool fit_rows(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) 
 
 // A second patch, where it costs no block that would run beside this one.
 void double_patch(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) {
-    if (!t.async) return;
+    if (t.copies == 0) return;
     Tiling twice = t;
     twice.patches = 2;
     const int64_t shared = lay_out(a, kind, twice);
@@ -123,7 +130,7 @@ Tiling plan_tiles(const ConvMixArgs& a, const TileKind& kind, int limit) {
     common.windows = !a.pool.identity() || a.codes;
     common.run = common.windows ? 2 : 2 * kind.tiles();
     common.resident = int64_t(common.chunks) * common.blocks * weight_bytes(kind, common) <= kResidentBytes;
-    common.async = copies(a, kind.word(), common.units.channels);
+    common.copies = copies(a, kind.word(), common.units);
     // In NCHW 16 pixels of a row, or all, are stored together.
     const bool whole = !a.channels_last && !common.windows;
     Tiling best = {};

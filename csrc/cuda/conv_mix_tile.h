@@ -75,7 +75,7 @@ struct Tiling {
     int run;        // output channels that follow each other in the sums of one thread
     bool windows;   // pooled, or codes wanted: convolved values go through shared memory
     bool resident;  // all weights stay in shared memory
-    bool async;     // words of x are aligned: they are copied while the warp goes on
+    int copies;     // words of x that are copied at once, while the warp goes on; 0: they are not as the patch has them
     int patches;    // of shared memory: 1, or 2 that take turns
     // Where things are in shared memory, in bytes; the key is at its start.
     int bias, places, taps, weights, patch, values, shared;
@@ -134,6 +134,7 @@ FACEMIX_BOTH int window_place(const ConvMixArgs& a, const Tiling& t, int word, i
            column * int(a.stride[1]) * t.units.channels / unit_run(t.units, word);
 }
 FACEMIX_BOTH int unit_place(const ConvMixArgs& a, const Tiling& t, int word, KernelUnit unit) {
+    if (unit.group * t.units.rows >= a.KH) return 0;                         // past the last: any place will do
     const int pixel = unit.at * unit_run(t.units, word) / t.units.channels;  // used where it is a whole one
     return unit.group * int(a.dilation[0]) * t.line + unit.at +
            pixel * int(a.dilation[1] - 1) * t.units.channels / unit_run(t.units, word);

@@ -13,21 +13,21 @@ using namespace facemix::cuda;
 using facemix::ConvMixArgs;
 
 // What is infinite reaches the windows that hold it and no others: not where it is beside a window of an odd number of
-// elements, or in a row that is read with the last of it; and it is not multiplied by the zeros that fill K. Tiles
-// follow each other in a block, so that words that are copied take turns.
-void infinities(Dtype dtype, bool tf32, int kernel, int stride, bool channels_last) {
-    constexpr int S = 3, C = 3, H = 26, W = 30;
+// elements, between the rows of x, or in a row that is read with the last of it; and it is not multiplied by the zeros
+// that fill K. Tiles follow each other in a block, so that words that are copied take turns.
+void infinities(Dtype dtype, bool tf32, int kernel, int stride, bool channels_last, int W, int row_pixels) {
+    constexpr int S = 3, C = 3, H = 26;
     const int padding = kernel / 2, OH = (H + 2 * padding - kernel) / stride + 1,
               OW = (W + 2 * padding - kernel) / stride + 1;
     Random random(2);
     RandomKey key(random, 2, S);
     for (int k = 0; k < 2 * S * S; ++k) key.coeffs[size_t(k)] = 1;
-    Array x(dtype, 2 * S * C * H * W), weight(dtype, C * kernel * kernel), y(dtype, 2 * S * OH * OW);
+    Array x(dtype, 2 * S * C * H * row_pixels), weight(dtype, C * kernel * kernel), y(dtype, 2 * S * OH * OW);
     for (int64_t i = 0; i < weight.count(); ++i) weight.set(i, 1);
     ConvMixArgs a = {};
     a.x = x.data(), a.weight = weight.data(), a.y = y.data(), a.x_dtype = a.y_dtype = dtype;
-    a.x_strides[0] = C * H * W, a.x_strides[1] = channels_last ? 1 : H * W;
-    a.x_strides[2] = channels_last ? W * C : W, a.x_strides[3] = channels_last ? C : 1;
+    a.x_strides[0] = C * H * row_pixels, a.x_strides[1] = channels_last ? 1 : H * row_pixels;
+    a.x_strides[2] = channels_last ? row_pixels * C : row_pixels, a.x_strides[3] = channels_last ? C : 1;
     a.C = C, a.OC = 1, a.H = H, a.W = W, a.KH = a.KW = kernel, a.OH = a.PH = OH, a.OW = a.PW = OW;
     for (int d = 0; d < 2; ++d) a.stride[d] = stride, a.padding[d] = padding, a.dilation[d] = 1;
     a.pool = {1, 1, 1, 1, 0, 0}, a.key = key.key(), a.tf32 = tf32, a.channels_last = channels_last;
@@ -35,14 +35,16 @@ void infinities(Dtype dtype, bool tf32, int kernel, int stride, bool channels_la
         int image, row, column;
     };
     std::vector<Spot> spots;
-    for (int64_t i = 0; i < x.count(); ++i) x.set(i, 0);
+    const auto set = [&](int image, int c, int row, int column, double value) {
+        x.set(image * a.x_strides[0] + c * a.x_strides[1] + row * a.x_strides[2] + column * a.x_strides[3], value);
+    };
+    for (int64_t i = 0; i < x.count(); ++i) x.set(i, __builtin_huge_valf());  // what is between rows
+    for (int k = 0; k < 2 * S * C * H * W; ++k) set(k / W / H / C, k / W / H % C, k / W % H, k % W, 0);
     for (int k = 0; k < 8; ++k) {
-        spots.push_back(
-            {int(random.between(0, 2 * S - 1)), int(random.between(0, H - 1)), int(random.between(0, W - 1))});
-        const Spot& at = spots.back();
-        x.set(at.image * C * H * W + random.between(0, C - 1) * a.x_strides[1] + at.row * a.x_strides[2] +
-                  at.column * a.x_strides[3],
-              __builtin_huge_valf());
+        const Spot at = {int(random.between(0, 2 * S - 1)), int(random.between(0, H - 1)),
+                         int(random.between(0, W - 1))};
+        set(at.image, int(random.between(0, C - 1)), at.row, at.column, __builtin_huge_valf());
+        spots.push_back(at);
     }
     conv_mix(a, 0, nullptr);
     for (int i = 0; i < 2 * S * OH * OW; ++i) {
@@ -57,27 +59,29 @@ void infinities(Dtype dtype, bool tf32, int kernel, int stride, bool channels_la
     }
 }
 
-// Two patches in turn, with weights that are brought in for every chunk: each output channel copies an input channel.
-void turns() {
-    constexpr int C = 128, OC = 336, S = 16, kPixels = 90;
+// Two patches in turn, chunk after chunk with weights that are brought in for each, or tile after tile: each output
+// channel copies an input channel.
+void turns(int C, int OC, int pixels, bool resident) {
+    constexpr int S = 16;
     Random random(3);
     RandomKey key(random, 1, S);
     for (int k = 0; k < S * S; ++k) key.coeffs[size_t(k)] = k / S == k % S;
-    Array x(Dtype::bf16, S * kPixels * C), weight(Dtype::bf16, OC * C), y(Dtype::bf16, S * kPixels * OC);
+    Array x(Dtype::bf16, S * pixels * C), weight(Dtype::bf16, OC * C), y(Dtype::bf16, S * pixels * OC);
     for (int64_t i = 0; i < x.count(); ++i) x.set(i, double(i * 7 % 255));
     for (int64_t i = 0; i < weight.count(); ++i) weight.set(i, i % C == i / C % C);
     ConvMixArgs a = {};
     a.x = x.data(), a.weight = weight.data(), a.y = y.data(), a.x_dtype = a.y_dtype = Dtype::bf16;
-    a.x_strides[0] = kPixels * C, a.x_strides[1] = 1, a.x_strides[2] = kPixels * C, a.x_strides[3] = C;
-    a.C = C, a.OC = OC, a.W = a.OW = a.PW = kPixels, a.H = a.KH = a.KW = a.OH = a.PH = 1;
+    a.x_strides[0] = pixels * C, a.x_strides[1] = 1, a.x_strides[2] = pixels * C, a.x_strides[3] = C;
+    a.C = C, a.OC = OC, a.W = a.OW = a.PW = pixels, a.H = a.KH = a.KW = a.OH = a.PH = 1;
     for (int d = 0; d < 2; ++d) a.stride[d] = a.dilation[d] = 1;
     a.pool = {1, 1, 1, 1, 0, 0}, a.key = key.key(), a.channels_last = true;
     const Tiling t = plan_tiles(a, {2, 4, S}, 227 << 10);
-    expect(t.patches == 2 && !t.resident && t.tiles_w > 1, "turns: this case has become another");
+    expect(t.patches == 2 && t.resident == resident && t.blocks > 1 && t.tiles_w > (t.chunks > 1 ? 1 : 2),
+           "turns: this case has become another");
     conv_mix(a, 0, nullptr);
     for (int j = 0; j < S; ++j)
-        for (int k = 0; k < kPixels * OC; ++k)
-            expect(y.get(key.order[size_t(j)] * kPixels * OC + k) == x.get((j * kPixels + k / OC) * C + k % OC % C),
+        for (int k = 0; k < pixels * OC; ++k)
+            expect(y.get(key.order[size_t(j)] * pixels * OC + k) == x.get((j * pixels + k / OC) * C + k % OC % C),
                    "conv_mix: another chunk's channel");
 }
 
@@ -87,10 +91,13 @@ void conv_mix_patches() {
     for (const bool channels_last : {false, true})
         for (const int kernel : {3, 7})
             for (const int stride : {1, 2}) {
-                infinities(Dtype::bf16, false, kernel, stride, channels_last);
-                infinities(Dtype::f32, kernel == 7, kernel, stride, channels_last);
+                infinities(Dtype::bf16, false, kernel, stride, channels_last, 30, 30);
+                infinities(Dtype::f32, kernel == 7, kernel, stride, channels_last, 29, 30);
             }
-    turns();
+    infinities(Dtype::bf16, false, 7, 2, true, 29, 30);
+    infinities(Dtype::bf16, false, 7, 2, true, 30, 31);
+    turns(128, 336, 90, false);
+    turns(16, 40, 200, true);
 }
 
 }  // namespace test

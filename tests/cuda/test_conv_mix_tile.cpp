@@ -78,6 +78,8 @@ void units(const ConvMixArgs& a, const Tiling& t, const TileKind& kind) {
     std::set<int> seen;
     for (int q = 0; q < count; ++q) {
         const KernelUnit unit = kernel_unit(a, u, word, q);
+        const int last = window_place(a, t, word, t.conv_h - 1, t.conv_w - 1) + unit_place(a, t, word, unit);
+        expect(last < patch_pitch(t), "unit_place: reads past the patch");
         int weightless = 0;
         for (int k = 0; k < kUnitWords * word; ++k) {
             const int w = k / word, e = k % word, tap = kernel_tap(a, u, word, unit, w, e);
@@ -123,7 +125,8 @@ void steps() {
             const Tiling t = plan_tiles(a, kind, 227 << 10);
             expect(t.tile_h > 0 && t.steps.all == c.of(kind).all && t.steps.whole == c.of(kind).whole,
                    "steps: others are planned");
-            expect(t.async == (element == 2 && c.channels_last && (c.channels % 2 == 0 || c.stride == 2)),
+            const int words = c.channels % 4 == 0 ? 2 : c.stride == 2 ? 1 : 0;
+            expect(t.copies == (element == 2 && c.channels_last ? words : 0),
                    "plan_tiles: words that could be copied are not");
         }
 }
@@ -174,7 +177,7 @@ void tilings() {
         expect(t.values - t.patch >= t.patches * patch, "plan_tiles: patches overlap");
         if (t.patches == 2) {
             ++twice;
-            expect(t.async, "plan_tiles: a second patch that nothing comes to");
+            expect(t.copies > 0, "plan_tiles: a second patch that nothing comes to");
             expect(t.shared <= limit / 2 || t.shared - patch > limit / 2, "plan_tiles: a second patch costs a block");
         }
         const int64_t tile = random.between(0, int64_t(t.tiles_h) * t.tiles_w - 1);
