@@ -124,7 +124,6 @@ Tiling plan_tiles(const ConvMixArgs& a, const TileKind& kind, int limit) {
     common.units = choose_units(a, kind.word());
     common.chunks = int(ceil_div(a.C, common.units.channels));
     common.steps = kind.steps(common.units.all, common.units.whole);
-    common.patches = 1;
     common.blocks = int(ceil_div(a.OC, kind.channels()));
     common.patches = 1;
     common.windows = !a.pool.identity() || a.codes;
