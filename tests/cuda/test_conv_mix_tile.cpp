@@ -103,6 +103,29 @@ void units(const ConvMixArgs& a, const Tiling& t, const TileKind& kind) {
     expect(int(seen.size()) == u.channels * size && *seen.rbegin() == int(seen.size()) - 1, "kernel_unit: a gap in K");
 }
 
+ConvMixArgs common(int channels, int kernel, int stride, int padding, bool channels_last) {
+    ConvMixArgs a = {};
+    a.C = channels, a.OC = 64, a.KH = a.KW = kernel, a.H = a.W = a.OH = a.OW = a.PH = a.PW = 64;
+    for (int d = 0; d < 2; ++d) a.stride[d] = stride, a.padding[d] = padding, a.dilation[d] = 1;
+    a.pool = {1, 1, 1, 1, 0, 0}, a.key.groups = 1, a.key.size = 8;
+    strides(a, channels_last);
+    return a;
+}
+
+// Words are copied only where they are as x has them, and no more at once than its addresses allow.
+void copies() {
+    const auto copied = [](const ConvMixArgs& a) { return plan_tiles(a, {2, 4, 8}, 227 << 10).copies; };
+    ConvMixArgs wide = common(64, 3, 1, 1, true), stem = common(3, 7, 2, 3, true);
+    expect(copied(wide) == 2 && copied(stem) == 1, "plan_tiles: words that could be copied are not");
+    wide.x = reinterpret_cast<const void*>(uintptr_t(kWordBytes));
+    expect(copied(wide) == 1, "plan_tiles: copies of 8 bytes from an address of 4");
+    wide.x = reinterpret_cast<const void*>(uintptr_t(kWordBytes / 2));
+    expect(copied(wide) == 0, "plan_tiles: copies from an odd address");
+    ConvMixArgs rgb = common(3, 3, 1, 1, true);  // of pixels with a fourth channel
+    rgb.x_strides[3] = 4, rgb.x_strides[2] = 4 * rgb.W, rgb.x_strides[0] = rgb.x_strides[2] * rgb.H;
+    expect(copied(rgb) == 0, "plan_tiles: copies a channel that is none");
+}
+
 // Steps that kernels are compiled for are those that are planned.
 void steps() {
     struct Case {
@@ -116,11 +139,7 @@ void steps() {
                           Case{3, 1, 3, 1, true, [](const TileKind& kind) { return kind.steps_3x3(); }},
                           Case{3, 1, 64, 1, true, [](const TileKind& kind) { return kind.steps_wide_3x3(); }}})
         for (const int element : {2, 4}) {
-            ConvMixArgs a = {};
-            a.C = c.channels, a.OC = 64, a.KH = a.KW = c.kernel, a.H = a.W = a.OH = a.OW = a.PH = a.PW = 64;
-            for (int d = 0; d < 2; ++d) a.stride[d] = c.stride, a.padding[d] = c.padding, a.dilation[d] = 1;
-            a.pool = {1, 1, 1, 1, 0, 0}, a.key.groups = 1, a.key.size = 8;
-            strides(a, c.channels_last);
+            const ConvMixArgs a = common(c.channels, c.kernel, c.stride, c.padding, c.channels_last);
             const TileKind kind = {element, 4, 8};
             const Tiling t = plan_tiles(a, kind, 227 << 10);
             expect(t.tile_h > 0 && t.steps.all == c.of(kind).all && t.steps.whole == c.of(kind).whole,
@@ -193,6 +212,7 @@ void tilings() {
 void conv_mix_tiles() {
     columns();
     rows();
+    copies();
     steps();
     tilings();
 }
