@@ -46,11 +46,10 @@ class ConvMixBlock : ConvMixSums<Product, kImages> {
     }
 
   private:
-    using Base::a, Base::t, Base::S, Base::lane, Base::warp, Base::place, Base::slope, Base::kChannels;
+    using Base::a, Base::t, Base::S, Base::image_size, Base::lane, Base::warp, Base::place, Base::slope,
+        Base::kChannels;
     using Base::coeffs, Base::sent, Base::values, Base::pixel_of_sum, Base::channel_of_sum, Base::for_sums;
     static constexpr int kRun = 2 * kTiles;  // output channels of a thread
-
-    const int64_t image_size = a.OC * a.PH * a.PW;  // of y
 
     // --- from registers to y -----------------------------------------------------------------------------------------
 
@@ -77,8 +76,8 @@ class ConvMixBlock : ConvMixSums<Product, kImages> {
                 for (int j = 0; j < kImages; ++j) sum += c[j] * sums[j][m][pixel / 2][r];
                 out[pixel][k % kRun] = sum;
             }
-            if (a.channels_last) store_channels(sent[i] * image_size + channel, at, out, count);
-            else store_pixels(sent[i] * image_size + channel * (a.PH * a.PW), at, out, count);
+            if (a.channels_last) store_channels(sent[i] + channel, at, out, count);
+            else store_pixels(sent[i] + channel * (a.PH * a.PW), at, out, count);
         }
     }
     // `count` channels of each pixel.
@@ -175,7 +174,7 @@ class ConvMixBlock : ConvMixSums<Product, kImages> {
                 const float c = coeffs[i * kImages + j];
                 if (j < S) out[0] += c * window[j][0].best, out[1] += c * window[j][1].best;
             }
-            const int64_t to = sent[i] * image_size + at;
+            const int64_t to = sent[i] + at;
             if (a.channels_last) {
                 store_run(a.y, a.y_dtype, to, out, count);
             } else {

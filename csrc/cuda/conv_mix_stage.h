@@ -16,13 +16,14 @@ struct ConvMixStage {
     const ConvMixArgs& a;
     const Tiling& t;
     const int S = int(a.key.size);
-    int thread, lane, warp;            // this one
-    const int pitch = patch_pitch(t);  // of two images
+    const int64_t image_size = a.OC * a.PH * a.PW;  // of y
+    int thread, lane, warp;                         // this one
+    const int pitch = patch_pitch(t);               // of two images
     TilePlace place = {};
     int turn = 1;  // whose it is of two patches
 
     float* const coeffs = reinterpret_cast<float*>(dynamic_shared);                // [kImages][kImages], 0 past S
-    int64_t* const sent = reinterpret_cast<int64_t*>(coeffs + kImages * kImages);  // [S]: rows of y
+    int64_t* const sent = reinterpret_cast<int64_t*>(coeffs + kImages * kImages);  // [S]: where rows of y begin
     float* const bias = reinterpret_cast<float*>(dynamic_shared + t.bias);         // [blocks * kChannels]
     // Of unit q of K: where it is in a patch, in bytes, and in the four bits below which halves of its words have no
     // weight; where the weights of its elements are, -1 for those.
@@ -104,7 +105,7 @@ struct ConvMixStage {
             const int i = k / kImages, j = k % kImages;
             coeffs[k] = i < S && j < S ? float(a.key.coeffs[(place.group * S + i) * S + j]) : 0;
         }
-        for (int i = thread; i < S; i += kTileThreads) sent[i] = a.key.order[place.group * S + i];
+        for (int i = thread; i < S; i += kTileThreads) sent[i] = a.key.order[place.group * S + i] * image_size;
     }
 
     // Weights in the order that lanes read them: `count` parts, each of a chunk and a block, from part `first` on.
