@@ -59,9 +59,9 @@ class ConvMixSums : protected ConvMixStage<Product, kImages> {
         // Steps without a counter, whose places are part of the instruction, are shorter by a seventh; those of plain
         // float32 are so long that it would not show.
         if constexpr (Product::kStepUnits > 1) {
-            if (is_of<kKind.steps_7x7()>()) return multiply<kKind.steps_7x7()>(sums, w, places, start);
-            if (is_of<kKind.steps_3x3()>()) return multiply<kKind.steps_3x3()>(sums, w, places, start);
-            if (is_of<kKind.steps_wide_3x3()>()) return multiply<kKind.steps_wide_3x3()>(sums, w, places, start);
+            if (is_of<k7x7>()) return multiply<k7x7>(sums, w, places, start);
+            if (is_of<k3x3>()) return multiply<k3x3>(sums, w, places, start);
+            if (is_of<kWide3x3>()) return multiply<kWide3x3>(sums, w, places, start);
         }
         int step = 0;
 #pragma unroll 1
@@ -86,6 +86,7 @@ class ConvMixSums : protected ConvMixStage<Product, kImages> {
     }
 
   private:
+    static constexpr Steps k7x7 = kKind.steps_7x7(), k3x3 = kKind.steps_3x3(), kWide3x3 = kKind.steps_wide_3x3();
     using Pixels = const uint4* [2][Product::kReads];  // in the patch: a unit of the first two images
 
     template <Steps kSteps>
