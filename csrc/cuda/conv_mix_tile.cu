@@ -76,9 +76,8 @@ Units choose_units(const ConvMixArgs& a, int word) {
             if (rows == 2 && (a.stride[0] % 2 || a.dilation[0] > 1)) continue;
             // Words of x are words of the patch; a window of an odd number of elements may begin with half a one.
             u.phase = u.channels % word && copies(a, word, u) ? int(a.padding[1] % 2) : 0;
-            const int64_t elements = u.phase + a.KW * u.channels, whole = elements / run - (u.phase > 0);
-            u.all = int(ceil_div(a.KH, rows) * ceil_div(elements, run));
-            u.whole = whole > 0 ? int(a.KH / rows * whole) : 0;
+            const KernelRun of_row = kernel_run(a, u, word);
+            u.all = int(ceil_div(a.KH, rows)) * of_row.all, u.whole = int(a.KH) / rows * of_row.whole;
             if (best.all == 0 || u.all < best.all) best = u;
         }
     return best;

@@ -100,15 +100,24 @@ FACEMIX_BOTH int channel_of_row(int tile, int row, int run) {
 // Elements of one row in a unit.
 FACEMIX_BOTH int unit_run(const Units& u, int word) { return kUnitWords / u.rows * word; }
 
-// Unit q of K: rows `group` * units.rows on of the kernel, and there unit `at` of their run through the patch. Those
-// that are whole come first; past the last, units of no row of the kernel.
+// Units of a row of the kernel, or two, in a row of the patch; the whole ones follow each other, from the first on.
+struct KernelRun {
+    int all, first, whole;
+};
+FACEMIX_BOTH KernelRun kernel_run(const ConvMixArgs& a, const Units& u, int word) {
+    const int elements = u.phase + int(a.KW) * u.channels, run = unit_run(u, word);
+    const int first = u.phase > 0, last = elements / run;
+    return {int(ceil_div(elements, run)), first, last > first ? last - first : 0};
+}
+
+// Unit q of K: rows `group` * units.rows on of the kernel, and there unit `at` of their run. Those that are whole come
+// first; past the last, units of no row of the kernel.
 struct KernelUnit {
     int group, at;
 };
 FACEMIX_BOTH KernelUnit kernel_unit(const ConvMixArgs& a, const Units& u, int word, int q) {
-    const int elements = u.phase + int(a.KW) * u.channels, run = unit_run(u, word);
-    const int all = int(ceil_div(elements, run)), first = u.phase > 0, last = elements / run;
-    const int whole = last > first ? last - first : 0, groups = int(a.KH) / u.rows;
+    const auto [all, first, whole] = kernel_run(a, u, word);
+    const int groups = int(a.KH) / u.rows;
     if (q < groups * whole) return {q / whole, first + q % whole};
     q -= groups * whole;
     if (q < groups * (all - whole)) {
