@@ -36,6 +36,7 @@ from facemix.wire import open_inference_pb2 as pb
 from facemix.wire.names import RETRY_AFTER
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from proxy import Fault, Proxy
+from strangers import Slow, strangers
 from torch import nn
 from watch import Watch
 from wire_requests import put_features
@@ -210,28 +211,6 @@ async def test_a_bad_link(cloud: CloudProcess, watch: Watch, kind: str) -> None:
     await assert_well(cloud, watch)
 
 
-def strangers(address: str) -> Iterator[socket.socket]:
-    """Connections of peers that speak something else, or nothing, or much too slowly."""
-    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-    settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-    host, port = address.split(":")
-    for first in (
-        b"",
-        b"GET /metrics HTTP/1.1\r\nHost: cloud\r\n\r\n",
-        b"POST /v2/models/middle/infer HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n[",
-        os.urandom(4096),
-        preface[:10],
-        preface + settings,  # and then nothing
-        preface + settings + bytes([255, 255, 255, 0, 0, 0, 0, 0, 1]),  # a frame of 16 MiB
-        preface + settings + bytes([0, 0, 4, 1, 0, 0, 0, 0, 1]) + b"junk",  # headers that are none
-        preface + settings + os.urandom(4096),
-    ):
-        peer = socket.create_connection((host, int(port)), timeout=5)
-        with contextlib.suppress(OSError):
-            peer.sendall(first)
-        yield peer
-
-
 async def test_strangers_beside_the_others(cloud: CloudProcess, watch: Watch, proxy: Proxy) -> None:
     errors: list[CloudError] = []
     async with under_load(watch, proxy.address, errors):
@@ -246,35 +225,6 @@ async def test_strangers_beside_the_others(cloud: CloudProcess, watch: Watch, pr
             peer.close()
     assert not errors
     await assert_well(cloud, watch)
-
-
-class Slow:
-    """Ten clients whose requests reach the cloud a byte at a time."""
-
-    answered = False
-
-    def __init__(self, address: str) -> None:
-        self._proxy = Proxy(address)
-
-    async def __aenter__(self) -> Slow:
-        self._proxy.__enter__()
-        self._proxy.fault = Fault("drip", 100, once=False)
-        self._channels = [
-            grpc.aio.insecure_channel(self._proxy.address, [("grpc.use_local_subchannel_pool", 1)]) for _ in range(10)
-        ]
-        rpc = "/inference.GRPCInferenceService/ModelInfer"
-        self._calls = [channel.unary_unary(rpc)(b"\x0a\x06middle" + bytes(5000)) for channel in self._channels]
-        for call in self._calls:
-            call.add_done_callback(self._done)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for channel in self._channels:
-            await channel.close()
-        await asyncio.to_thread(self._proxy.__exit__)
-
-    def _done(self, _: object) -> None:
-        self.answered = True
 
 
 async def test_a_hundred_clients_that_vanish_at_once(cloud: CloudProcess, watch: Watch) -> None:
