@@ -70,6 +70,9 @@ void run(const char* op, Args& a, void (*CpuKernels::*on_cpu)(const Args&),
         py::gil_scoped_release nogil;
         (kernels().*on_cpu)(a);
     } else if (on_cuda) {
+        if (a.key.size < 1 || a.key.size > kMaxGroup)
+            throw py::value_error(std::string(op) + ": coeffs must hold groups of 1.." + std::to_string(kMaxGroup) +
+                                  " on a device, got " + std::to_string(a.key.size));
         py::gil_scoped_release nogil;
         on_cuda(a, int(place[0]), at<void>(Address(place[1])));
     } else {

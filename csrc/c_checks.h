@@ -15,7 +15,7 @@ namespace facemix {
 
 constexpr int64_t kMaxSize = INT32_MAX;          // of every single size: products of two fit in 64 bits
 constexpr int64_t kMaxBytes = int64_t{1} << 48;  // of every array: more than there is address space
-constexpr int64_t kMinGroup = 2, kMaxGroup = 64;
+constexpr int64_t kMinGroup = 2;
 
 [[noreturn]] inline void refuse(const char* argument, const std::string& rule, const std::string& got) {
     throw std::invalid_argument(argument + (" must " + rule) + ", got " + got);

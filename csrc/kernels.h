@@ -24,6 +24,8 @@ struct Key {
     int64_t size;          // S
 };
 
+constexpr int64_t kMaxGroup = 64;  // the public limit of S; kernels of a device have tables of so many
+
 // Max-pool; kernel 1x1 with stride 1 stands for "no pool".
 struct Pool {
     int64_t kh, kw, sh, sw, pad_h, pad_w;

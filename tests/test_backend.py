@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from tolerances import assert_near
 import facemix_ops
 from facemix_ops import backend
 from facemix_ops.native import C
+from facemix_ops.ops.library import on_its_device
 
 # Every op with fixed inputs, out= included; kernels that must not run are replaced by a trap.
 PROGRAM = """
@@ -145,6 +148,31 @@ def test_selection(
     assert choice.slow == (expected == "reference")
     if expected == "triton":
         assert choice.reason == f"Triton kernels; no native kernel for {device} tensors in this build"
+
+
+@pytest.mark.parametrize(("device", "left"), [(-1, []), (1, [-1, 1])])  # a tensor on the CPU says -1
+def test_tensors_choose_the_device(device: int, left: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's own guard, which leaves alone what was not used, and only where another device is current."""
+    current = [device]
+
+    @contextmanager
+    def on(index: int) -> Iterator[None]:
+        current.append(index)
+        yield
+        current.append(device)
+
+    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: current[-1])
+    monkeypatch.setattr(torch.accelerator, "device_index", on)
+    kernel = on_its_device(lambda name, x: (name, current[-1]))
+    assert kernel("op", torch.zeros(1)) == ("op", -1)
+    assert current[1:] == left
+
+
+def test_group_sizes_of_a_device() -> None:
+    """More than its kernels have room for is refused, whoever calls them."""
+    expected = r"coeffs must hold groups of 1\.\.64 on a device, got 65" if C.cuda_ops else "place must be the CPU"
+    with pytest.raises(ValueError, match=rf"^group_mix: {expected}"):
+        C.group_mix(0, 0, 0, 1, False, 0, 0, (1, 65), (0, 0))
 
 
 def test_explained_as_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:

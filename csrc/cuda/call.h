@@ -11,7 +11,11 @@ namespace facemix::cuda {
 
 // Throws std::runtime_error that names the op.
 inline void check(const char* op, cudaError_t error) {
-    if (error != cudaSuccess) throw std::runtime_error(std::string(op) + ": CUDA: " + cudaGetErrorString(error));
+    if (error == cudaSuccess) return;
+    // Of a device older than the kernels, or a driver older than the runtime.
+    const bool old = error == cudaErrorNoKernelImageForDevice || error == cudaErrorInsufficientDriver;
+    throw std::runtime_error(std::string(op) + ": CUDA: " + cudaGetErrorString(error) +
+                             (old ? "; FACEMIX_BACKEND=triton runs on kernels compiled where they are needed" : ""));
 }
 
 // The device of the call, for as long as the object lives; the caller's own comes back whatever happens.
@@ -31,11 +35,21 @@ class OnDevice {
 
 constexpr size_t kSharedBytes = 48 << 10;  // of a block, unless the kernel has been allowed more
 
+inline int device_attribute(const char* op, cudaDeviceAttr attribute, int device) {
+    int value = 0;
+    check(op, cudaDeviceGetAttribute(&value, attribute, device));
+    return value;
+}
+
+// All that the current device has: the limit is the kernel's, for every thread and graph that launches it, so that one
+// call may not lower what another has just allowed.
 template <class... Parameters>
 void allow_shared(const char* op, void (*kernel)(Parameters...), size_t shared) {
     if (shared <= kSharedBytes) return;
+    int device = 0;
+    check(op, cudaGetDevice(&device));
     check(op, cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   int(shared)));
+                                   device_attribute(op, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)));
 }
 
 // shared: bytes of dynamic shared memory a block.
@@ -47,12 +61,6 @@ void launch(const char* op, void (*kernel)(Parameters...), dim3 grid, dim3 block
     config.dynamicSmemBytes = shared, config.stream = stream;
     allow_shared(op, kernel, shared);
     check(op, cudaLaunchKernelEx(&config, kernel, arguments...));
-}
-
-inline int device_attribute(const char* op, cudaDeviceAttr attribute, int device) {
-    int value = 0;
-    check(op, cudaDeviceGetAttribute(&value, attribute, device));
-    return value;
 }
 
 // As many blocks of the kernel as the device runs at once.

@@ -12,7 +12,6 @@ namespace facemix::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kMaxSize = 64;  // S; the public limit
 
 // The convolution at one place: x [C, H, W] of one image, w [C, KH, KW] of one output channel; (h, v) is the place of
 // the kernel's first element in x.
@@ -67,7 +66,7 @@ __global__ void __launch_bounds__(kThreads) conv_mix_kernel(const ConvMixArgs a)
             const Place at(a, e);
             const E* w = static_cast<const E*>(a.weight) + at.oc * a.C * a.KH * a.KW;
             const T bias = a.bias ? T(static_cast<const E*>(a.bias)[at.oc]) : T(0);
-            T values[kMaxSize];
+            T values[kMaxGroup];
             for (int j = 0; j < S; ++j) {
                 const E* x = static_cast<const E*>(a.x) + (g * S + j) * a.x_strides[0];
                 const WindowMax<T> window = pooled(a, x, w, bias, at, slope);

@@ -8,8 +8,12 @@ namespace {
 
 constexpr int64_t kResidentBytes = 80 << 10;  // of weights, at most; more would leave little for the patch
 constexpr int64_t kTileCost = 1024;           // of a tile's products, in pixels of x that are read; a guess
+constexpr int kReserved = 1 << 10;            // bytes of shared memory that every block takes beside its own
 constexpr int64_t kMaxCoordinate = 1 << 24;   // places in a map are ints
 constexpr int64_t kMaxTaps = 1 << 28;         // and so are those of the weights of an output channel
+
+// Whether two blocks of so much shared memory run side by side where one may take `limit`.
+bool two_fit(int64_t shared, int limit) { return 2 * (shared + kReserved) <= limit + kReserved; }
 
 int64_t aligned16(int64_t bytes) { return ceil_div(bytes, 16) * 16; }
 
@@ -57,7 +61,7 @@ int copies(const ConvMixArgs& a, int word, const Units& u) {
         for (const int d : {0, 2}) fits = fits && a.x_strides[d] % run == 0;
         // Pixels begin with such a run; or they follow each other without a gap, and rows end with one.
         if (u.channels % run == 0) fits = fits && a.x_strides[3] % run == 0 && a.C % run == 0;
-        else fits = fits && words == 1 && a.x_strides[3] == a.C && a.W % run == 0;
+        else fits = fits && words == 1 && u.channels == a.C && a.x_strides[3] == a.C && a.W % run == 0;
         if (fits) return words;
     }
     return 0;
@@ -111,8 +115,25 @@ void double_patch(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling&
     Tiling twice = t;
     twice.patches = 2;
     const int64_t shared = lay_out(a, kind, twice);
-    if (shared > (t.shared > limit / 2 ? limit : limit / 2)) return;
+    if (shared > limit || (two_fit(t.shared, limit) && !two_fit(shared, limit))) return;
     t = twice, t.shared = int(shared);
+}
+
+// The best of tiles; those of kind `common` in all but their size. whole: 16 pixels of a row, or all, in each.
+Tiling best_size(const ConvMixArgs& a, const TileKind& kind, int limit, const Tiling& common, bool whole) {
+    Tiling best = {};
+    int64_t least = 0;
+    for (int w = 1; w <= kTilePixels && w <= a.PW; ++w) {
+        if (whole && w % 16 && w < a.PW) continue;
+        Tiling t = common;
+        t.tile_w = w;
+        if (!fit_rows(a, kind, limit, t)) continue;
+        const int64_t tiles = int64_t(t.tiles_h) * t.tiles_w;
+        // Where only one block fits, nothing runs while it waits.
+        const int64_t cost = tiles * (kTileCost + t.patch_h * t.patch_w) * (two_fit(t.shared, limit) ? 2 : 3);
+        if (best.tile_h == 0 || cost < least) best = t, least = cost;
+    }
+    return best;
 }
 
 }  // namespace
@@ -127,22 +148,17 @@ Tiling plan_tiles(const ConvMixArgs& a, const TileKind& kind, int limit) {
     common.patches = 1;
     common.windows = !a.pool.identity() || a.codes;
     common.run = common.windows ? 2 : 2 * kind.tiles();
-    common.resident = int64_t(common.chunks) * common.blocks * weight_bytes(kind, common) <= kResidentBytes;
     common.copies = copies(a, kind.word(), common.units);
-    // In NCHW 16 pixels of a row, or all, are stored together.
-    const bool whole = !a.channels_last && !common.windows;
+    const bool resident = int64_t(common.chunks) * common.blocks * weight_bytes(kind, common) <= kResidentBytes;
+    // In NCHW pixels of a row are stored together.
+    const bool stored = !a.channels_last && !common.windows;
+    // What takes more shared memory is tried first.
     Tiling best = {};
-    int64_t least = 0;
-    for (int w = 1; w <= kTilePixels && w <= a.PW; ++w) {
-        if (whole && w % 16 && w < a.PW) continue;
-        Tiling t = common;
-        t.tile_w = w;
-        if (!fit_rows(a, kind, limit, t)) continue;
-        const int64_t tiles = int64_t(t.tiles_h) * t.tiles_w;
-        // Where only one block fits, nothing runs while it waits.
-        const int64_t cost = tiles * (kTileCost + t.patch_h * t.patch_w) * (t.shared > limit / 2 ? 3 : 2);
-        if (best.tile_h == 0 || cost < least) best = t, least = cost;
-    }
+    for (const bool whole : {stored, false})
+        for (const bool stay : {resident, false}) {
+            common.resident = stay;
+            if (best.tile_h == 0) best = best_size(a, kind, limit, common, whole);
+        }
     double_patch(a, kind, limit, best);
     return best;
 }

@@ -16,8 +16,7 @@ constexpr int kBlocks = 2;  // of a multiprocessor, at least: registers enough, 
 // Of a grid: a block takes one tile after the other, and a device runs fewer at once.
 constexpr int64_t kMaxBlocks = 1024;
 constexpr int kTile = 64;  // rows, and outputs, of a tile
-constexpr int kMaxSize = 64;
-static_assert(kTile >= kMaxSize, "the rows of a group lie in one tile");
+static_assert(kTile >= kMaxGroup, "the rows of a group lie in one tile");
 // A step takes kDepth bytes of the rows of y and W. In shared memory kPitch apart: then neither 8 rows of 16 bytes nor
 // 8 rows of 4 words have a bank in common.
 constexpr int kDepth = 64, kPitch = kDepth + 16;

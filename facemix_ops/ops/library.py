@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial, wraps
 from typing import Any, overload
 
@@ -53,10 +54,31 @@ def register(
     for device in ("cpu", "cuda", "xpu"):
         kernel = kernels.get(choice(name, device).backend)
         if kernel is not None:
+            kernel = kernel if device == "cpu" else on_its_device(kernel)
             KERNELS[name, device] = kernel
             LIB.impl(name, partial(fresh, kernel), device.upper())
     torch.library.register_fake(f"facemix_ops::{name}", fake, lib=LIB)
     REGISTERED.append(name)
+
+
+def on_its_device(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """``kernel``, launched as ``device_of`` the first tensor that it is given says."""
+
+    @wraps(kernel)
+    def launched(*arguments: Any) -> Any:
+        with device_of(next(x for x in arguments if isinstance(x, Tensor))):
+            return kernel(*arguments)
+
+    return launched
+
+
+def device_of(x: Tensor) -> AbstractContextManager[Any]:
+    """Makes the device of ``x`` the current one, as PyTorch's ops do: the caller's comes back, and is not touched where
+    nothing has used it yet."""
+    device = x.get_device()
+    if device == torch.accelerator.current_device_index():
+        return nullcontext()
+    return torch.accelerator.device_index(device)
 
 
 def choice(name: str, device: str) -> Choice:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..checks import is_int
 from ..native import C
 from ..rules import MAX_GROUP, bad_type, bad_value, check_max_coeff
-from .library import LIB, REGISTERED, address, choice, place
+from .library import LIB, REGISTERED, address, choice, device_of, place
 
 # Drawn at every call: a compiler must neither merge two calls nor repeat one.
 TAGS = (torch.Tag.nondeterministic_seeded,)
@@ -31,7 +31,8 @@ def _orthogonal_cuda(groups: int, size: int, max_coeff: float, seed: Tensor) -> 
     if max_coeff < 1 or size > MAX_GROUP:  # whether the bound was met would be waited for on the device as well
         return _orthogonal(groups, size, max_coeff, seed)
     coeffs = _fake_orthogonal(groups, size, max_coeff, seed)
-    C.sample_orthogonal(coeffs.data_ptr(), groups, size, max_coeff, seed.data_ptr(), place(seed))
+    with device_of(seed):
+        C.sample_orthogonal(coeffs.data_ptr(), groups, size, max_coeff, seed.data_ptr(), place(seed))
     return coeffs
 
 
@@ -44,7 +45,8 @@ def _permutation(n: int, seed: Tensor | None) -> Tensor:
 
 def _permutation_cuda(n: int, seed: Tensor) -> Tensor:
     order = _fake_permutation(n, seed)
-    C.sample_permutation(order.data_ptr(), n, seed.data_ptr(), place(seed))
+    with device_of(seed):
+        C.sample_permutation(order.data_ptr(), n, seed.data_ptr(), place(seed))
     return order
 
 

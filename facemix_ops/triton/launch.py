@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,15 +11,14 @@ from torch import Tensor
 from .tiles import power_of_two
 
 
-def launch(kernel: Any, programs: int, x: Tensor, *args: Any, **options: Any) -> None:
-    """Starts ``programs`` programs on the device of ``x``, which is the kernel's first argument, on its current stream.
+def launch(kernel: Any, programs: int, *args: Any, **options: Any) -> None:
+    """Starts ``programs`` programs on the current device, where ``args`` lie, on its current stream.
 
     Kernels number their programs along one axis: it has room for 2^31 - 1, the others for 65535.
     """
     if programs == 0:
         return
-    with nullcontext() if x.is_cpu else torch.accelerator.device_index(x.get_device()):
-        kernel[(programs,)](x, *args, enable_fp_fusion=True, **options)
+    kernel[(programs,)](*args, enable_fp_fusion=True, **options)
 
 
 def reach(x: Tensor) -> int:

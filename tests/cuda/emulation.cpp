@@ -60,8 +60,9 @@ ucontext_t scheduler;
 std::vector<Fibre> fibres;
 Fibre* current = nullptr;
 const std::function<void()>* body = nullptr;
-std::mt19937 coin;              // whether a copy is made as early as it can be, or as late
-const char* mistake = nullptr;  // of the kernel, found in a fibre: the scheduler throws it
+std::mt19937 coin;                                // whether a copy is made as early as it can be, or as late
+const char* mistake = nullptr;                    // of the kernel, found in a fibre: the scheduler throws it
+size_t most_shared = emulation::kMaxSharedBytes;  // what this device has
 std::map<const void*, size_t> shared_limit;
 // AddressSanitizer is told of every change of stack.
 [[maybe_unused]] void* scheduler_fake_stack = nullptr;
@@ -175,11 +176,18 @@ void emulation::wait_for_copies(size_t groups_left) {
         for (const Copy& copy : groups.front()) make(copy);
 }
 
+void emulation::replace_device() {
+    constexpr size_t kSizes[] = {99 << 10, 163 << 10, kMaxSharedBytes};
+    most_shared = kSizes[coin() % 3];
+    shared_limit.clear();
+}
+
 const char* cudaGetErrorString(cudaError_t error) {
     switch (error) {
         case cudaSuccess: return "no error";
         case cudaErrorInvalidValue: return "invalid argument";
         case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+        case cudaErrorNoKernelImageForDevice: return "no kernel image";
         default: return "invalid device ordinal";
     }
 }
@@ -192,14 +200,16 @@ cudaError_t cudaGetDevice(int* device) {
 cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
-    if (value < 0 || size_t(value) > emulation::kMaxSharedBytes) return cudaErrorInvalidValue;
-    shared_limit[kernel] = size_t(value);
+    if (value < 0 || size_t(value) > most_shared) return cudaErrorInvalidValue;
+    size_t& limit = shared_limit[kernel];
+    if (size_t(value) < limit) throw std::runtime_error("emulation: a limit lowered that other threads may count on");
+    limit = size_t(value);
     return cudaSuccess;
 }
 
 // Two multiprocessors of one block each: few enough that blocks take several turns.
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-    *value = attribute == cudaDevAttrMultiProcessorCount ? 2 : int(emulation::kMaxSharedBytes);
+    *value = attribute == cudaDevAttrMultiProcessorCount ? 2 : int(most_shared);
     return cudaSuccess;
 }
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void*, int, size_t) {

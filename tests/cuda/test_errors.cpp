@@ -1,5 +1,6 @@
 // What CUDA refuses is thrown with the name of the op that was called.
 #include "../cpp/support.h"
+#include "cuda/call.h"
 #include "cuda/launch.h"
 
 namespace test {
@@ -8,11 +9,11 @@ namespace {
 constexpr int kNoDevice = 1;  // the stand-in has one
 
 template <class Call>
-void expect_error(const std::string& op, Call&& call) {
+void expect_error(const std::string& op, Call&& call, const std::string& said = "invalid device ordinal") {
     try {
         call();
     } catch (const std::runtime_error& error) {
-        if (error.what() == op + ": CUDA: invalid device ordinal") return;
+        if (error.what() == op + ": CUDA: " + said) return;
         throw Failure(op + ": said " + error.what());
     }
     throw Failure(op + ": no error");
@@ -53,6 +54,9 @@ void cuda_errors() {
     expect_error("unmix_linear", [&] { cuda::unmix_linear(unmix, kNoDevice, nullptr); });
     expect_error("sample_orthogonal", [] { cuda::sample_orthogonal(nullptr, 1, 2, nullptr, kNoDevice, nullptr); });
     expect_error("sample_permutation", [] { cuda::sample_permutation(nullptr, 1, nullptr, kNoDevice, nullptr); });
+    expect_error(
+        "an op", [] { cuda::check("an op", cudaErrorNoKernelImageForDevice); },
+        "no kernel image; FACEMIX_BACKEND=triton runs on kernels compiled where they are needed");
 }
 
 }  // namespace test
