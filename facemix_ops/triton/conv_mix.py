@@ -133,7 +133,7 @@ def conv_mix(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, ord
     oc, c, kh, kw = weight.shape
     ph, pw = y.shape[2:]
     fused = kh if kh * kw * c <= tiles.DEPTH else 1
-    tile = tiles.product(coeffs.shape[1], ph * pw, oc, fused * kw * c, x.dtype)
+    tile = tiles.convolution(coeffs.shape[1], ph * pw, oc, fused * kw * c, x.dtype, pool[0] * pool[1] > 1)
     programs = coeffs.shape[0] * triton.cdiv(ph * pw, tile.rows) * triton.cdiv(oc, tile.columns)
     extent = max(reach(x[:1]), reach(weight), y.numel() // y.shape[0])
     launch(
