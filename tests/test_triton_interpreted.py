@@ -13,7 +13,8 @@ TESTS = Path(__file__).parent
 @pytest.mark.parametrize(
     ("file", "cases", "selection"),
     [
-        ("test_conv_mix.py", 2, "not big_strip and not dtype1-64"),
+        # Large groups take minutes; the interpreter has nothing in it that could differ from run to run.
+        ("test_conv_mix.py", 2, "not big_strip and not repeats and not dtype1-64 and not dtype1-33 and not dtype1-16"),
         ("test_conv_mix_int8.py", 2, "dtypes or ties or saturation or refused"),
         ("test_act_mix.py", 6, ""),
         ("test_group_mix.py", 8, ""),

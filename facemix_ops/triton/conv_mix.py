@@ -132,6 +132,8 @@ def conv_mix(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, ord
         return
     oc, c, kh, kw = weight.shape
     ph, pw = y.shape[2:]
+    # Every program reads it, again for every image: one row of K after the other, of all output channels.
+    weight = weight.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
     fused = kh if kh * kw * c <= tiles.DEPTH else 1
     tile = tiles.convolution(coeffs.shape[1], ph * pw, oc, fused * kw * c, x.dtype, pool[0] * pool[1] > 1)
     programs = coeffs.shape[0] * triton.cdiv(ph * pw, tile.rows) * triton.cdiv(oc, tile.columns)
