@@ -145,6 +145,9 @@ def main() -> None:
     parser.add_argument("--attacks", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--json", type=Path, default=COMMITTED, help="result file (default: %(default)s)")
     options = parser.parse_args()
+    for folder in (options.run, options.patches):
+        if not (folder / EDGE).is_file():
+            parser.error(f"run and patches must hold {EDGE}, as the folder of a seed does, got {folder}")
     faces, where = open_data(DATA).test, environment()
     data = {
         "environment": {

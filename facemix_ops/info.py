@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
+import os
 import platform
 import sys
 
@@ -31,11 +33,14 @@ def collect() -> dict[str, str]:
         "instruction sets, compiled": " ".join(C.compiled_capabilities()),
         "cuda architectures": C.cuda_architectures or "none (built without CUDA)",
         "cuda kernels": C.cuda_ops or "none",
+        "FACEMIX_BACKEND": os.environ.get("FACEMIX_BACKEND") or "not set",
+        "FACEMIX_CPU_CAPABILITY": os.environ.get("FACEMIX_CPU_CAPABILITY") or "not set",
     }
 
 
 def main() -> None:
     """Prints the table."""
+    argparse.ArgumentParser(prog="python -m facemix_ops.info", description=collect.__doc__).parse_args()
     rows = collect()
     width = max(map(len, rows))
     for name, value in rows.items():

@@ -198,7 +198,9 @@ def check_key(op: str, key: MixKey, x: Tensor, argument: str = "x") -> None:
     coeffs = key.coeffs
     groups, size, _ = coeffs.shape
     if x.dim() == 0 or groups * size != x.shape[0]:
-        rows = "a scalar" if x.dim() == 0 else f"{list(coeffs.shape)} for B = {x.shape[0]}"
-        bad_value(op, "coeffs", "have shape [G, S, S] with G*S == B", rows)
+        rows = "none, a scalar" if x.dim() == 0 else f"{x.shape[0]}"
+        bad_value(
+            op, "key", f"be for as many rows as {argument} has: {rows}", f"{groups * size} ({groups} groups of {size})"
+        )
     if coeffs.device != x.device:
         bad_value(op, "key", f"be on the device of {argument}, {x.device}", str(coeffs.device))

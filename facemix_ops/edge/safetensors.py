@@ -67,7 +67,9 @@ def parse(data: bytes) -> Contents:
     length = int.from_bytes(data[:LENGTH_BYTES], "little")
     start = LENGTH_BYTES + length
     if not 2 <= length <= MAX_HEADER:
-        raise BundleError(f"the header must have between 2 and {MAX_HEADER} bytes, got {length}")
+        raise BundleError(
+            f"the header must have between 2 and {MAX_HEADER} bytes, got {length}: is that a safetensors file?"
+        )
     if start > len(data):
         raise BundleError(f"the header must lie in the file of {len(data)} bytes, got one that ends at {start}")
     entries = parse_json(data[LENGTH_BYTES:start], "the header")

@@ -2,46 +2,64 @@
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 import facemix
 from facemix.commands import audit, blind, collapse, cost, demo, export, infer, report, serve, sweep, train
+from facemix.commands.parsing import Parser
 from facemix.errors import FacemixError
 
 __all__ = ["main"]
 
-#: Where a package that is missing comes from, if not from the extra `pipeline`.
+#: Where a package that is missing comes from, if not from the extra `pipeline`; and what `infer` needs alone.
 EXTRA_OF = {"onnx": "export", "onnxruntime": "export", "kserve": "kserve"}
+EDGE = {"grpc", "google", "PIL", "tqdm", "rich"}
+PIPE = 141  # as a shell says it of a command that SIGPIPE ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: the command's, or 1 after a line about what went wrong."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="facemix",
         description="Edge-cloud inference in which the cloud only receives random orthogonal mixtures of "
         "images' features.",
     )
     parser.add_argument("--version", action="version", version=f"facemix {facemix.__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
     for command in (audit, blind, collapse, cost, demo, export, infer, report, serve, sweep, train):
         command.add(commands)
     arguments, rest = parser.parse_known_args(argv)
     if rest:
         if "forwarded" not in arguments:
-            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+            commands.choices[arguments.command].error(f"unrecognized arguments: {' '.join(rest)}")
         arguments.forwarded = rest
     try:
         status: int = arguments.run(arguments) or 0
     except ModuleNotFoundError as error:
-        extra = EXTRA_OF.get(error.name or "", "pipeline")
+        missing = (error.name or "").split(".")[0]
+        lean = arguments.command == "infer" and missing in EDGE
+        extra = "edge" if lean else EXTRA_OF.get(missing, "pipeline")
         print(f"facemix: error: {error}: run `pip install 'facemix[{extra}]'`", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE
     except (ValueError, OSError, FacemixError) as error:
-        print(f"facemix: error: {error}", file=sys.stderr)
+        print(f"facemix: error: {_option(arguments, error)}{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("facemix: interrupted", file=sys.stderr)
         return 130
     return status
+
+
+def _option(arguments: Namespace, error: Exception) -> str:
+    """Which option named the file that the system did not like."""
+    path = getattr(error, "filename", None)
+    options = {value: name for name, value in vars(arguments).items() if isinstance(value, Path)}
+    name = options.get(Path(path)) if isinstance(path, str) else None
+    return f"--{name.replace('_', '-')}: " if name else ""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import facemix
 import pytest
@@ -32,7 +34,89 @@ def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit) as ended:
         main(["report", "folder", "--mixed.epochs", "3"])  # only a sweep hands on what it does not know
     assert ended.value.code == 2
-    assert "unrecognized arguments: --mixed.epochs 3" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "facemix report: error: unrecognized arguments: --mixed.epochs 3\nfacemix report --help lists all options\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (
+            "train",
+            "train: error: RECIPE must be one of celeba, lfwa, orl-affine, orl, synthetic, or a file, or settings",
+        ),
+        (
+            "train orll",
+            "train: error: RECIPE must be one of celeba, lfwa, orl-affine, orl, synthetic, or a file, got 'o",
+        ),
+        ("train {csv}", "train: error: RECIPE must be a YAML file (.yaml or .yml or .json), got '{csv}'"),
+        ("train {yaml}", "train: error: Group 'data' does not accept option 'chanels'; did you mean --data.channels?"),
+        ("train --nme x", "train: error: unrecognized arguments: --nme x; did you mean --name?"),
+        ("train orl --seed 3", "train: error: unrecognized arguments: --seed 3; did you mean --seeds?"),
+        (
+            "train --data.source orll",
+            "train: error: --data.source must be one of orl, synthetic, celeba, lfwa, folder,",
+        ),
+        ("train --data.size 8,8", "train: error: --data.size must be a list such as '[1,2]', got 8,8"),
+        (
+            "train --data.attributes a",
+            "train: error: --data.attributes must be a list such as '[one,two]' or null, got",
+        ),
+        ("train --mixed.epochs x", "train: error: --mixed.epochs must be a whole number, got x"),
+        ("train --mix.max_coeff x", "train: error: --mix.max_coeff must be a number or null, got x"),
+        ("audit --victims x", "audit: error: --victims must be a whole number, got x"),
+        ("serve --prot 1 --model x", "serve: error: unrecognized arguments: --prot 1; did you mean --port?"),
+        ("serve --mod x", "serve: error: the following arguments are required: --model"),
+        ("frobnicate", "error: argument COMMAND: invalid choice: 'frobnicate'"),
+    ],
+)
+def test_mistakes_are_a_line_and_where_to_look(
+    arguments: str, error: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is abbreviated: one of `--seeds` is not taken for it."""
+    paths = {"csv": tmp_path / "labels.csv", "yaml": tmp_path / "mine.yaml"}
+    for path in paths.values():
+        path.write_text("data: {chanels: 3}\n")
+    with pytest.raises(SystemExit) as ended:
+        main(arguments.format(**paths).split())
+    assert ended.value.code == 2
+    first, second = capsys.readouterr().err.splitlines()
+    command = arguments.split()[0]
+    assert first.removeprefix("facemix ").removeprefix("facemix: ").startswith(error.format(**paths))
+    assert second in (f"facemix {command} --help lists all options", "facemix --help lists all options")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ("infer x --server localhost:1 --edge {missing}", "--edge: [Errno 2] No such file or directory: '{missing}'"),
+        ("demo --json {folder}", "demo: --json must be a file, got the folder {folder}"),
+        (
+            "collapse {run}",
+            "collapse: RUN must hold mixing_aware/weights.safetensors, as the folder of a seed does, got",
+        ),
+        ("collapse {run}", "; did you mean {run}/seed-0?"),
+        ("report {run}/seed-0", "; did you mean {run}?"),
+    ],
+)
+def test_what_is_not_there_is_named(
+    arguments: str, error: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run" / "seed-0").mkdir(parents=True)
+    (tmp_path / "run" / "seed-0" / "results.json").write_text("{}")
+    paths = {"missing": tmp_path / "missing", "folder": tmp_path, "run": tmp_path / "run"}
+    assert main(arguments.format(**paths).split()) == 1
+    assert error.format(**paths) in capsys.readouterr().err
+
+
+def test_whoever_has_seen_enough_ends_the_output() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as closed:
+        command = [sys.executable, "-u", "-m", "facemix", "cost", "--paper", "--json"]
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_missing_photographs_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,14 +130,23 @@ def test_bad_group_size_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "facemix: error: demo: group size must be between 2 and 64, got 65\n"
 
 
-@pytest.mark.parametrize(("name", "extra"), [("grpc", "pipeline"), ("onnx", "export"), ("kserve", "kserve")])
+@pytest.mark.parametrize(
+    ("command", "name", "extra"),
+    [
+        ("demo", "grpc", "pipeline"),
+        ("infer x --edge x --server x", "google.protobuf", "edge"),
+        ("infer x --edge x --local x", "torch", "pipeline"),
+        ("demo", "onnx", "export"),
+        ("demo", "kserve", "kserve"),
+    ],
+)
 def test_a_missing_package_is_one_line(
-    name: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, name: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(arguments: object) -> None:
         raise ModuleNotFoundError(f"No module named '{name}'", name=name)
 
-    monkeypatch.setattr("facemix.commands.demo.run", run)
-    assert main(["demo"]) == 1
+    monkeypatch.setattr(f"facemix.commands.{command.split()[0]}.run", run)
+    assert main(command.split()) == 1
     error = capsys.readouterr().err
     assert error == f"facemix: error: No module named '{name}': run `pip install 'facemix[{extra}]'`\n"

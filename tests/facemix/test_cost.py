@@ -128,6 +128,7 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["--option", "width"], "--option must be NAME=VALUE, got 'width'"),
         (["--option", "depth=3"], "options must suit resnet18"),
         (["--link", "0", "30", "25"], "Link: up must be positive"),
+        (["--group-size", "65"], "cost: --group-size must be between 1 and 64, got 65"),
     ],
 )
 def test_command_refuses(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,6 +61,7 @@ def test_rows_come_in_order_and_refused_images_in_their_places(
     assert {row["error"] for row in rows if not row["label"]} == {"must be an image, got an empty file"}
     assert calls == [8, 8, 8, 8]  # whole requests, whatever was refused
     assert (tally.classified, tally.refused) == (32, 8)
+    assert tally.reason == f"{paths[2]}: must be an image, got an empty file"
 
 
 def test_the_line_about_the_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from facemix.audit.scene import send
 from facemix.blinders_offline import write_blinders
 from facemix.cli import main
 from facemix.cloud.model import CloudModel
+from facemix.collapse import collapsed
 from facemix.cost import partition_cost
 from facemix.data import Labelled
 from facemix.demo.cloud_process import cloud_process
@@ -122,6 +123,15 @@ def test_an_audit_sees_patches_and_knows_whose_they_are(files):
     expected = torch.einsum("bn,nchw->bchw", truth.weights, truth.sources.double())
     torch.testing.assert_close(request.received.double(), expected, rtol=0, atol=1e-5)
     assert all(len({truth.image[n].item() for n in row.nonzero()}) > 2 for row in truth.weights)
+
+
+def test_a_collapsed_network_takes_the_patches_of_an_image_together(monkeypatch):
+    """Whatever number of rows it takes at once."""
+    network = build("resnet18", {**OPTIONS, "patches": 3}).eval()
+    images = torch.rand(12, *SHAPE, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(collapsed, "BATCH", 5)
+    found = collapsed.collapse(network, images, [(images, network(images).argmax(1))], group_size=4, max_coeff=0.8)
+    assert (found.accuracy, found.collapsed_accuracy) == (1, 1)
 
 
 def test_what_patches_cost_is_counted(network):

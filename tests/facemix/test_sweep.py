@@ -285,7 +285,8 @@ def test_refusals(arguments: list[str], message: str, tmp_path: Path, capsys: py
 
 
 def test_a_mistake_is_found_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sweep", "no-such-recipe", "--out", str(tmp_path / "new")]) == 1
+    with pytest.raises(SystemExit, match="2"):
+        main(["sweep", "no-such-recipe", "--out", str(tmp_path / "new")])
     assert "RECIPE must be one of celeba, " in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         main(["sweep", "orl", "--out", str(tmp_path / "new"), "--mixed.epochz", "3"])

@@ -16,6 +16,7 @@ import pytest
 import torch
 from facemix.cli import main
 from facemix.storage import load_tensors
+from facemix.training.difference import difference
 from tiny_experiment import OPTIONS
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # other numbers of threads round otherwise
@@ -102,7 +103,16 @@ def test_what_is_done_is_not_done_again_and_another_experiment_is_refused(
     assert main(["train", *OPTIONS, "--data.workers=1", "--out", str(once)]) == 0  # which decides nothing
     capsys.readouterr()
     assert main(["train", *OPTIONS, "--mixed.epochs=5", "--out", str(once)]) == 1
-    assert "must be of the same experiment, got one whose mixed differ" in capsys.readouterr().err
+    assert (
+        "must be of the same experiment, got one whose mixed.epochs differ (mixed.epochs: " in capsys.readouterr().err
+    )
+
+
+def test_what_differs_is_named_as_an_option_has_it() -> None:
+    found = {"a": 1, "b": {"c": [1], "d": {"e": None}}, "f": {"g": 1}}
+    assert difference(found, json.loads(json.dumps(found))) == ""
+    now = {"a": 1, "b": {"c": [2], "d": {"e": 3}}, "f": 4, "h": 5}
+    assert difference(found, now) == "b.c, b.d.e, f, h differ (b.c: [1], and now [2])"
 
 
 def test_another_network_may_train_through_the_mix(once: Path, tmp_path: Path) -> None:

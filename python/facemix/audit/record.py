@@ -72,13 +72,14 @@ class Audit:
         }
 
     def privacy(self) -> dict[str, Any]:
-        """What stands in an experiment's results.json: how far the worst attack got, and which gave no answer."""
+        """What stands in an experiment's results.json: how far the worst attack got, and which gave an answer."""
         found = self.verdict
         return {
             "answer": found.answer,
             "recovered": found.recovered,
             "worst": found.worst,
             "unknown": list(found.unknown),
+            "answered": [name for name in self.outcomes if name not in found.unknown],
         }
 
 

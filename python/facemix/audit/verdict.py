@@ -10,7 +10,7 @@ from facemix.report.spread import percent
 
 from .outcome import Outcome
 
-__all__ = ["FAINT", "MOST", "Level", "Verdict", "exit_status", "level", "sentence", "verdict"]
+__all__ = ["FAINT", "MOST", "Answer", "Level", "Verdict", "answer_of", "exit_status", "level", "sentence", "verdict"]
 
 #: From this share on, an attack succeeded.
 MOST = 0.5
@@ -19,7 +19,8 @@ FAINT = 0.05
 #: Of attacks that got equally far, to a hundredth, this one speaks: it begins with nothing and ends with faces.
 FIRST = "end_to_end"
 
-Level = Literal["recovered", "partly", "unknown", "withstood", "does not apply"]
+Answer = Literal["recovered", "partly", "unknown", "withstood"]
+Level = Literal[Answer, "does not apply"]
 
 EXIT_RECOVERED, EXIT_UNKNOWN = 3, 4
 
@@ -38,7 +39,7 @@ class Verdict:
         unknown: names of those that gave no answer.
     """
 
-    answer: Literal["recovered", "partly", "unknown", "withstood"]
+    answer: Answer
     headline: str
     reasons: tuple[str, ...]
     recovered: float | None
@@ -50,10 +51,14 @@ def level(outcome: Outcome) -> Level:
     """How far an attack got."""
     if outcome.status == "does not apply":
         return "does not apply"
-    share = outcome.recovered
-    if outcome.status != "done" or share is None:
-        return "unknown"
-    return "recovered" if share >= MOST else "partly" if share >= FAINT else "withstood"
+    return answer_of(outcome.recovered if outcome.status == "done" else None, False)
+
+
+def answer_of(recovered: float | None, unknown: bool) -> Answer:
+    """What a share, None where nothing is done, and whether some attacks gave no answer come to."""
+    if recovered is not None and recovered >= FAINT:
+        return "recovered" if recovered >= MOST else "partly"
+    return "unknown" if unknown or recovered is None else "withstood"
 
 
 def verdict(outcomes: Mapping[str, Outcome]) -> Verdict:
@@ -63,17 +68,16 @@ def verdict(outcomes: Mapping[str, Outcome]) -> Verdict:
     order = sorted(done, key=lambda name: (-round(done[name], 2), name != FIRST))
     unknown = tuple(name for name, found in levels.items() if found == "unknown")
     worst = order[0] if order else None
-    answer: Literal["recovered", "partly", "unknown", "withstood"] = "unknown"
-    if worst is not None and levels[worst] == "recovered":
-        answer, headline = "recovered", f"Not hidden. {outcomes[worst].says}"
-    elif worst is not None and levels[worst] == "partly":
-        answer, headline = "partly", f"Hidden in part only. {outcomes[worst].says}"
+    answer = answer_of(None if worst is None else done[worst], bool(unknown))
+    if worst is not None and answer == "recovered":
+        headline = f"Not hidden. {outcomes[worst].says}"
+    elif worst is not None and answer == "partly":
+        headline = f"Hidden in part only. {outcomes[worst].says}"
     elif unknown:
         headline = f"Unknown: {len(unknown)} of {len(outcomes)} attacks gave no answer, and the others got nothing."
     elif worst is None:
         headline = "Unknown: there was nothing that an attack applies to."
     else:
-        answer = "withstood"
         most = percent(max(done.values()))
         headline = f"None of these {len(done)} attacks recovered more than {most}. That is no proof: others may."
     return Verdict(

@@ -193,7 +193,8 @@ def collapse(
         features = parts.edge_first(images)
     matrix = fitted(parts, features, sample(features) if mixed else None, progress)
     trial = run_trial(parts, matrix, tested, sample if mixed else None)
-    scores = _scores(matrix, trial.outputs)
+    batch = BATCH * (len(features) // len(images))
+    scores = _scores(matrix, trial.outputs, batch)
     agreement = _agreement(trial, scores)
     cost = partition_cost(network, (channels, height, width), pre=pre, post=post, group_size=group_size)
     return Collapse(
@@ -210,17 +211,17 @@ def collapse(
         relative_error=trial.relative_error(scores),
         cost=cost,
         rest_multiply_adds=cost.edge_last.multiply_adds if len(matrix.rest) else 0,
-        low_rank=_low_rank(parts, matrix, trial, agreement - REDUCED / 100),
+        low_rank=_low_rank(parts, matrix, trial, agreement - REDUCED / 100, batch),
     )
 
 
-def _low_rank(parts: Parts, matrix: Matrix, trial: Trial, agreement: float) -> LowRank | None:
+def _low_rank(parts: Parts, matrix: Matrix, trial: Trial, agreement: float, batch: int) -> LowRank | None:
     """The smallest rank that keeps at least this agreement, if it is cheaper than the whole matrix."""
     outputs, inputs = matrix.weight.shape
     ranks = range(1, -(-outputs * inputs // (outputs + inputs)))  # below this, two factors are cheaper than one matrix
 
     def scores(rank: int) -> Tensor:
-        return _scores(matrix, matrix.reduced(trial.outputs, rank))
+        return _scores(matrix, matrix.reduced(trial.outputs, rank), batch)
 
     place = bisect.bisect_left(ranks, True, key=lambda rank: _agreement(trial, scores(rank)) >= agreement)
     if place == len(ranks):
@@ -235,10 +236,10 @@ def _low_rank(parts: Parts, matrix: Matrix, trial: Trial, agreement: float) -> L
     )
 
 
-def _scores(matrix: Matrix, outputs: Tensor) -> Tensor:
-    """Scores [N, scores] of what the matrix gave, on the CPU."""
+def _scores(matrix: Matrix, outputs: Tensor, batch: int) -> Tensor:
+    """Scores [N, scores] of what the matrix gave, on the CPU; batch: rows, those of whole images."""
     with torch.inference_mode():
-        return torch.cat([matrix.rest(batch).cpu() for batch in outputs.split(BATCH)])
+        return torch.cat([matrix.rest(rows).cpu() for rows in outputs.split(batch)])
 
 
 def _agreement(trial: Trial, scores: Tensor) -> float:

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .parsing import settings_parser
+
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
@@ -32,7 +34,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "audit",
         help="attack what an edge sends, and report what the attacks recover",
         add_help=False,
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run, forwarded=[])
 
@@ -50,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     out: Path | None = options.out or (None if folder is None else folder / "audit")
     if options.edge is None:
         raise ValueError("audit: RUN or --edge must be given, got neither")
+    if folder is None and not any(option.startswith("--data") for option in rest):
+        raise ValueError("audit: the photographs (--data.source, --data.root, ...) must be given with --edge, got none")
     if out is None:
         raise ValueError("audit: --out must be given where there is no RUN, got none")
 
@@ -67,11 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _parser() -> ArgumentParser:
-    from jsonargparse import ArgumentParser
-
     from facemix.training.settings import DataSettings
 
-    parser = ArgumentParser(prog="facemix audit [RUN]", description=DESCRIPTION)
+    parser = settings_parser("facemix audit [RUN]", DESCRIPTION)
     add = parser.add_argument
     add("--out", type=Path | None, help="folder for the report, and for what is finished (default: RUN/audit)")
     add("--quick", action="store_true", help="a minute instead of five, and weaker attacks")
@@ -96,11 +97,12 @@ def _parser() -> ArgumentParser:
 
 def _of_run(folder: Path) -> list[str]:
     """The options that stand for the folder of a seed."""
-    from facemix.report.results import RESULTS, read_result
+    from facemix.report.results import RESULTS, read_result, seed_hint
     from facemix.training.deploy import CLOUD, EDGE
 
     if not (folder / EDGE).is_file():
-        raise ValueError(f"audit: RUN must hold {EDGE}, as the folder of a seed does that is split, got {folder}")
+        rule = f"RUN must hold {EDGE}, as the folder of a seed does that is split"
+        raise ValueError(f"audit: {rule}, got {folder}{seed_hint(folder)}")
     data = read_result(folder / RESULTS)["settings"]["data"]
     data = json.dumps({name: value for name, value in data.items() if name not in WITHOUT})
     return ["--edge", str(folder / EDGE), "--cloud", str(folder / CLOUD), "--data", data]

@@ -26,7 +26,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "often as the network through the mix, the cloud is not needed. For a network of your own: the function "
         "facemix.collapse.collapse.",
     )
-    parser.add_argument("folder", type=Path, help="of one seed of an experiment, such as runs/orl/seed-0")
+    parser.add_argument(
+        "folder", type=Path, metavar="RUN", help="folder of one seed of an experiment, such as runs/orl/seed-0"
+    )
     parser.add_argument(
         "--stage", choices=STAGES, default=STAGES[0], help="which of its networks (default: %(default)s)"
     )
@@ -44,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"collapse: --images must be positive, got {arguments.images}")
     from facemix.data import open_data
     from facemix.models import build
-    from facemix.report.results import RESULTS
+    from facemix.report.results import RESULTS, seed_hint
     from facemix.storage import load_tensors
     from facemix.training.batches import seed_of
     from facemix.training.collapsing import collapse_trained
@@ -52,7 +54,11 @@ def run(arguments: argparse.Namespace) -> None:
     from facemix.training.stage import WEIGHTS
 
     folder: Path = arguments.folder
-    weights, config = load_tensors(folder / arguments.stage / WEIGHTS)
+    trained = folder / arguments.stage / WEIGHTS
+    if not trained.is_file():
+        rule = f"RUN must hold {arguments.stage}/{WEIGHTS}, as the folder of a seed does"
+        raise ValueError(f"collapse: {rule}, got {folder}{seed_hint(folder)}")
+    weights, config = load_tensors(trained)
     results = json.loads((folder / RESULTS).read_text())
     experiment = _experiment(results["settings"])
     network = build(config["builder"], config["options"])

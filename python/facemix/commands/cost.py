@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from facemix_ops.rules import MAX_GROUP
+
 if TYPE_CHECKING:
     from facemix.cost import Link, PartitionCost
 
@@ -33,7 +35,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="an option of the model, such as num_classes=80 or width=0.25; may be repeated",
     )
     parser.add_argument(
-        "--image", type=int, nargs=3, default=(3, 218, 178), metavar=("C", "H", "W"), help="(default: 3 218 178)"
+        "--image",
+        type=int,
+        nargs=3,
+        default=(3, 218, 178),
+        metavar=("C", "H", "W"),
+        help="its shape (default: 3 218 178)",
     )
     parser.add_argument("--pre", type=int, default=1, help="blocks of the edge's first part (default: 1)")
     parser.add_argument("--post", type=int, default=1, help="layers of the edge's last part (default: 1)")
@@ -59,6 +66,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.paper:
         _paper(arguments.json)
         return
+    if not 1 <= arguments.group_size <= MAX_GROUP:
+        raise ValueError(f"cost: --group-size must be between 1 and {MAX_GROUP}, got {arguments.group_size}")
     from facemix.cost import MIBIT, Link, partition_cost
     from facemix.cost.parts import part_seconds
     from facemix.models import build

@@ -19,18 +19,21 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "figure4b.png). Every seed of every row is a `facemix train` of its own. What is trained is not trained "
         "again: an interrupted sweep goes on with the same command. Further options, such as --mixed.epochs 20, go "
         "to `facemix train`.",
-        allow_abbrev=False,
     )
     parser.add_argument("recipe", metavar="RECIPE", help="of `facemix train`: a name, or a YAML file")
     parser.add_argument(
-        "--group-sizes", type=int, nargs="+", default=[1, 2, 4, 8], metavar="S", help="(default: 1 2 4 8)"
+        "--group-sizes", type=int, nargs="+", default=[1, 2, 4, 8], metavar="S", help="1: no mix (default: 1 2 4 8)"
     )
     parser.add_argument(
         "--pre", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="blocks of its first part (default: 1 2 3)"
     )
     parser.add_argument("--seeds", type=int, default=4, metavar="N", help="of each row (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("facemix-sweep"), metavar="DIR", help="(default: %(default)s)")
-    parser.add_argument("--jobs", type=int, metavar="N", help="at once (default: one for each CUDA device, or one)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("facemix-sweep"), metavar="DIR", help="folder for all (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="trainings at once (default: one for each CUDA device, or one)"
+    )
     parser.set_defaults(run=run, forwarded=[])
 
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .parsing import settings_parser
+
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["add", "experiment_parser", "read_experiment", "recipes", "run"]
 
 RECIPES = Path(__file__).parent.parent / "recipes"
+SUFFIXES = (".yaml", ".yml", ".json")
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,7 +25,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "train",
         help="train a network with the mix in the loop, its baseline and its controls, and report what came of them",
         add_help=False,
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run, forwarded=[])
 
@@ -34,11 +36,9 @@ def recipes() -> dict[str, Path]:
 
 def experiment_parser(prog: str, description: str) -> ArgumentParser:
     """A parser for a recipe and all settings of `Experiment`."""
-    from jsonargparse import ArgumentParser
-
     from facemix.training.settings import Experiment
 
-    parser = ArgumentParser(prog=prog, description=description)
+    parser = settings_parser(prog, description)
     parser.add_argument("--config", action="config", help="a YAML file, in place of a recipe or on top of it")
     parser.add_class_arguments(Experiment)
     return parser
@@ -51,7 +51,8 @@ def read_experiment(parser: ArgumentParser, rest: list[str]) -> tuple[Any, Exper
         What else `parser` knows, and the experiment.
 
     Raises:
-        ValueError: if there is no such recipe, or a setting will not do.
+        ValueError: if settings do not go together.
+        SystemExit: if there is no such recipe, or a setting will not do.
     """
     from jsonargparse import Namespace
 
@@ -60,7 +61,9 @@ def read_experiment(parser: ArgumentParser, rest: list[str]) -> tuple[Any, Exper
     if rest and not rest[0].startswith("-"):
         found = recipes().get(rest[0], Path(rest[0]))
         if not found.is_file():
-            raise ValueError(f"{parser.prog}: RECIPE must be one of {', '.join(recipes())}, or a file, got {rest[0]!r}")
+            parser.error(f"RECIPE must be one of {', '.join(recipes())}, or a file, got {rest[0]!r}")
+        if found.suffix not in SUFFIXES:
+            parser.error(f"RECIPE must be a YAML file ({' or '.join(SUFFIXES)}), got {rest[0]!r}")
         rest = ["--config", str(found), *rest[1:]]
     arguments = parser.parse_args(rest)
     names = Experiment.__dataclass_fields__
@@ -84,6 +87,8 @@ def run(arguments: argparse.Namespace) -> None:
     parser.add_argument(
         "--baselines", type=Path, default=None, help="folder of baselines that several experiments share"
     )
+    if not arguments.forwarded:
+        parser.error(f"RECIPE must be one of {', '.join(recipes())}, or a file, or settings be given, got neither")
     options, experiment = read_experiment(parser, arguments.forwarded)
     seeds, first = options.seeds, options.first_seed
     if seeds < 1 or first < 0:

@@ -10,6 +10,13 @@ that do need it as well.)
             ...
 """
 
+try:
+    import google.protobuf  # noqa: F401
+    import grpc  # noqa: F401
+except ModuleNotFoundError as error:
+    error.add_note("facemix.edge needs: pip install 'facemix[edge]'")
+    raise
+
 from .answer import Answer, Cost, Prediction
 from .async_client import AsyncClient
 from .blinded_half import BlindedHalf

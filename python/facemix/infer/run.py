@@ -44,12 +44,14 @@ class Tally:
 
     Attributes:
         classified, refused: images.
+        reason: why the first of these was.
         cost: the sum of what `facemix.edge.Cost` says of every call, by the names of its fields.
         started: when it began.
     """
 
     classified: int = 0
     refused: int = 0
+    reason: str = ""
     cost: dict[str, float] = field(default_factory=lambda: dict.fromkeys((f.name for f in fields(Cost)), 0))
     started: float = field(default_factory=time.perf_counter)
 
@@ -188,6 +190,7 @@ def _rows(
     for path, image in batch:
         if isinstance(image, ImageError):
             tally.refused += 1
+            tally.reason = tally.reason or f"{path}: {image.problem}"
             yield Row(path, error=image.problem)
         else:
             yield _row(path, next(predictions), bundle.classes, top)

@@ -12,7 +12,7 @@ from typing import Any
 from .spread import Spread
 from .table import NETWORKS
 
-__all__ = ["KIND", "RESULTS", "Result", "Runs", "read_result", "read_runs"]
+__all__ = ["KIND", "RESULTS", "Result", "Runs", "read_result", "read_runs", "seed_hint"]
 
 KIND = "facemix-experiment-1"
 RESULTS = "results.json"
@@ -150,6 +150,12 @@ def read_result(path: Path) -> Result:
     return Result(path.parent, values)
 
 
+def seed_hint(folder: Path) -> str:
+    """What to add to an error where `folder` is not that of a seed: that of one within it, if there is one."""
+    seeds = sorted(folder.glob(f"seed-*/{RESULTS}"))
+    return f"; did you mean {seeds[0].parent}?" if seeds else ""
+
+
 def read_runs(folder: Path) -> Runs:
     """Read the seeds of an experiment: `seed-*/results.json` in `folder`.
 
@@ -158,7 +164,8 @@ def read_runs(folder: Path) -> Runs:
     """
     paths = sorted(folder.glob(f"seed-*/{RESULTS}"))
     if not paths:
-        raise ValueError(f"report: DIR must hold seed-*/{RESULTS} of a finished `facemix train`, got {folder}")
+        hint = f"; did you mean {folder.parent}?" if (folder / RESULTS).is_file() else ""
+        raise ValueError(f"report: DIR must hold seed-*/{RESULTS} of a finished `facemix train`, got {folder}{hint}")
     seeds = sorted(map(read_result, paths), key=lambda result: result["seed"])
     for seed in seeds[1:]:
         if seed.settings != seeds[0].settings:

@@ -18,6 +18,7 @@ from facemix.report.results import KIND, RESULTS
 from .batches import seed_of
 from .collapsing import collapse_trained
 from .deploy import write_halves
+from .difference import difference
 from .measure import draw_group, draw_protected, measure
 from .settings import Experiment
 from .stage import is_first_process
@@ -207,10 +208,9 @@ def _finished(path: Path, experiment: Experiment, splits: Splits) -> dict[str, A
     results: dict[str, Any] = json.loads(path.read_text())
     found = {**deciding(results["settings"]), "photographs": results["data"]["digests"]}
     now = {**deciding(asdict(experiment)), "photographs": [faces.digest() for faces in splits]}
-    if different := sorted(name for name in now if now[name] != found.get(name)):
-        name = different[0]
+    if different := difference(found, now):
         raise ValueError(
-            f"train: {path} must be of the same experiment, got one whose {', '.join(different)} differ ({name}: "
-            f"{found.get(name)}, and now {now[name]}): take another folder, or remove it"
+            f"train: {path} must be of the same experiment, got one whose {different}: take another folder, or remove "
+            "it"
         )
     return results

@@ -22,6 +22,7 @@ from torch import Tensor
 from facemix.atomic import atomic_path
 from facemix.storage import load_tensors, save_tensors
 
+from .difference import difference
 from .learner import Learner
 
 __all__ = ["CURVES", "WEIGHTS", "WEIGHTS_KIND", "is_first_process", "train_stage"]
@@ -131,11 +132,10 @@ def _check_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
     path, plain = folder / RECIPE, json.loads(json.dumps(recipe))
     if any((folder / name).exists() for name in (WEIGHTS, f"{LAST}.ckpt")):
         found = json.loads(path.read_text())
-        if different := sorted(key for key in found.keys() | plain.keys() if found.get(key) != plain.get(key)):
-            key = different[0]
+        if different := difference(found, plain):
             raise ValueError(
-                f"train: {folder} must hold nothing, or the same training; it holds one whose {', '.join(different)} "
-                f"differ ({key}: {found.get(key)}, and now {plain.get(key)}): take another folder, or remove it"
+                f"train: {folder} must hold nothing, or the same training; it holds one whose {different}: take "
+                "another folder, or remove it"
             )
     elif is_first_process():
         with atomic_path(path) as temporary:

@@ -172,6 +172,23 @@ def test_only_some_attacks(run: Path, attacks: Any) -> None:
     assert main(["audit", str(run), "--attacks", "b", "--fail-above", "0.5"]) == 0  # the other one is known by now
 
 
+def test_a_weaker_audit_takes_nothing_back(run: Path, attacks: Any) -> None:
+    """Of the audits of an edge the furthest one counts, and an attack that ever gave an answer is not unknown."""
+
+    def privacy(*options: str) -> dict[str, Any]:
+        assert main(["audit", str(run), *options]) == 0
+        found = read_result(run / "results.json")["privacy"]
+        return {name: found[name] for name in ("answer", "recovered", "worst", "unknown", "answered")}
+
+    attacks(attack("full", FULL), attack("weak", KINDS["partly"]), attack("slow", KINDS["skipped"]))
+    before = privacy()
+    assert (before["worst"], before["unknown"], before["answered"]) == ("full", ["slow"], ["full", "weak"])
+    attacks(attack("full", KINDS["skipped"]), attack("weak", KINDS["partly"]), attack("slow", KINDS["withstood"]))
+    after = privacy("--attacks", "weak", "slow", "--seed", "1")
+    assert after == {**before, "unknown": [], "answered": ["full", "weak", "slow"]}
+    assert privacy("--seed", "2")["recovered"] == before["recovered"]
+
+
 def test_the_list(attacks: Any, capsys: Any) -> None:
     assert main(["audit", "--list"]) == 0
     said = capsys.readouterr().out
@@ -186,8 +203,9 @@ def test_the_list(attacks: Any, capsys: Any) -> None:
         (["--fail-above", "2"], "audit: --fail-above must be between 0 and 1, got 2.0"),
         (["--attack-file", "none.py"], "audit: --attack-file must be a file, got none.py"),
         (["--out", "x"], "audit: RUN or --edge must be given, got neither"),
-        (["--edge", "x"], "audit: --out must be given where there is no RUN, got none"),
-        (["--edge", "x", "--out", "x"], "No such file"),
+        (["--edge", "x", "--data.people=4"], "audit: --out must be given where there is no RUN, got none"),
+        (["--edge", "x", "--out", "x"], "audit: the photographs (--data.source, --data.root, ...) must be given with"),
+        (["--edge", "x", "--out", "x", "--data.people=4"], "No such file"),
     ],
 )
 def test_refusals(options: list[str], message: str, attacks: Any, capsys: Any) -> None:
@@ -203,7 +221,9 @@ def test_refusals_of_a_run(run: Path, attacks: Any, capsys: Any, tmp_path: Path)
     assert main(["audit", str(run), "--cloud", str(other / "cloud.safetensors")]) == 1
     assert "must be the middle of the edge's network" in capsys.readouterr().err
     assert main(["audit", str(run.parent)]) == 1
-    assert "audit: RUN must hold edge.safetensors, as the folder of a seed does that is" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "audit: RUN must hold edge.safetensors, as the folder of a seed does that is" in said
+    assert said.endswith(f"got {run.parent}; did you mean {run}?\n")
     (run / "results.json").unlink()
     assert main(["audit", str(run)]) == 1
     assert "No such file" in capsys.readouterr().err

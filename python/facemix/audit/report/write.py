@@ -8,6 +8,7 @@ from typing import Any
 
 from facemix.atomic import atomic_path
 from facemix.audit.record import Audit
+from facemix.audit.verdict import answer_of
 from facemix.pictures import draw_lines
 from facemix.report.results import RESULTS, read_result
 
@@ -37,12 +38,26 @@ def write_audit(audit: Audit, out: Path) -> None:
 def add_privacy(audit: Audit, folder: Path) -> None:
     """Put how far the worst attack got into the results of the seed in `folder`, where reports and sweeps read it.
 
+    Where an audit before this one is in there, what any of the two recovered counts, and an answer that any gave: one
+    with less effort, or fewer attacks, must not look like safety.
+
     Raises:
         OSError, ValueError: there are no results, or they cannot be written.
     """
     path = folder / RESULTS
+    values = read_result(path).values
     privacy = {**audit.privacy(), "settings": dict(audit.settings)}
-    _write(path, {**read_result(path).values, "privacy": privacy})
+    if before := values.get("privacy"):
+        privacy = _both(before, privacy)
+    _write(path, {**values, "privacy": privacy})
+
+
+def _both(*audits: dict[str, Any]) -> dict[str, Any]:
+    furthest = max(audits, key=lambda one: -1.0 if one["recovered"] is None else one["recovered"])
+    answered = list(dict.fromkeys(name for one in audits for name in one.get("answered", ())))
+    unknown = list(dict.fromkeys(name for one in audits for name in one["unknown"] if name not in answered))
+    answer = answer_of(furthest["recovered"], bool(unknown))
+    return {**furthest, "answer": answer, "unknown": unknown, "answered": answered}
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

@@ -1,0 +1,80 @@
+"""Parsers of the commands: options in full, and errors of a line or two instead of pages of usage."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+__all__ = ["Parser", "settings_parser"]
+
+UNKNOWN = re.compile(r"(?:unrecognized arguments: --|(?:Group '([\w.]+)' does not accept option|Option) ')([^\s=']+)")
+SETTING = re.compile(r'Parser key "([^"]+)":\s+(.*)', re.DOTALL)
+TYPE = re.compile(r"Expected a (.*?)\. Got|Subtypes: \[(.*)\]\s+Errors:", re.DOTALL)
+VALUE = re.compile(r"(?:Got|Given) value: (.*)", re.DOTALL)
+#: Python's names of types, and what to write on a command line.
+WORDS = {
+    "<class 'int'>": "a whole number",
+    "<class 'float'>": "a number",
+    "<class 'bool'>": "true or false",
+    "<class 'str'>": "text",
+    "<class 'tuple'>": "a list such as '[1,2]'",
+    "list[str]": "a list such as '[one,two]'",
+    "<class 'dict'>": "settings such as '{\"width\": 0.5}'",
+    "<class 'NoneType'>": "null",
+}
+
+
+class Brief:
+    """Mixed into a parser."""
+
+    prog: str
+    _option_string_actions: dict[str, Any]
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong, and end with status 2."""
+        command = self.prog.split(" [")[0]
+        print(f"{command}: error: {self._plain(message)}\n{command} --help lists all options", file=sys.stderr)
+        sys.exit(2)
+
+    def _plain(self, message: str) -> str:
+        if unknown := UNKNOWN.match(message):
+            near = difflib.get_close_matches("--" + ".".join(filter(None, unknown.groups())), self._options(), 1)
+            return message + (f"; did you mean {near[0]}?" if near else "")
+        setting = SETTING.fullmatch(message)
+        kind, value = (pattern.search(message) for pattern in (TYPE, VALUE))
+        if setting is None or kind is None or value is None:
+            return message
+        types = [_words(name) for name in re.split(r", (?![^\[]*\])", kind[1] or kind[2])]
+        return f"--{setting[1]} must be {' or '.join(types)}, got {' '.join(value[1].split())}"
+
+    def _options(self) -> list[str]:
+        return [option for option in self._option_string_actions if option.startswith("--")]
+
+
+def _words(name: str) -> str:
+    if name.startswith("typing.Literal["):
+        return "one of " + name.removeprefix("typing.Literal[").removesuffix("]").replace("'", "")
+    return WORDS.get(name, name)
+
+
+class Parser(Brief, argparse.ArgumentParser):
+    """argparse's, without abbreviations: one of `--seeds` must not be taken for it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
+
+
+def settings_parser(prog: str, description: str) -> ArgumentParser:
+    """jsonargparse's, which knows dataclasses of settings; no abbreviations either."""
+    from jsonargparse import ArgumentParser
+
+    class SettingsParser(Brief, ArgumentParser):
+        pass
+
+    return SettingsParser(prog=prog, description=description, allow_abbrev=False)
