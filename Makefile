@@ -63,9 +63,9 @@ bench: $(VENV)/.torch  ## race the kernels against PyTorch and ONNX Runtime on t
 	$(BIN)/pytest benchmarks --timeout=1800 --disable-warnings --benchmark-quiet --benchmark-min-rounds=15 \
 		--benchmark-json=.benchmarks/cpu.json $(ARGS)
 
-bench-report: $(VENV)/.torch  ## the README's tables and the roofline chart, from benchmarks/results/cpu.json
+bench-report: $(VENV)/.torch  ## the tables of the README and of docs/, and the roofline chart, from benchmarks/results
 	$(PIP) install '.[bench]'
-	$(BIN)/python benchmarks/report.py --readme README.md --chart benchmarks/results/roofline.png $(ARGS)
+	$(BIN)/python benchmarks/report.py --docs --chart benchmarks/results/roofline.png $(ARGS)
 
 bench-service: $(VENV)/.torch  ## the service on loopback: under load, for ten minutes, and against a network in one piece
 	$(PIP) install '.[bench,kserve]'

@@ -1,7 +1,7 @@
 """Drives CMakeLists.txt, which holds the only list of sources, and prints what it found.
 
 FACEMIX_BUILD_CUDA=auto|1|0   build the CUDA kernels: where nvcc is found (default), in any case, never
-CMAKE_ARGS=...                more arguments for CMake, as for a cross-compiled wheel (README)
+CMAKE_ARGS=...                more arguments for CMake, as for a cross-compiled wheel (docs/cpp.md)
 """
 
 import os

@@ -27,13 +27,14 @@ import environment
 import numpy as np
 import torch
 from cpuinfo import get_cpu_info
-from crypten_table import COMMITTED, readme_section
+from crypten_table import COMMITTED, section
 from edge_contestants import peak_bytes
 from facemix.demo.cloud_process import cloud_process
 from facemix.export import export_cloud, export_edge
 from facemix.models import build
+from marked_pages import write
 from pytest_benchmark.utils import get_commit_info
-from report import rounded, write
+from report import rounded
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -177,7 +178,7 @@ def main() -> None:
             "crypten": [crypten_entry(python, model, weights, folder, options.rounds) for weights in WEIGHTS],
         }
     write(options.json, json.dumps(rounded(result), indent=1) + "\n")
-    print(readme_section(rounded(result)))
+    print(section(rounded(result)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The result of benchmarks/crypten_race.py as Markdown: for its own output, and for the README."""
+"""The result of benchmarks/crypten_race.py as Markdown: for its own output, and for docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def table(data: dict[str, Any]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def readme_section(data: dict[str, Any]) -> str:
+def section(data: dict[str, Any]) -> str:
     """The table, what it compares, and where it comes from."""
     machine, versions, split = data["machine"], data["versions"], data["split"]
     deviation = max(entry["deviation"] for entry in data["crypten"])

@@ -1,4 +1,4 @@
-"""The result of benchmarks/edge.py as Markdown: for its own output, and for the README."""
+"""The result of benchmarks/edge.py as Markdown: for its own output, and for docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _digits(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def readme_section(data: dict[str, Any]) -> str:
+def section(data: dict[str, Any]) -> str:
     """The table, and where it comes from."""
     where, versions = data["environment"], data["environment"]["versions"]
     machine = where["machine"]

@@ -31,7 +31,8 @@ from facemix.models import build
 from gpu_contestants import runs, training
 from gpu_race import Device, race, roofline
 from gpu_workloads import JOBS, TINY_JOBS, TRAINING_BATCH, Job
-from report import compact, rounded, write
+from marked_pages import write
+from report import compact, rounded
 from workloads import GROUP_SIZE
 
 import facemix_ops

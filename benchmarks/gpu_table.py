@@ -1,4 +1,4 @@
-"""The result of benchmarks/gpu.py: for a terminal, for the README, as a chart.
+"""The result of benchmarks/gpu.py: for a terminal, for docs/benchmarks.md, as a chart.
 
 python benchmarks/gpu_table.py FILE [--chart PNG]
 """
@@ -68,7 +68,7 @@ def limits(data: Entry) -> str:
 
 
 def cells(group: dict[str, Entry]) -> dict[str, str]:
-    """What the README says of one job; the peers' times are those of the run that had most of them."""
+    """What docs/benchmarks.md says of one job; the peers' times are those of the run that had most of them."""
     entry = max(group.values(), key=lambda entry: len(entry["seconds"]))
     row = {"workload": f"`{entry['op']}` {entry['workload']}, {entry['dtype']}"}
     for backend, own in group.items():
@@ -86,7 +86,7 @@ def cells(group: dict[str, Entry]) -> dict[str, str]:
     return row
 
 
-def readme_section(data: Entry) -> str:
+def section(data: Entry) -> str:
     """Markdown: a row a job."""
     rows = [cells(group) for group in groups(data)]
     wanted = ("workload", "native, ms", "native, of the roofline", "triton, ms", "triton, of the roofline",

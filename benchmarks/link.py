@@ -35,9 +35,10 @@ from facemix.export import export_cloud, export_edge
 from facemix.models import build
 from link_proxy import shaped
 from link_raw import raw_server, transfers
-from link_table import COMMITTED, readme_section
+from link_table import COMMITTED, section
+from marked_pages import write
 from pytest_benchmark.utils import get_commit_info
-from report import rounded, write
+from report import rounded
 
 from facemix_ops.edge import EdgeModel
 from facemix_ops.edge.wire import WIRE_DTYPES
@@ -178,7 +179,7 @@ def main() -> None:
         "requests": [entry for workload in WORKLOADS for entry in requests(workload, options.rounds)],
     }
     write(options.json, json.dumps(rounded(result), indent=1) + "\n")
-    print(readme_section(rounded(result)))
+    print(section(rounded(result)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The result of benchmarks/link.py as Markdown: for its own output, and for the README."""
+"""The result of benchmarks/link.py as Markdown: for its own output, and for docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def off_by(entry: dict[str, Any]) -> float:
     return median(m / p - 1 for m, p in zip(seconds["measured"], seconds["predicted"], strict=True))
 
 
-def readme_section(data: dict[str, Any]) -> str:
+def section(data: dict[str, Any]) -> str:
     """The table, how good the link is, and where the figures come from."""
     off = [median(entry["measured"]) / entry["predicted"] - 1 for entry in data["transfers"]]
     plain, tls = ((median(entry["measured"]), entry["predicted"]) for entry in data["setup"])

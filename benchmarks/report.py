@@ -1,21 +1,23 @@
-"""Prints a result file, draws its roofline, and writes the README's tables from it."""
+"""Prints a result file, draws its roofline, and writes the tables of the README and of docs/."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import audit_table
 import crypten_table
 import edge_table
 import gpu_table
+import headline_table
 import link_table
 import service_table
 import wire_table
+from marked_pages import PAGES, rewrite, write
 from results import Result
 
 COMMITTED = Path(__file__).parent / "results" / "cpu.json"
@@ -50,18 +52,20 @@ def text_table(entries: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def readme_sections(data: dict[str, Any]) -> dict[str, str]:
-    """What stands between each pair of markers in the README. All but the kernels have result files of their own, those
+def sections(data: dict[str, Any]) -> dict[str, str]:
+    """What stands between each pair of markers on the pages. All but the kernels have result files of their own, those
     for which nothing has run yet excepted.
     """
-    sections = {"benchmarks": readme_section(data)}
+    found = {"headlines": headline_table.section(data), "benchmarks": kernels(data)}
     for name, module in TABLES.items():
         if module.COMMITTED.exists():
-            sections[name] = module.readme_section(json.loads(module.COMMITTED.read_text()))
-    return sections
+            found[name] = module.section(json.loads(module.COMMITTED.read_text()))
+    found["attack headlines"] = audit_table.section(audit_table.committed(), audit_table.README)
+    found["attacks on orl"] = audit_table.section(audit_table.committed())
+    return found
 
 
-def readme_section(data: dict[str, Any]) -> str:
+def kernels(data: dict[str, Any]) -> str:
     """Markdown of the results on most threads."""
     results = [Result(entry) for entry in data["results"]]
     threads = max(result.threads for result in results)
@@ -186,32 +190,12 @@ def compact(data: dict[str, Any]) -> str:
     return head[:-2] + ',\n    "results": [\n' + ",\n".join(map(json.dumps, data["results"])) + "\n    ]\n}\n"
 
 
-def write(path: Path, text: str) -> None:
-    """A file that is either new or as it was."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
-def rewrite(readme: Path, sections: dict[str, str]) -> None:
-    """Puts each section between its markers, in the place of what is there."""
-    text = readme.read_text()
-    for name, section in sections.items():
-        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
-        before, found, rest = text.partition(begin)
-        _, found_too, after = rest.partition(end)
-        if not found or not found_too:
-            raise ValueError(f"{readme} must have the lines {begin.strip()} and {end.strip()}, in this order")
-        text = f"{before}{begin}\n{section}\n{end}{after}"
-    write(readme, text)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path, nargs="?", default=COMMITTED, help="what `make bench` wrote (%(default)s)")
     parser.add_argument("--save", type=Path, metavar="JSON", help="write the file in compact form here, to commit it")
     parser.add_argument("--chart", type=Path, metavar="PNG", help="draw the roofline here")
-    parser.add_argument("--readme", type=Path, metavar="MD", help="rewrite the tables between the markers of this file")
+    parser.add_argument("--docs", action="store_true", help="rewrite the tables of the README and of docs/")
     options = parser.parse_args()
     data = json.loads(options.file.read_text())
     if options.save:
@@ -220,8 +204,8 @@ def main() -> None:
         from roofline import draw
 
         draw(data, options.chart)
-    if options.readme:
-        rewrite(options.readme, readme_sections(data))
+    if options.docs:
+        rewrite(PAGES, sections(data))
     print(text_table(data["results"]))
 
 

@@ -1,4 +1,4 @@
-"""The result of benchmarks/service.py as Markdown: for its own output, and for the README."""
+"""The result of benchmarks/service.py as Markdown: for its own output, and for docs/serving.md."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def text(data: dict[str, Any]) -> str:
     )
 
 
-def readme_section(data: dict[str, Any]) -> str:
-    """What stands between the markers in the README."""
+def section(data: dict[str, Any]) -> str:
+    """What stands between the markers in docs/serving.md."""
     return f"{text(data)}\n"
 
 

@@ -1,4 +1,4 @@
-"""The result of benchmarks/wire_dtypes.py as Markdown: for its own output, and for the README."""
+"""The result of benchmarks/wire_dtypes.py as Markdown: for its own output, and for docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def table(data: dict[str, Any]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def readme_section(data: dict[str, Any]) -> str:
+def section(data: dict[str, Any]) -> str:
     """The table, and where it comes from."""
     where = data["environment"]
     threads = f"{where['threads']} thread{'s' * (where['threads'] > 1)}"

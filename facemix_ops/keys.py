@@ -19,7 +19,7 @@ class MixKey:
     """``coeffs`` float64 [G, S, S] and ``order`` int64 [B = G*S]: what mixes and shuffles one request.
 
     Row ``b`` of the mixed batch is sent as row ``order[b]``:
-    ``y[order[g*S+i]] = sum_j coeffs[g,i,j] * x[g*S+j]`` (design section 2; eq. 4 of the paper).
+    ``y[order[g*S+i]] = sum_j coeffs[g,i,j] * x[g*S+j]`` (the paper's eq. 4 and section 3.5).
 
     A key is private and for one request. It is never printed, pickled or copied along with a model; ``close()``, or
     leaving a ``with`` block, zeroes its memory (not before ``backward()`` where gradients are wanted: PyTorch

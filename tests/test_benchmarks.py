@@ -1,4 +1,4 @@
-"""The benchmarks' arithmetic, a tiny race, and that the README says what the committed result file says."""
+"""The benchmarks' arithmetic, a tiny race, and that the README and docs/ say what the committed result files say."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import audit_table
+import headline_table
 import pytest
 import torch
+from marked_pages import PAGES, rewrite
 from peers import ConvMix
 from race import Contestants, Race, check_agreement, with_variants
-from report import COMMITTED, readme_sections, rewrite, text_table
+from report import COMMITTED, sections, text_table
 from results import Result, quartiles
 from roofline import draw
 from torch import Tensor
@@ -21,7 +24,6 @@ from workloads import STEM, Convolution
 import facemix_ops
 from facemix_ops import MixKey
 
-README = Path(__file__).parents[1] / "README.md"
 TINY = Convolution("tiny", 16, 3, 20, 18, 5, kernel=3, stride=2, padding=1, pool=(2, 2, 0))
 
 
@@ -121,19 +123,51 @@ def test_a_contestant_that_computes_something_else_is_named() -> None:
             check_agreement(contestants, expected)
 
 
-def test_the_readme_says_what_the_committed_results_say(tmp_path: Path) -> None:
-    copy = tmp_path / "README.md"
-    copy.write_bytes(README.read_bytes())
-    rewrite(copy, readme_sections(json.loads(COMMITTED.read_text())))
-    assert copy.read_bytes() == README.read_bytes()
+def test_the_pages_say_what_the_committed_results_say(tmp_path: Path) -> None:
+    copies = [tmp_path / page.name for page in PAGES]
+    for copy, page in zip(copies, PAGES, strict=True):
+        copy.write_bytes(page.read_bytes())
+    rewrite(copies, sections(json.loads(COMMITTED.read_text())))
+    for copy, page in zip(copies, PAGES, strict=True):
+        assert copy.read_bytes() == page.read_bytes()
 
 
-def test_a_readme_without_markers_stays_as_it_is(tmp_path: Path) -> None:
-    path = tmp_path / "README.md"
-    path.write_text("nothing here\n")
-    with pytest.raises(ValueError, match="must have the lines"):
-        rewrite(path, {"benchmarks": "section"})
-    assert path.read_text() == "nothing here\n"
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("nothing here\n", "nor here\n"),
+        ("<!-- benchmarks: begin -->\n", "<!-- benchmarks: end -->\n"),
+        ("<!-- benchmarks: end -->\n<!-- benchmarks: begin -->\n", ""),
+        ("<!-- benchmarks: begin -->\n<!-- benchmarks: end -->\n",) * 2,
+        ("<!-- benchmarks: begin -->\n<!-- benchmarks: end -->\n" * 2, ""),
+    ],
+)
+def test_pages_without_the_markers_or_with_them_twice_stay_as_they_are(texts: tuple[str, str], tmp_path: Path) -> None:
+    pages = [tmp_path / "one.md", tmp_path / "other.md"]
+    for page, text in zip(pages, texts, strict=True):
+        page.write_text(text)
+    with pytest.raises(ValueError, match=r"one of one\.md, other\.md must have the lines"):
+        rewrite(pages, {"benchmarks": "section"})
+    assert tuple(page.read_text() for page in pages) == texts
+
+
+def test_the_headlines_are_of_the_fastest_layout_and_of_all_kernels() -> None:
+    where = {"machine": {"cpu": "a CPU", "cores": 2}, "commit": "0123456789"}
+    kernel = entry(workload="resnet-stem-pool")  # of ours 2 to 5 s; the best of PyTorch takes 2, 4 and 3 times as long
+    text = headline_table.section(where | {"results": [kernel, entry(op="other")]})
+    assert "| 4e+03 ms | the best of PyTorch 3.00x as long | a CPU, 2 cores; 0123456 |" in text
+    assert "the best of PyTorch takes 3.00 to 3.00 times as long as ours." in text
+    assert "ResNet's first convolution" not in headline_table.section(where | {"results": [entry(op="other")]})
+
+
+def test_every_attack_has_a_row() -> None:
+    data = audit_table.committed()
+    names = [attack["name"] for attack in data["attacks"]]
+    assert sorted(names) == sorted(audit_table.ROWS)
+    assert set(audit_table.README) <= set(names)
+    lines = audit_table.section(data, ("look", "group_matching")).splitlines()
+    assert lines[2].endswith(" | 0.613 | **0.671** | 1.000 |")
+    assert lines[3].endswith(" | 0.0 % | **100 %** | 100 % |")  # of a variant: groups found whole
 
 
 def test_the_chart_is_drawn(tmp_path: Path) -> None:

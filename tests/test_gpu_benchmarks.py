@@ -69,7 +69,7 @@ def test_ratios_and_parts() -> None:
     assert row["eager takes"] == "4.00x (3.50 to 4.50)"  # of 4, 3 and 5
     triton = entry("triton", seconds={"facemix": [2e-3] * 3, "eager": [4e-3] * 3})
     assert gpu_table.cells({"native": entry("native"), "triton": triton})["Triton takes"] == "2.00x"
-    section = gpu_table.readme_section(made_up(entry("native"), triton))
+    section = gpu_table.section(made_up(entry("native"), triton))
     assert "a copy moves 2.00 TB/s" in section
     assert "Left out for want of time: 1 races" in section
     assert "| `conv_mix` made-up, bfloat16 | 2 | 50% |" in section
@@ -144,7 +144,7 @@ def test_the_whole_on_a_stand_in(told: bool, tmp_path: Path, monkeypatch: pytest
             assert state == (
                 {"SM, MHz": 1980, "memory, MHz": 2619, "power, W": 350, "temperature, C": 45} if told else {}
             )
-    assert "| `training step` resnet18 256x224x224, bfloat16 autocast |" in gpu_table.readme_section(data)
+    assert "| `training step` resnet18 256x224x224, bfloat16 autocast |" in gpu_table.section(data)
     gpu_table.draw(data, tmp_path / "gpu.png")
 
 

@@ -18,7 +18,7 @@ from facemix.wire.names import RETRY_AFTER
 from service import memory
 from service_load import load
 from service_parts import FACES, MIB, RESNETS
-from service_table import load_table, readme_section, soak_table, split_table
+from service_table import load_table, section, soak_table, split_table
 
 WHERE = {
     "date": "2026-01-02",
@@ -72,13 +72,13 @@ def test_the_tables() -> None:
     assert split == "| ReLU | split, float32 | 25 | 1 | 20 | 0.5 | 2 | 4 | 1.25x (1.12 to 1.38) |"
 
 
-def test_what_was_not_measured_is_not_in_the_readme() -> None:
+def test_what_was_not_measured_is_not_on_the_page() -> None:
     parts = {"load": [LOAD], "soak": SOAK, "split": SPLIT}
     data: dict[str, Any] = {part: {"environment": WHERE, "result": result} for part, result in parts.items()}
-    assert readme_section(data).count("commit 0123456, 2026-01-02.") == 3
-    assert readme_section(data).count("KServe 5.6") == 1
+    assert section(data).count("commit 0123456, 2026-01-02.") == 3
+    assert section(data).count("KServe 5.6") == 1
     del data["soak"]
-    assert "answers" not in readme_section(data)
+    assert "answers" not in section(data)
 
 
 def test_networks_are_the_same_each_time() -> None:

@@ -162,7 +162,7 @@ def conv_mix(
     """``group_mix(max_pool(act(F.conv2d(x, weight, bias, ...))), key)`` in one pass: the edge's first half.
 
     The activation and the pool come before the mix because a maximum of mixtures is not the mixture of the maxima
-    (design section 2; the paper's M_pre and eq. 4).
+    (the paper's M_pre, section 3.2, and eq. 4).
 
     Args:
         x: [B, C, H, W], float32, float64, bfloat16 or float16, any strides; B = key.batch.

@@ -1,0 +1,94 @@
+"""What `facemix audit` recovered of the recipe orl, as Markdown: some attacks for the README, all for docs/audit.md."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+COMMITTED = Path(__file__).parent / "results" / "audit" / "orl.json"
+
+
+class Row(NamedTuple):
+    """How an attack is described.
+
+    Attributes:
+        says: what is asked, and what the figures are.
+        knows: the attacker, besides the received rows.
+        percent: the figures are shares.
+        variant: of the attack, whose figures these are; empty: its own.
+    """
+
+    says: str
+    knows: str
+    percent: bool = True
+    variant: str = ""
+
+
+ROWS = {
+    "end_to_end": Row(
+        "Do faces come out of shuffled rows? (`end_to_end`: photographs whose features are found at a correlation "
+        "above 0.9)",
+        "how many rows a group has",
+        variant="share of the photographs at a |correlation| above 0.9",
+    ),
+    "key_recovery": Row(
+        "Can a group be un-mixed? (`key_recovery`, mean matched correlation)", "which rows share a group", percent=False
+    ),
+    "group_matching": Row(
+        "Can the shuffle be undone? (`group_matching`, groups found whole)",
+        "how many rows a group has",
+        variant="share of groups recovered whole",
+    ),
+    "membership": Row("Who of 40 people is in a row? (`membership`)", "the edge's software, labelled photographs"),
+    "output_side": Row(
+        "The same from the cloud's own outputs (`output_side`)", "the same as `membership`, and the cloud's part"
+    ),
+    "pooling": Row(
+        "A photograph that is sent eight times (`pooling`, correlation)", "which requests hold it", percent=False
+    ),
+    "identity": Row(
+        "A classifier for whose row it is: the paper's attack (`identity`)", "the edge's software, labelled photographs"
+    ),
+    "attributes": Row("The same for attributes (`attributes`)", "the edge's software, photographs with attributes"),
+    "reconstruction": Row(
+        "A generator that draws the photographs: the paper's attack (`reconstruction`, SSIM)",
+        "the edge's software, photographs",
+        percent=False,
+    ),
+    "look": Row("What the rows show as they are (`look`, correlation)", "nothing else", percent=False),
+}
+README = ("end_to_end", "membership", "output_side", "identity")
+
+
+def section(data: dict[str, Any], names: tuple[str, ...] = tuple(ROWS)) -> str:
+    """A row for each attack of `names`: floor, result, ceiling."""
+    attacks = {attack["name"]: attack for attack in data["attacks"]}
+    lines = [
+        "| attack | the attacker knows, besides the received rows | floor | result | ceiling |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for name in names:
+        row, figures = ROWS[name], attacks[name]
+        if row.variant:
+            (figures,) = (variant for variant in figures["variants"] if variant["name"] == row.variant)
+        floor, result, ceiling = (_figure(figures[kind], row.percent) for kind in ("floor", "result", "ceiling"))
+        lines.append(f"| {row.says} | {row.knows} | {floor} | **{result}** | {ceiling} |")
+    where = data["environment"]
+    source = (
+        f"Recipe `{data['title']}`, groups of {data['settings']['group_size']}, effort {data['settings']['effort']}, "
+        f"one seed. {where['cpu']}, {where['cores']} cores; PyTorch {where['versions']['torch']}; commit "
+        f"{where['commit'][:7]}."
+    )
+    return "\n".join([*lines, "", source]) + "\n"
+
+
+def committed() -> dict[str, Any]:
+    """The committed result."""
+    return json.loads(COMMITTED.read_text())
+
+
+def _figure(value: float, percent: bool) -> str:
+    if not percent:
+        return f"{value:.3f}"
+    return "100 %" if value == 1 else f"{100 * value:.1f} %"

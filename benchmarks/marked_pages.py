@@ -1,0 +1,36 @@
+"""The pages that have tables of results, and how these get there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+#: Each section stands between its markers on one of these.
+PAGES = tuple(ROOT / page for page in ("README.md", "docs/benchmarks.md", "docs/serving.md", "docs/audit.md"))
+
+
+def write(path: Path, text: str) -> None:
+    """A file that is either new or as it was."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def rewrite(pages: Sequence[Path], sections: dict[str, str]) -> None:
+    """Puts each section between its markers, in the place of what is there; they are on one of the pages."""
+    texts = {page: page.read_text() for page in pages}
+    for name, section in sections.items():
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+        places = [page for page in pages if 0 <= texts[page].find(begin) < texts[page].find(end)]
+        if len(places) != 1 or texts[places[0]].count(begin) != 1:
+            names = ", ".join(page.name for page in pages)
+            raise ValueError(
+                f"one of {names} must have the lines {begin.strip()} and {end.strip()}, in this order, once"
+            )
+        (page,) = places
+        before, _, rest = texts[page].partition(begin)
+        texts[page] = f"{before}{begin}\n{section}\n{end}{rest.partition(end)[2]}"
+    for page, text in texts.items():
+        write(page, text)
