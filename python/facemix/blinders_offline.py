@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +25,7 @@ BATCH = 64  # rows that are computed at once
 
 
 def write_blinders(
-    path: Path,
+    path: str | os.PathLike[str],
     half: EdgeModel | TorchHalf,
     cloud: CloudModel,
     images: NDArray[np.uint8],

@@ -12,6 +12,7 @@ import facemix
 from facemix.commands import audit, blind, collapse, cost, demo, export, infer, report, serve, sweep, train
 from facemix.commands.parsing import Parser
 from facemix.errors import FacemixError
+from facemix.imports import add_import, import_modules
 
 __all__ = ["main"]
 
@@ -19,6 +20,9 @@ __all__ = ["main"]
 EXTRA_OF = {"onnx": "export", "onnxruntime": "export", "kserve": "kserve"}
 EDGE = {"grpc", "google", "PIL", "tqdm", "rich"}
 PIPE = 141  # as a shell says it of a command that SIGPIPE ended
+
+#: Commands that build no network of a user's.
+WITHOUT_IMPORT = ("demo", "report")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,12 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
     for command in (audit, blind, collapse, cost, demo, export, infer, report, serve, sweep, train):
         command.add(commands)
+    parser.set_defaults(modules=[])
+    for name in commands.choices.keys() - WITHOUT_IMPORT:
+        add_import(commands.choices[name])
     arguments, rest = parser.parse_known_args(argv)
     if rest:
         if "forwarded" not in arguments:
             commands.choices[arguments.command].error(f"unrecognized arguments: {' '.join(rest)}")
         arguments.forwarded = rest
     try:
+        import_modules(arguments.modules)
         status: int = arguments.run(arguments) or 0
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]

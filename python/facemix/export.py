@@ -5,8 +5,8 @@ its code; for an edge without PyTorch the first and the last layer (`facemix_ops
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from .edge.halves import first_half, last_half
 from .partition import partition
 from .storage import CLOUD_KIND, atomic_path, fingerprint, save_tensors
 
-__all__ = ["export_cloud", "export_edge"]
+__all__ = ["check_plain", "export_cloud", "export_edge"]
 
 Images = Tensor | NDArray[np.uint8]
 
@@ -39,7 +39,7 @@ EDGE_OPTIONS = ("num_classes", "head")
 
 
 def export_cloud(
-    path: Path,
+    path: str | os.PathLike[str],
     model: nn.Module,
     builder: str,
     options: Mapping[str, Any],
@@ -47,8 +47,8 @@ def export_cloud(
     *,
     name: str,
     version: int = 1,
-    pre: int = 1,
-    post: int = 1,
+    pre: int | str = 1,
+    post: int | str = 1,
 ) -> None:
     """Write the cloud part of `model` to `path`, and neither the edge's first part nor its last.
 
@@ -59,7 +59,11 @@ def export_cloud(
         image_shape: (channels, height, width) of an image.
         name, version: what clients call the model; the version is a positive integer.
         pre, post: the cut, see `partition`.
+
+    Raises:
+        ValueError: if the network mixes by itself, see `check_plain`, or cannot be cut so.
     """
+    check_plain("export_cloud", model)
     parts = partition(model, pre, post)
     first = parts.edge_first.eval()
     with torch.inference_mode():
@@ -79,7 +83,7 @@ def export_cloud(
 
 
 def export_edge(
-    path: Path,
+    path: str | os.PathLike[str],
     model: nn.Module,
     image_shape: tuple[int, int, int],
     *,
@@ -118,10 +122,12 @@ def export_edge(
 
     Raises:
         TypeError: if images are not uint8.
-        ValueError: if the edge part is more than one convolution (with batch norm, activation and max-pool behind
-            it, where there are any) and one linear layer, or an argument will not do.
+        ValueError: if the network mixes by itself, see `check_plain`; if the edge part is more than one convolution
+            (with batch norm, activation and max-pool behind it, where there are any) and one linear layer, or an
+            argument will not do.
     """
     check_group_size("export_edge", group_size)
+    check_plain("export_edge", model)
     parts = partition(model, pre, post)
     first, last = first_half(parts.edge_first.eval(), group_size), last_half(parts.edge_last.eval())
     if not isinstance(first, fo.MixConv2d) or first.groups != 1 or first.padding_mode != "zeros":
@@ -175,6 +181,22 @@ def export_edge(
         raise ValueError(f"export_edge: {error}") from None
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+def check_plain(op: str, model: nn.Module) -> None:
+    """Refuse a network that mixes by itself, such as `facemix_ops.convert` makes: neither side runs it. A plain one
+    takes its weights, by the same names.
+
+    Raises:
+        ValueError: saying so.
+    """
+    kinds = (fo.MixConv2d, fo.GroupMix, fo.UnmixLinear)
+    if mixing := [name for name, module in model.named_modules() if isinstance(module, kinds)]:
+        raise ValueError(
+            f"{op}: model must be plain, with an nn.Conv2d and an nn.Linear where it mixes, got "
+            f"{type(model).__name__}, which mixes in {', '.join(mixing)}; build a plain one and give it the weights: "
+            "plain.load_state_dict(model.state_dict())"
+        )
 
 
 def _sealed(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> bytes:

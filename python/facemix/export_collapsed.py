@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -36,7 +36,12 @@ class OfPixels(nn.Module):
 
 
 def export_collapsed(
-    path: Path, network: nn.Module, image_shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]
+    path: str | os.PathLike[str],
+    network: nn.Module,
+    image_shape: tuple[int, int, int],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
 ) -> None:
     """Write a network that takes images [B, C, H, W], such as `Collapse.network`, to an ONNX file, and compare it with
     PyTorch on random images.

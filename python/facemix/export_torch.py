@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import nn
 from .calibration import mixtures, scales
 from .edge.torch_bundle import written
 from .edge.torch_half import TorchHalf
+from .export import check_plain
 from .partition import partition
 from .storage import atomic_path, fingerprint
 
@@ -21,7 +22,7 @@ __all__ = ["export_edge_torch"]
 
 
 def export_edge_torch(
-    path: Path,
+    path: str | os.PathLike[str],
     model: nn.Module,
     builder: str,
     options: Mapping[str, Any],
@@ -63,8 +64,9 @@ def export_edge_torch(
         pre, post: the cut, see `partition`.
 
     Raises:
-        ValueError: if an argument will not do.
+        ValueError: if an argument will not do, or the network mixes by itself, see `facemix.export.check_plain`.
     """
+    check_plain("export_edge_torch", model)
     channels, height, width = image_shape
     parts = partition(model, pre, post)
     with torch.inference_mode():

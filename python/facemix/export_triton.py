@@ -9,6 +9,7 @@ Versions of a model lie side by side and share the config, so they must take and
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import tempfile
@@ -39,7 +40,7 @@ QUEUE_MICROSECONDS = 1_000_000
 
 def export_triton(
     model: CloudModel,
-    repository: Path,
+    repository: str | os.PathLike[str],
     *,
     wire_dtype: str = "float32",
     max_batch: int | None = None,
@@ -68,6 +69,7 @@ def export_triton(
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", model.name):
         raise ValueError(f"export: a model's name must do as the name of a folder, got {model.name!r}")
+    repository = Path(repository)
     folder = repository / model.name
     version = folder / str(model.version)
     if version.exists() and not force:

@@ -96,9 +96,10 @@ def _module_name(model: nn.Module, argument: str, value: int | str) -> str:
         return value
     blocks: tuple[str, ...] | None = getattr(model, f"{argument}_blocks", None)
     if blocks is None:
+        modules = ", ".join(name for name, _ in model.named_children())
         raise ValueError(
             f"partition: {argument} must be the name of a module, because {type(model).__name__} has no "
-            f"`{argument}_blocks`, got {value}"
+            f"`{argument}_blocks`, got {value}; its modules are {modules}"
         )
     if not 1 <= value <= len(blocks):
         raise ValueError(f"partition: {argument} must be between 1 and {len(blocks)}, got {value}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ CONFIG_KEY = "facemix"
 CLOUD_KIND = "facemix-cloud-2"
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
     """Write named tensors and a JSON config to a safetensors file, atomically."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
@@ -31,7 +32,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str,
         temporary.write_bytes(save(plain, {CONFIG_KEY: json.dumps(config, sort_keys=True)}))
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote.
 
     The file is copied, not mapped: a server may go on with the tensors while the file is written over.
@@ -40,6 +41,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a file that `save_tensors` wrote.
     """
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"load_tensors: path must be a file, got {path}")
     data = path.read_bytes()

@@ -150,3 +150,71 @@ def test_a_missing_package_is_one_line(
     assert main(command.split()) == 1
     error = capsys.readouterr().err
     assert error == f"facemix: error: No module named '{name}': run `pip install 'facemix[{extra}]'`\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, from which nothing that is imported stays."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.setattr(sys, "modules", {**sys.modules})
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["audit", "run", "--import", "own", "--quick"],
+        ["blind", "--edge", "e", "--cloud", "c", "--out", "o", "--rows", "1", "--import", "own"],
+        ["collapse", "run", "--import", "own"],
+        ["cost", "--import", "own"],
+        ["export", "--format", "triton", "--model", "m", "--out", "o", "--import=own"],
+        ["infer", "photos", "--edge", "e", "--local", "c", "--import", "own"],
+        ["serve", "--import", "own", "--model", "m"],
+        ["sweep", "orl", "--mixed.epochs", "3", "--import", "own"],
+        ["train", "orl", "--import", "own", "--mixed.epochs", "3"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_modules_are_imported_before_the_command_runs(
+    arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "own.py").write_text("import pathlib\npathlib.Path('imported').touch()\n")
+    seen = []
+    monkeypatch.setattr(f"facemix.commands.{arguments[0]}.run", lambda arguments: seen.append(arguments))
+    assert main(arguments) == 0
+    assert (folder / "imported").exists()
+    assert seen[0].modules == ["own"]
+    forwarded = {"audit": ["run", "--quick"], "train": ["orl", "--mixed.epochs", "3"], "sweep": ["--mixed.epochs", "3"]}
+    assert vars(seen[0]).get("forwarded") == forwarded.get(arguments[0])  # the rest is the command's own
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "why"),
+    [
+        ("missing", "", "ModuleNotFoundError: No module named 'missing'"),
+        ("./own.py", "", "TypeError: "),
+        ("own.py", "", "ModuleNotFoundError: No module named 'own.py'"),
+        ("own", "import timmm", "ModuleNotFoundError: No module named 'timmm'"),
+        ("own", "1 / 0", "ZeroDivisionError: division by zero"),
+        ("own", "def", "SyntaxError: invalid syntax (own.py, line 1)"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_one_line(
+    name: str, code: str, why: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "own.py").write_text(code)
+    assert main(["cost", "--import", name]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("facemix: error: import: --import must be the name of a module that can be imported, ")
+    assert f"got {name!r}: {why}" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["demo"], ["report", "folder"]])
+def test_commands_that_build_no_network_of_a_users_import_nothing(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*arguments, "--import", "own"])
+    assert "unrecognized arguments: --import own" in capsys.readouterr().err

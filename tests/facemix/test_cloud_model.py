@@ -68,7 +68,7 @@ def test_a_cut_that_leaves_more_than_vectors(network: torch.nn.Module, tmp_path:
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
-        ({"builder": "no such"}, "got 'no such'"),
+        ({"builder": "no such"}, r"bad\.safetensors must name a network .* got 'no such'; .*: --import MODULE"),
         ({"options": {"no": "such"}}, "options must suit resnet18, got"),
         ({"input_shape": [1, 2, 3]}, "must have the input_shape that its layers take, got"),
         ({"input_shape": "x"}, "must have the input_shape that its layers take, got"),

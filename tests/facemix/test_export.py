@@ -9,11 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from facemix.export import export_edge
+from facemix.cloud.model import CloudModel
+from facemix.edge import load_half
+from facemix.export import export_cloud, export_edge
+from facemix.export_collapsed import export_collapsed
+from facemix.export_torch import export_edge_torch
+from facemix.infer.local import LocalModel
 from facemix.models import build
 from torch import nn
 from torch_edge import Network, exported
 
+import facemix_ops as fo
 from facemix_ops.edge import Bundle
 
 IMAGE = (20, 18, 3)
@@ -94,3 +100,53 @@ def test_a_network_with_nan_weights(tmp_path: Path) -> None:
         network.last.weight[0, 0] = torch.nan
     with pytest.raises(ValueError, match=r"export_edge: tensor 'last.weight' must be finite, got 1 values"):
         exported(network, tmp_path / "e", IMAGE, 4)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_paths_of_either_kind(kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = {"num_classes": 6, "width": 0.125}
+    model = build("resnet18", options).eval()
+    cloud, edge, torch_edge = (kind(name) for name in ("cloud", "halves/edge", "halves/torch"))
+    common: dict[str, Any] = {"name": "m", "pre": 1}
+    export_cloud(cloud, model, "resnet18", options, (3, 20, 18), **common)
+    common |= {"group_size": 4, "mean": [0.5] * 3, "std": [0.25] * 3}
+    export_edge(edge, model, (3, 20, 18), **common)
+    export_edge_torch(torch_edge, model, "resnet18", options, (3, 20, 18), **common)
+    network = CloudModel(cloud).network
+    for path in (edge, torch_edge):
+        half = load_half(path)
+        assert half.bundle.network == network
+        LocalModel(half, cloud)
+    collapsed = kind("collapsed.onnx")
+    export_collapsed(collapsed, nn.Sequential(nn.Flatten(), nn.Linear(12, 8)), (3, 2, 2), mean=[0.5] * 3, std=[0.5] * 3)
+    assert Path(collapsed).is_file()
+
+
+def test_a_network_that_mixes_gives_its_weights_to_a_plain_one(tmp_path: Path) -> None:
+    plain, mixing = build("resnet18", {"width": 0.125}), build("resnet18", {"width": 0.125})
+    fo.convert(mixing, first="conv1", last="fc", group_size=4)
+    common: dict[str, Any] = {"name": "m", "pre": "conv1", "post": "fc"}
+    edge = {**common, "group_size": 4, "mean": [0.5] * 3, "std": [0.25] * 3}
+
+    def export(model: nn.Module) -> None:
+        export_edge(tmp_path / "edge", model, (3, 20, 18), **edge)
+
+    for op, call in (
+        ("export_cloud", lambda: export_cloud(tmp_path / "c", mixing, "resnet18", {}, (3, 20, 18), **common)),
+        ("export_edge", lambda: export(mixing)),
+        ("export_edge_torch", lambda: export_edge_torch(tmp_path / "t", mixing, "resnet18", {}, (3, 20, 18), **edge)),
+    ):
+        advice = r"ResNet18, which mixes in conv1, fc; build a plain one .*: plain.load_state_dict\(model.state_dict"
+        with pytest.raises(ValueError, match=f"{op}: model must be plain, .* got {advice}"):
+            call()
+    assert not list(tmp_path.iterdir())
+    mixing(torch.randn(8, 3, 20, 18))  # moves its batch statistics
+    plain.load_state_dict(mixing.state_dict())
+    export(plain)
+    norm = mixing.bn1
+    factor = norm.weight / (norm.running_var + norm.eps).sqrt()
+    torch.testing.assert_close(
+        torch.from_numpy(Bundle.load(tmp_path / "edge").weight.copy()),
+        (mixing.conv1.weight * factor.view(-1, 1, 1, 1)).detach(),
+    )

@@ -64,7 +64,7 @@ def test_the_repository_answers_as_the_cloud_does(
     builder: str, pre: int, image_shape: tuple[int, int, int], options: dict, wire_dtype: str, tmp_path: Path
 ) -> None:
     model = cloud_part(tmp_path / "cloud.safetensors", builder, pre, image_shape, **options)
-    version = export_triton(model, tmp_path / "repo", wire_dtype=wire_dtype)
+    version = export_triton(model, str(tmp_path / "repo"), wire_dtype=wire_dtype)
     assert version == tmp_path / "repo/middle/3"
     assert files(tmp_path / "repo") == {"middle/config.pbtxt", "middle/3/model.onnx"}
 

@@ -190,7 +190,12 @@ def test_registry() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("alexnet", {}, "build: name must be one of ['protected', 'resnet18', 'vgg16', 'wide_linear'], got 'alexnet'"),
+        (
+            "alexnet",
+            {},
+            "build: name must be one of ['protected', 'resnet18', 'vgg16', 'wide_linear'], got 'alexnet'; for a model "
+            "of your own import the module that registers it: --import MODULE",
+        ),
         ("resnet18", {"depth": 3}, "build: options must suit resnet18, got {'depth': 3}"),
         ("resnet18", {"pre": 10}, "resnet18: pre must be between 1 and 9, got 10"),
         ("resnet18", {"post": 0}, "resnet18: post must be between 1 and 8, got 0"),

@@ -171,7 +171,7 @@ class BranchesOnValues(TwoCross):
             TwoCross(),
             1,
             "c",
-            "partition: pre must be the name of a module, because TwoCross has no `pre_blocks`, got 1",
+            "partition: pre must be the name of a module, because TwoCross has no `pre_blocks`, got 1; its modules are",
         ),
         (TwoCross(), "a", "c", "got 1 that enter and 2 that leave EdgeFirst"),
         (CalledTwice(), "a", "c", "pre must name a module that is called once, got 'a', called 2 times"),

@@ -98,7 +98,7 @@ def test_smaller_groups_take_what_suits_them(tmp_path: Path) -> None:
 def test_from_nothing_to_figures_and_once_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "sweep"
     rows, whole = ["--group-sizes", "2", "4", "--pre", "1", "2"], ["--seeds", "2", "--out", str(out), "--jobs", "2"]
-    arguments = ["sweep", "orl", *rows, "--mixed.epochs", "3", *whole, "--data.augment.mirror=true"]
+    arguments = ["sweep", "orl", *rows, "--mixed.epochs", "3", *whole, "--data.augment.mirror=true", "--import", "json"]
     assert main(arguments) == 0
     assert capsys.readouterr().out == f"sweep: {out / 'sweep.md'}\n"
     everything = started(out)
@@ -108,7 +108,8 @@ def test_from_nothing_to_figures_and_once_only(tmp_path: Path, capsys: pytest.Ca
         for seed in (0, 1)
     )
     assert {row for row, _ in everything[:2]} == {"group-1"}  # all others start from these
-    others = ["--mixed.epochs", "3", "--data.augment.mirror=true", "--mix.max_coeff", "null"]  # the bound is for S = 8
+    others = ["--import=json", "--mixed.epochs", "3", "--data.augment.mirror=true"]
+    others += ["--mix.max_coeff", "null"]  # the bound is for S = 8
     assert all(call["others"] == others for call in calls(out))
 
     found = lines(out)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ class CloudModel:
         ValueError: if the file does not hold a cloud part.
     """
 
-    def __init__(self, path: Path, *, device: str = "cpu", compile: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, device: str = "cpu", compile: bool = False) -> None:
         tensors, config = load_tensors(path)
         if config.get("kind") != CLOUD_KIND:
             raise ValueError(f"CloudModel: {path} must be of kind {CLOUD_KIND!r}, got {config.get('kind')!r}")
@@ -52,8 +52,11 @@ class CloudModel:
                 f"CloudModel: the config in {path} must have {', '.join(CONFIG_KEYS)}, got no {', '.join(missing)}"
             )
         # On the meta device the whole network has shapes but no weights; the edge's layers vanish with it.
-        with torch.device("meta"):
-            whole = build(config["builder"], config["options"])
+        try:
+            with torch.device("meta"):
+                whole = build(config["builder"], config["options"])
+        except ValueError as error:
+            raise ValueError(f"CloudModel: {path} must name a network that can be built, got {error}") from error
         with TRACING:
             module = partition(whole, config["pre"], config["post"]).cloud
         try:

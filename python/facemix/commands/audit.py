@@ -24,7 +24,8 @@ DESCRIPTION = (
     "Attack what an edge sends, and report what each attack recovers, between what chance gives and what there is to "
     "recover. RUN is the folder of one seed of `facemix train`, such as runs/orl/seed-0; without it, give --edge and "
     "the photographs (--data.*), and --cloud if its answers are to be attacked as well. Options win over RUN. An audit "
-    "that was interrupted goes on with the same command. See docs/audit.md."
+    "that was interrupted goes on with the same command. --import MODULE registers a network of your own. See "
+    "docs/audit.md."
 )
 
 

@@ -45,7 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     options = arguments.forwarded
     _, experiment = read_experiment(experiment_parser("facemix sweep", ""), [arguments.recipe, *options])
     sizes, pre = tuple(arguments.group_sizes), tuple(arguments.pre)
-    plan = Plan(arguments.recipe, tuple(options), experiment, sizes, pre, arguments.seeds, arguments.out)
+    passed_on = (*(f"--import={module}" for module in arguments.modules), *options)
+    plan = Plan(arguments.recipe, passed_on, experiment, sizes, pre, arguments.seeds, arguments.out)
     failures = run_sweep(plan, arguments.jobs)
     for job, reason in failures.items():
         print(f"facemix: error: sweep: {job.name}: {reason}", file=sys.stderr)

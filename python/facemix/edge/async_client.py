@@ -75,6 +75,11 @@ class AsyncClient:
         max_messages: int = 32,
         request_groups: int = 8,
     ) -> None:
+        if not (hasattr(half, "bundle") and hasattr(half, "mix")):
+            raise TypeError(
+                f"Client: half must be an edge half, such as facemix.edge.load_half(path) returns, got "
+                f"{type(half).__name__}"
+            )
         for name, value in (
             ("attempts", attempts),
             ("message_bytes", message_bytes),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class LocalModel:
         FileNotFoundError, ValueError: if the file will not do, or is the middle of another network.
     """
 
-    def __init__(self, half: EdgeModel | TorchHalf, cloud: Path) -> None:
+    def __init__(self, half: EdgeModel | TorchHalf, cloud: str | os.PathLike[str]) -> None:
         self._half, self._middle = half, CloudModel(cloud)
         ours, theirs = ((model.name, model.version, model.network) for model in (half.bundle, self._middle))
         if ours != theirs:

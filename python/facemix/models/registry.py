@@ -1,5 +1,5 @@
 """Names of models, so that one can be rebuilt from a JSON config: a pickle would let a weights file run
-code.
+code. Nor may a file say what to import: who runs it does, see `facemix.imports`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
         ValueError: if there is no such model, or it refuses an option.
     """
     if name not in _BUILDERS:
-        raise ValueError(f"build: name must be one of {names()}, got {name!r}")
+        raise ValueError(
+            f"build: name must be one of {names()}, got {name!r}; for a model of your own import the module that "
+            "registers it: --import MODULE"
+        )
     try:
         return _BUILDERS[name](**(options or {}))
     except TypeError as error:

@@ -121,3 +121,10 @@ def test_bad_options(options: dict[str, object], text: str, half: WatchedHalf) -
     with pytest.raises(ValueError, match=text):
         Client(half, "127.0.0.1:1", **options)  # type: ignore[arg-type]
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(("value", "kind"), [("edge.safetensors", "str"), (None, "NoneType"), ({"mix": 1}, "dict")])
+def test_a_half_that_is_none(value: object, kind: str) -> None:
+    text = f"Client: half must be an edge half, such as facemix.edge.load_half.path. returns, got {kind}"
+    with pytest.raises(TypeError, match=text):
+        Client(value, "127.0.0.1:1")
