@@ -265,13 +265,12 @@ class ResultMemory {
 
 // seed: the address of a 64-bit seed on the device of the result, 0 on the CPU for the operating system's CSPRNG. A
 // bound is the CPU's alone.
-bool draw_orthogonal(Address coeffs, int64_t groups, int64_t size, double max_coeff, Address seed, Place place) {
+void draw_orthogonal(Address coeffs, int64_t groups, int64_t size, double max_coeff, Address seed, Place place) {
     void (*const on_cuda)(double*, int64_t, int64_t, const int64_t*, int, void*) = FACEMIX_ON_CUDA(sample_orthogonal);
     if (place[0] >= 0 && !on_cuda) refuse_device("sample_orthogonal");
     py::gil_scoped_release nogil;
     if (place[0] < 0) return sample_orthogonal(at<double>(coeffs), groups, size, max_coeff, at<const uint64_t>(seed));
     on_cuda(at<double>(coeffs), groups, size, at<const int64_t>(seed), int(place[0]), at<void>(Address(place[1])));
-    return true;
 }
 
 void draw_permutation(Address order, int64_t n, Address seed, Place place) {

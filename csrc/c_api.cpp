@@ -127,13 +127,8 @@ void key_wipe(const facemix_key& key) {
 
 void key_sample(const facemix_key& key, double max_coeff) {
     check_key_memory(key);
-    const double least = 1 / std::sqrt(double(key.size));
-    if (max_coeff != 0 && !(max_coeff > least && max_coeff <= 1))
-        refuse("max_coeff", "be 0, or above 1/sqrt(S) = " + std::to_string(least) + " and at most 1",
-               std::to_string(max_coeff));
     try {
-        if (!sample_orthogonal(key.coeffs, key.groups, key.size, max_coeff == 0 ? 1 : max_coeff, nullptr))
-            refuse("max_coeff", "be large enough to be met", std::to_string(max_coeff));
+        sample_orthogonal(key.coeffs, key.groups, key.size, max_coeff == 0 ? 1 : max_coeff, nullptr);
         sample_permutation(key.order, key.groups * key.size, nullptr);
     } catch (...) {
         key_wipe(key);

@@ -141,9 +141,9 @@ struct UnmixLinearArgs {
 };
 
 // coeffs [groups, size, size]: Haar-distributed orthogonal matrices; with max_coeff < 1 a random walk from there to
-// matrices without a larger |entry|. seed == nullptr reads the operating system's CSPRNG.
-// Returns false when max_coeff could not be met.
-bool sample_orthogonal(double* coeffs, int64_t groups, int64_t size, double max_coeff, const uint64_t* seed);
+// matrices without a larger |entry|, begun anew where it gets stuck. seed == nullptr: from the operating system's
+// CSPRNG. Throws std::invalid_argument for a max_coeff that is too low for size, or above 1.
+void sample_orthogonal(double* coeffs, int64_t groups, int64_t size, double max_coeff, const uint64_t* seed);
 
 // order [n]: a uniform permutation.
 void sample_permutation(int64_t* order, int64_t n, const uint64_t* seed);

@@ -87,9 +87,10 @@ class MixKey:
         ``max_coeff`` bounds the largest |coefficient|. Haar matrices are often lopsided, so that a mixed row is
         nearly one image; 0.6 is a good bound for groups of 8. The distribution is then that of a random walk of plane
         rotations, from a Haar matrix to below the bound and eight sweeps on: it tends to the Haar measure restricted
-        to the bound, and is not an exact draw from it. Tight bounds on large groups (0.2 for 64) take long.
+        to the bound, and is not an exact draw from it. The lowest bound is 1/cbrt(S), rounded up to three digits: 0.5
+        for groups of 8. There every draw succeeds; those for large groups take long (a third of a second for 64).
 
-        Raises ValueError where ``batch`` does not divide by ``group_size``, or the bound cannot be met.
+        Raises ValueError where ``batch`` does not divide by ``group_size``, or ``max_coeff`` is too low, or above 1.
         """
         from .ops.sample_orthogonal import sample_orthogonal, sample_permutation
 

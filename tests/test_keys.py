@@ -237,7 +237,7 @@ def test_constructor_checks(error: type[Exception], coeffs: Any, order: Any, mes
         (TypeError, (8, 4.0), {}, "MixKey.sample: group_size must be an int"),
         (ValueError, (8, 1), {}, "MixKey.sample: group_size must be between 2 and 64"),
         (ValueError, (65, 65), {}, "MixKey.sample: group_size must be between 2 and 64"),
-        (ValueError, (8, 4), {"max_coeff": 0.5}, ".*max_coeff must be above 1/sqrt"),
+        (ValueError, (8, 4), {"max_coeff": 0.629}, ".*max_coeff must be at least 0.63 for groups of 4"),
         (ValueError, (8, 4), {"max_coeff": 1.5}, ".*max_coeff must be .* at most 1"),
         (TypeError, (8, 4), {"max_coeff": "0.9"}, ".*max_coeff must"),
         (TypeError, (8, 4), {"generator": 0}, ".*generator must"),

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "../kernels.h"
@@ -140,12 +141,12 @@ void turn(double* a, double* b, int64_t n, double ceiling, Entropy& entropy) {
 // A random walk by plane rotations under a falling ceiling, until no |entry| is above the bound; then kMixingSweeps
 // more. Each step leaves the Haar measure restricted to the allowed set as it is (a Gibbs sampler over one circle of
 // the group at a time), so that the restricted Haar measure is what the walk tends to; it is not an exact draw from it.
+// Returns false where the walk is stuck: at the lowest bound walks need 5 n sweeps, hardly any more than 7 n.
 bool bound_entries(double* q, int64_t n, double bound, Entropy& entropy) {
-    constexpr int kMixingSweeps = 8, kMaxSweeps = 400;
-    double ceiling = largest(q, n * n);
+    constexpr int kMixingSweeps = 8, kMaxSweepsPerRow = 8;
     int mixed = 0;
-    for (int sweep = 0; sweep < kMaxSweeps; ++sweep) {
-        ceiling = std::fmax(bound, largest(q, n * n));
+    for (int64_t sweep = 0; sweep < kMaxSweepsPerRow * n + kMixingSweeps; ++sweep) {
+        const double ceiling = std::fmax(bound, largest(q, n * n));
         if (ceiling <= bound && mixed++ == kMixingSweeps) return true;
         for (int64_t step = 0; step < n * (n - 1) / 2; ++step) {
             const int64_t i = int64_t(entropy.below(uint64_t(n)));
@@ -158,18 +159,20 @@ bool bound_entries(double* q, int64_t n, double bound, Entropy& entropy) {
 
 }  // namespace
 
-bool sample_orthogonal(double* coeffs, int64_t groups, int64_t size, double max_coeff, const uint64_t* seed) {
+void sample_orthogonal(double* coeffs, int64_t groups, int64_t size, double max_coeff, const uint64_t* seed) {
+    const double least = std::ceil(1000 / std::cbrt(double(size))) / 1000;  // least_coeff of facemix_ops/rules.py
+    if (!(max_coeff >= least && max_coeff <= 1))                            // a NaN too
+        throw std::invalid_argument("max_coeff must be at least " + std::to_string(least) + " for groups of " +
+                                    std::to_string(size) + " and at most 1, got " + std::to_string(max_coeff));
     Entropy entropy(seed);
     std::vector<double> scratch(size_t(size * size + size));
     double* r = scratch.data();
-    bool met = true;
-    for (int64_t g = 0; g < groups && met; ++g) {
+    for (int64_t g = 0; g < groups; ++g) {
         double* q = coeffs + g * size * size;
-        haar(q, r, r + size * size, size, entropy);
-        if (max_coeff < 1) met = bound_entries(q, size, max_coeff, entropy);
+        do haar(q, r, r + size * size, size, entropy);
+        while (max_coeff < 1 && !bound_entries(q, size, max_coeff, entropy));
     }
     wipe(r, scratch.size() * sizeof(double));
-    return met;
 }
 
 void sample_permutation(int64_t* order, int64_t n, const uint64_t* seed) {

@@ -42,9 +42,9 @@ def unmix_linear(bundle: Bundle, y: NDArray[np.float32], key: Key, out: NDArray[
     )  # fmt: skip
 
 
-def sample_orthogonal(coeffs: NDArray[np.float64], max_coeff: float) -> bool:
+def sample_orthogonal(coeffs: NDArray[np.float64], max_coeff: float) -> None:
     """Fills coeffs [G, S, S] from the operating system's CSPRNG; False where the bound was not met."""
-    return C.sample_orthogonal(_address(coeffs), len(coeffs), coeffs.shape[1], max_coeff, *ENTROPY)
+    C.sample_orthogonal(_address(coeffs), len(coeffs), coeffs.shape[1], max_coeff, *ENTROPY)
 
 
 def sample_permutation(order: NDArray[np.int64]) -> None:

@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rules import bad_value
 from . import kernels
 
 
@@ -24,13 +23,11 @@ class Key:
     __slots__ = ("closed", "coeffs", "order", "rows")
 
     def __init__(self, groups: int, size: int, max_coeff: float | None) -> None:
-        """Drawn from the operating system's CSPRNG. Raises ValueError where the bound on coefficients is not met."""
+        """Drawn from the operating system's CSPRNG."""
         self.coeffs: NDArray[np.float64] = np.empty((groups, size, size))
         self.order, self.rows = (np.empty(groups * size, np.int64) for _ in range(2))
         self.closed = False
-        if not kernels.sample_orthogonal(self.coeffs, 1.0 if max_coeff is None else max_coeff):
-            self.close()
-            bad_value("EdgeModel.mix", "max_coeff", f"be within reach for groups of {size}", f"{max_coeff}")
+        kernels.sample_orthogonal(self.coeffs, 1.0 if max_coeff is None else max_coeff)
         kernels.sample_permutation(self.order)
         kernels.sample_permutation(self.rows)
 

@@ -17,18 +17,12 @@ TAGS = (torch.Tag.nondeterministic_seeded,)
 def _orthogonal(groups: int, size: int, max_coeff: float, seed: Tensor | None) -> Tensor:
     coeffs = _fake_orthogonal(groups, size, max_coeff, None)
     here = None if seed is None else seed.cpu()
-    if not C.sample_orthogonal(coeffs.data_ptr(), groups, size, max_coeff, address(here), place(coeffs)):
-        bad_value(
-            "sample_orthogonal",
-            "max_coeff",
-            f"be within reach for group_size {size} (above 1/sqrt(S) = {size**-0.5:.3f}, with room to spare)",
-            f"{max_coeff}",
-        )
+    C.sample_orthogonal(coeffs.data_ptr(), groups, size, max_coeff, address(here), place(coeffs))
     return coeffs if seed is None else coeffs.to(seed.device)
 
 
 def _orthogonal_cuda(groups: int, size: int, max_coeff: float, seed: Tensor) -> Tensor:
-    if max_coeff < 1 or size > MAX_GROUP:  # whether the bound was met would be waited for on the device as well
+    if max_coeff < 1 or size > MAX_GROUP:  # those the CPU draws alone
         return _orthogonal(groups, size, max_coeff, seed)
     coeffs = _fake_orthogonal(groups, size, max_coeff, seed)
     with device_of(seed):
@@ -100,7 +94,7 @@ def sample_orthogonal(
     Gaussian, Householder QR, sign fix, in double: the Haar distribution (Mezzadri 2007). ``max_coeff``, ``device`` and
     ``generator`` are described at :meth:`facemix_ops.MixKey.sample`; matrices above 64 always come from the CPU.
 
-    Raises ValueError for a bound outside (1/sqrt(size), 1], or one that the walk does not reach.
+    Raises ValueError for a bound that is too low for ``size``, or above 1.
     """
     if not is_int(groups) or not is_int(size):
         bad_type("sample_orthogonal", "groups and size", "be ints", f"{groups!r}, {size!r}")

@@ -57,7 +57,9 @@ void whole_numbers(Edge& e) {
 void keys(Edge& e) {
     facemix_key bad = e.key;
     refused(facemix_key_sample(nullptr, 0), "key_sample: key must not be null");
-    refused(facemix_key_sample(&e.key, 0.5), "key_sample: max_coeff must be 0, or above 1/sqrt(S) = 0.5");
+    refused(facemix_key_sample(&e.key, 0.5),
+            "key_sample: max_coeff must be at least 0.630000 for groups of 4 and at most 1");
+    refused(facemix_key_sample(&e.key, 1.1), "key_sample: max_coeff must be");
     refused(facemix_key_sample(&e.key, NAN), "key_sample: max_coeff must be");
     bad.order = nullptr;
     refused(facemix_key_sample(&bad, 0), "key_sample: key.order must not be null");

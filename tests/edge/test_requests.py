@@ -100,14 +100,6 @@ def test_a_key_is_zeroed_where_a_kernel_fails(
     assert [zeroed(key) for key in keys] == [True]
 
 
-def test_a_key_is_zeroed_where_the_bound_is_not_met(keys: list[Key], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facemix_ops.edge.kernels.sample_orthogonal", lambda coeffs, bound: coeffs.fill(1) or False)
-    model = EdgeModel(Bundle.parse(bundle_bytes(max_coeff=0.6)))
-    with pytest.raises(ValueError, match=r"EdgeModel.mix: max_coeff must be within reach for groups of 4, got 0.6"):
-        model.mix(images(4))
-    assert [zeroed(key) for key in keys] == [True]
-
-
 def test_a_key_is_for_one_reply(model: EdgeModel) -> None:
     with model.mix(images(4)) as request:
         request.classify(reply())

@@ -75,7 +75,7 @@ def test_deeper_cuts(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"group_size": 1}, "group_size"),
-        ({"max_coeff": 0.4}, "max_coeff must be above 1/sqrt(S) = 0.500"),
+        ({"max_coeff": 0.4}, "max_coeff must be at least 0.63 for groups of 4"),
         ({"wire_dtype": "float64"}, "wire_dtype must be one of"),
         ({"classes": ["a"]}, "classes must be 5 texts"),
         ({"attributes": ["a", "b"]}, "attributes must be a name for each two scores, got 2 for 5"),

@@ -84,7 +84,7 @@ def test_command_line(tmp_path: Path) -> None:
 
 
 def test_smaller_groups_take_what_suits_them(tmp_path: Path) -> None:
-    mix = MixSettings(group_size=8, max_coeff=0.6, warm_up=[1, 4])
+    mix = MixSettings(group_size=8, max_coeff=0.7, warm_up=[1, 4])
     asked = plan(tmp_path, experiment=Experiment(mix=mix))
     options = {size: real_command(asked, Job(1, size, 0))[15:-2] for size in (2, 4, 8, 6)}
     assert options[8] == []
@@ -276,7 +276,7 @@ def test_devices_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (["--seeds", "0"], "sweep: --seeds must be at least 1, got 0"),
         (["--jobs", "0"], "sweep: --jobs must be at least 1, got 0"),
         (["--protection.name=plain"], "sweep: protection.name must be mix, whose group sizes .* got plain"),
-        (["--mix.group_size=4"], "sweep: --group-sizes and --pre must say what to sweep over, got --mix.group_size=4"),
+        (["--mix.group_size=8"], "sweep: --group-sizes and --pre must say what to sweep over, got --mix.group_size=8"),
     ],
 )
 def test_refusals(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

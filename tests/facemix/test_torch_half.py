@@ -258,7 +258,7 @@ def rewritten(path: Path, config: dict[str, Any], **tensors: Any) -> bytes:
         ),
         ({"attributes": ["a", "a", "b"]}, {}, "attributes must be different texts"),
         ({"std": [0.0]}, {}, "std must be at least"),
-        ({"max_coeff": 0.4}, {}, "max_coeff must be above"),
+        ({"max_coeff": 0.4}, {}, "max_coeff must be at least"),
         ({"group_size": 65}, {}, "group_size must be an integer from 1 to 64"),
         ({"wire_dtype": "int8"}, {}, "wire_dtype must be a float where there are no scales"),
         ({}, {"weights.conv1.weight": None}, "conv1.weight missing or too many"),

@@ -15,6 +15,7 @@ from facemix.edge import load_half
 from facemix.edge.blinding import Blinding
 from facemix.edge.torch_half import TorchHalf
 from facemix_ops.edge import EdgeModel, kernels
+from facemix_ops.rules import check_max_coeff
 
 from .request import Request, Secrets, Truth
 from .unmixed_edge import UnmixedEdge
@@ -122,10 +123,12 @@ def load_edge(
     Raises:
         OSError: if there is no such file, or it cannot be read.
         BundleError: a ValueError; see `facemix.edge.load_half`.
-        ValueError: if something is asked of the mix of an edge that mixes nothing.
+        ValueError: if max_coeff is too low for the edge's groups, or above 1; or something is asked of the mix of an
+            edge that mixes nothing.
     """
     half = load_half(path)
     if half.bundle.group_size > 1:
+        check_max_coeff("load_edge", max_coeff, half.bundle.group_size)
         return MixingEdge(half, max_coeff, blinding)
     assert isinstance(half, TorchHalf)  # the other kind always mixes
     for name, value in (("max_coeff", max_coeff), ("blinding", blinding)):

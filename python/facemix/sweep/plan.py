@@ -106,7 +106,7 @@ class Plan:
     def _mix(self, group_size: int) -> list[str]:
         """The size, and what of the recipe's mix suits smaller groups than its own.
 
-        A bound on the coefficients of large groups may be out of reach of small ones, or leave them no choice; and a
+        A bound on the coefficients of large groups may be too low for small ones, or leave them no choice; and a
         warm-up goes through divisors of the group size.
         """
         mix = self.experiment.mix

@@ -133,10 +133,11 @@ class MixSettings:
         size = self.group_size
         if not 1 <= size <= MAX_GROUP:
             raise ValueError(f"MixSettings: group_size must be between 1 and {MAX_GROUP}, got {size}")
-        if size > 1:
-            check_max_coeff("MixSettings", self.max_coeff, size)
         if strange := [warm for warm in self.warm_up if warm < 1 or size % warm]:
             raise ValueError(f"MixSettings: warm_up must be divisors of the group size {size}, got {strange[0]}")
+        for mixed in (size, *self.warm_up):
+            if mixed > 1:
+                check_max_coeff("MixSettings", self.max_coeff, mixed)
         if not 0 <= self.distillation <= 1:
             raise ValueError(f"MixSettings: distillation must be between 0 and 1, got {self.distillation}")
         if self.temperature <= 0:

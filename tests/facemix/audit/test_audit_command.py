@@ -220,6 +220,10 @@ def test_refusals_of_a_run(run: Path, attacks: Any, capsys: Any, tmp_path: Path)
     write_halves(other, network, EXPERIMENT, EXPERIMENT.model, OPTIONS, train, list("abcd"))
     assert main(["audit", str(run), "--cloud", str(other / "cloud.safetensors")]) == 1
     assert "must be the middle of the edge's network" in capsys.readouterr().err
+    assert main(["audit", str(run), "--max-coeff", "0.6"]) == 1
+    assert (
+        "load_edge: max_coeff must be at least 0.63 for groups of 4 and at most 1, got 0.6" in capsys.readouterr().err
+    )
     assert main(["audit", str(run.parent)]) == 1
     said = capsys.readouterr().err
     assert "audit: RUN must hold edge.safetensors, as the folder of a seed does that is" in said
