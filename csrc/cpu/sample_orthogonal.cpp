@@ -160,8 +160,9 @@ bool bound_entries(double* q, int64_t n, double bound, Entropy& entropy) {
 }  // namespace
 
 void sample_orthogonal(double* coeffs, int64_t groups, int64_t size, double max_coeff, const uint64_t* seed) {
-    const double least = std::ceil(1000 / std::cbrt(double(size))) / 1000;  // least_coeff of facemix_ops/rules.py
-    if (!(max_coeff >= least && max_coeff <= 1))                            // a NaN too
+    // least_coeff of facemix_ops/rules.py
+    const double least = std::ceil(1000 / std::cbrt(double(size)) - 1e-9) / 1000;
+    if (!(max_coeff >= least && max_coeff <= 1))  // a NaN too
         throw std::invalid_argument("max_coeff must be at least " + std::to_string(least) + " for groups of " +
                                     std::to_string(size) + " and at most 1, got " + std::to_string(max_coeff));
     Entropy entropy(seed);

@@ -43,7 +43,7 @@ def unmix_linear(bundle: Bundle, y: NDArray[np.float32], key: Key, out: NDArray[
 
 
 def sample_orthogonal(coeffs: NDArray[np.float64], max_coeff: float) -> None:
-    """Fills coeffs [G, S, S] from the operating system's CSPRNG; False where the bound was not met."""
+    """Fills coeffs [G, S, S] from the operating system's CSPRNG."""
     C.sample_orthogonal(_address(coeffs), len(coeffs), coeffs.shape[1], max_coeff, *ENTROPY)
 
 

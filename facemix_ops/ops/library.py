@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial, wraps
 from typing import Any, overload
 
@@ -62,23 +61,18 @@ def register(
 
 
 def on_its_device(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """``kernel``, launched as ``device_of`` the first tensor that it is given says."""
+    """``kernel``, with the device of the first tensor that it is given as the current one, as PyTorch's ops have it: the
+    caller's comes back, and is not touched where nothing has used it yet."""
 
     @wraps(kernel)
     def launched(*arguments: Any) -> Any:
-        with device_of(next(x for x in arguments if isinstance(x, Tensor))):
+        device = next(x for x in arguments if isinstance(x, Tensor)).get_device()
+        if device == torch.accelerator.current_device_index():
+            return kernel(*arguments)
+        with torch.accelerator.device_index(device):
             return kernel(*arguments)
 
     return launched
-
-
-def device_of(x: Tensor) -> AbstractContextManager[Any]:
-    """Makes the device of ``x`` the current one, as PyTorch's ops do: the caller's comes back, and is not touched where
-    nothing has used it yet."""
-    device = x.get_device()
-    if device == torch.accelerator.current_device_index():
-        return nullcontext()
-    return torch.accelerator.device_index(device)
 
 
 def choice(name: str, device: str) -> Choice:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..checks import is_int
 from ..native import C
 from ..rules import MAX_GROUP, bad_type, bad_value, check_max_coeff
-from .library import LIB, REGISTERED, address, choice, device_of, place
+from .library import LIB, REGISTERED, address, choice, on_its_device, place
 
 # Drawn at every call: a compiler must neither merge two calls nor repeat one.
 TAGS = (torch.Tag.nondeterministic_seeded,)
@@ -25,8 +25,7 @@ def _orthogonal_cuda(groups: int, size: int, max_coeff: float, seed: Tensor) -> 
     if max_coeff < 1 or size > MAX_GROUP:  # those the CPU draws alone
         return _orthogonal(groups, size, max_coeff, seed)
     coeffs = _fake_orthogonal(groups, size, max_coeff, seed)
-    with device_of(seed):
-        C.sample_orthogonal(coeffs.data_ptr(), groups, size, max_coeff, seed.data_ptr(), place(seed))
+    C.sample_orthogonal(coeffs.data_ptr(), groups, size, max_coeff, seed.data_ptr(), place(seed))
     return coeffs
 
 
@@ -39,8 +38,7 @@ def _permutation(n: int, seed: Tensor | None) -> Tensor:
 
 def _permutation_cuda(n: int, seed: Tensor) -> Tensor:
     order = _fake_permutation(n, seed)
-    with device_of(seed):
-        C.sample_permutation(order.data_ptr(), n, seed.data_ptr(), place(seed))
+    C.sample_permutation(order.data_ptr(), n, seed.data_ptr(), place(seed))
     return order
 
 
@@ -67,7 +65,7 @@ for _schema, _cpu, _cuda, _fake in (
     LIB.define(_schema, tags=TAGS)
     LIB.impl(_name, _cpu, "CompositeExplicitAutograd")
     if choice(_name, "cuda").backend == "native":
-        LIB.impl(_name, _cuda, "CUDA")
+        LIB.impl(_name, on_its_device(_cuda), "CUDA")
     torch.library.register_fake(f"facemix_ops::{_name}", _fake, lib=LIB)
     REGISTERED.append(_name)
 
