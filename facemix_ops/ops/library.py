@@ -61,8 +61,10 @@ def register(
 
 
 def on_its_device(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """``kernel``, with the device of the first tensor that it is given as the current one, as PyTorch's ops have it: the
-    caller's comes back, and is not touched where nothing has used it yet."""
+    """``kernel``, with the device of the first tensor that it is given as the current one, as PyTorch's ops have it.
+
+    The caller's comes back, and is not touched where nothing has used it yet.
+    """
 
     @wraps(kernel)
     def launched(*arguments: Any) -> Any:
