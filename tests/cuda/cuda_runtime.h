@@ -85,7 +85,11 @@ namespace emulation {
 
 constexpr size_t kSharedBytes = 48 << 10;      // what a launch may ask for without cudaFuncSetAttribute
 constexpr size_t kMaxSharedBytes = 227 << 10;  // and with it, on sm_90
-void replace_device();                         // by one that may have less of it, as sm_80 and sm_86 do
+// While it lives the device is one that may have less of it, as sm_80 and sm_86 do.
+struct AnotherDevice {
+    AnotherDevice();
+    ~AnotherDevice();
+};
 cudaError_t run(const void* kernel, const cudaLaunchConfig_t& config, const std::function<void()>& thread);
 
 // All threads of a warp meet, each with its operands; the last to come acts on those of all lanes.

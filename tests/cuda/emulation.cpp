@@ -176,9 +176,13 @@ void emulation::wait_for_copies(size_t groups_left) {
         for (const Copy& copy : groups.front()) make(copy);
 }
 
-void emulation::replace_device() {
+emulation::AnotherDevice::AnotherDevice() {
     constexpr size_t kSizes[] = {99 << 10, 163 << 10, kMaxSharedBytes};
     most_shared = kSizes[coin() % 3];
+    shared_limit.clear();
+}
+emulation::AnotherDevice::~AnotherDevice() {
+    most_shared = kMaxSharedBytes;
     shared_limit.clear();
 }
 

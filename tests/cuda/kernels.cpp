@@ -13,7 +13,7 @@ CpuKernels cuda_kernels() {
     kernels.act_mix_jvp = [](const facemix::ActMixLinearArgs& a) { facemix::cuda::act_mix_jvp(a, 0, nullptr); };
     kernels.act_mix_vjp = [](const facemix::ActMixLinearArgs& a) { facemix::cuda::act_mix_vjp(a, 0, nullptr); };
     kernels.conv_mix = [](const facemix::ConvMixArgs& a) {
-        emulation::replace_device();
+        const emulation::AnotherDevice here;
         facemix::cuda::conv_mix(a, 0, nullptr);
     };
     kernels.group_mix = [](const facemix::GroupMixArgs& a) { facemix::cuda::group_mix(a, 0, nullptr); };
