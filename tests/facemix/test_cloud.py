@@ -193,11 +193,12 @@ def test_bad_arguments(arguments: list[str], text: str) -> None:
     assert len(err.splitlines()) == 1
 
 
-def test_an_address_in_use_is_refused(cloud: str, cloud_file: Path) -> None:
-    with start("--model", str(cloud_file), "--port", cloud.rsplit(":", 1)[1]) as process:
+@pytest.mark.parametrize(("option", "purpose"), [("--port", ""), ("--metrics-port", ", for metrics,")])
+def test_an_address_in_use_is_refused(cloud: str, cloud_file: Path, option: str, purpose: str) -> None:
+    with start("--model", str(cloud_file), option, cloud.rsplit(":", 1)[1]) as process:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert f"serve: {cloud} must be a free address of this machine" in err
+    assert f"serve: {cloud}{purpose} must be a free address of this machine" in err
 
 
 def test_holds_only_the_middle(cloud_file: Path, network: torch.nn.Module) -> None:

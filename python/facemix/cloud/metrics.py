@@ -43,7 +43,10 @@ class Metrics:
         Raises:
             OSError: if the address is not to be had.
         """
-        server, _ = start_http_server(port, host, self._registry)
+        try:
+            server, _ = start_http_server(port, host, self._registry)
+        except OSError as error:
+            raise OSError(f"serve: {host}:{port}, for metrics, must be a free address of this machine") from error
         return int(server.server_port)
 
     def request(self, code: str, seconds: float) -> None:
