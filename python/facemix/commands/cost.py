@@ -6,8 +6,6 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from facemix_ops.rules import MAX_GROUP
-
 if TYPE_CHECKING:
     from facemix.cost import Link, PartitionCost
 
@@ -66,12 +64,14 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.paper:
         _paper(arguments.json)
         return
-    if not 1 <= arguments.group_size <= MAX_GROUP:
-        raise ValueError(f"cost: --group-size must be between 1 and {MAX_GROUP}, got {arguments.group_size}")
     from facemix.cost import MIBIT, Link, partition_cost
     from facemix.cost.parts import part_seconds
     from facemix.models import build
     from facemix.partition import partition
+    from facemix_ops.rules import MAX_GROUP
+
+    if not 1 <= arguments.group_size <= MAX_GROUP:
+        raise ValueError(f"cost: --group-size must be between 1 and {MAX_GROUP}, got {arguments.group_size}")
 
     model = build(arguments.model, dict(map(_option, arguments.option))).eval()
     image_shape, size = tuple(arguments.image), arguments.group_size
