@@ -209,7 +209,7 @@ def test_constructor_checks(error: type[Exception], kwargs: Any, message: str) -
 def test_batch_must_divide(layer: nn.Module) -> None:
     with pytest.raises(ValueError, match=f"^{type(layer).__name__}: x must have a batch that is a multiple of"):
         layer(torch.randn(6, 3, 5, 5))
-    with pytest.raises(ValueError, match="coeffs must have shape"):
+    with pytest.raises(ValueError, match=r"key must be for as many rows as x has: 6, got 8 \(2 groups of 4\)"):
         layer(torch.randn(6, 3, 5, 5), key_for(8, 4))
 
 

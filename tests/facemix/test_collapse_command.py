@@ -110,7 +110,10 @@ def test_a_model_that_answers_otherwise_is_not_written(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--images", "0"], "collapse: --images must be positive, got 0"), (["--stage", "baseline"], "must be a file")],
+    [
+        (["--images", "0"], "collapse: --images must be positive, got 0"),
+        (["--stage", "baseline"], "RUN must hold baseline/weights."),
+    ],
 )
 def test_refusals(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["collapse", str(tmp_path), *arguments]) == 1
