@@ -21,6 +21,7 @@ from .answer import Answer, Meter, Prediction
 from .connection import Connection
 from .errors import CloudTimeout
 from .grouping import Decoys, check_images, compose
+from .loading import check_half
 from .request import Sender, all_of
 from .security import Address, Security
 from .stream import predictions
@@ -75,11 +76,7 @@ class AsyncClient:
         max_messages: int = 32,
         request_groups: int = 8,
     ) -> None:
-        if not (hasattr(half, "bundle") and hasattr(half, "mix")):
-            raise TypeError(
-                f"Client: half must be an edge half, such as facemix.edge.load_half(path) returns, got "
-                f"{type(half).__name__}"
-            )
+        check_half("Client", half)
         for name, value in (
             ("attempts", attempts),
             ("message_bytes", message_bytes),

@@ -13,6 +13,7 @@ from facemix_ops.edge import Result
 from facemix_ops.edge.wire import widened
 
 from .blinders import Blinders
+from .loading import check_half
 
 __all__ = ["BlindedHalf", "BlindedRequest"]
 
@@ -32,10 +33,12 @@ class BlindedHalf:
         rows_per_image: the half's.
 
     Raises:
+        TypeError: if `half` is none.
         ValueError: if the two do not belong together.
     """
 
     def __init__(self, half: Any, blinders: Blinders) -> None:
+        check_half("BlindedHalf", half)
         bundle = half.bundle
         for what, ours, theirs in (
             ("network", bundle.network, blinders.network),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from facemix_ops.edge import BundleError, EdgeModel, safetensors
 from facemix_ops.edge.bundle import CONFIG_KEY
@@ -11,7 +11,7 @@ from facemix_ops.edge.bundle import CONFIG_KEY
 if TYPE_CHECKING:
     from .torch_half import TorchHalf
 
-__all__ = ["load_half"]
+__all__ = ["check_half", "load_half"]
 
 TORCH_FAMILY = "facemix-edge-torch-"
 
@@ -34,6 +34,13 @@ def load_half(path: str | os.PathLike[str], *, threads: int | None = None) -> Ed
     from .torch_half import TorchHalf
 
     return TorchHalf.load(path)
+
+
+def check_half(op: str, half: Any) -> None:
+    """Raises TypeError where `half` is not the edge's half of a network, but its path, say."""
+    if not (hasattr(half, "bundle") and hasattr(half, "mix")):
+        rule = "half must be an edge half, such as facemix.edge.load_half(path) returns"
+        raise TypeError(f"{op}: {rule}, got {type(half).__name__}")
 
 
 def _kind(path: str | os.PathLike[str]) -> str:

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 from edge_halves import DECOYS, IMAGE, ROW, WatchedHalf, check, images
-from facemix.edge import Answer, Client
+from facemix.edge import Answer, BlindedHalf, Client
 from fake_cloud import FakeCloud, Running
 
 
@@ -125,6 +125,8 @@ def test_bad_options(options: dict[str, object], text: str, half: WatchedHalf) -
 
 @pytest.mark.parametrize(("value", "kind"), [("edge.safetensors", "str"), (None, "NoneType"), ({"mix": 1}, "dict")])
 def test_a_half_that_is_none(value: object, kind: str) -> None:
-    text = f"Client: half must be an edge half, such as facemix.edge.load_half.path. returns, got {kind}"
-    with pytest.raises(TypeError, match=text):
+    text = f"half must be an edge half, such as facemix.edge.load_half.path. returns, got {kind}"
+    with pytest.raises(TypeError, match=f"^Client: {text}"):
         Client(value, "127.0.0.1:1")
+    with pytest.raises(TypeError, match=f"^BlindedHalf: {text}"):
+        BlindedHalf(value, None)  # type: ignore[arg-type]
