@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         import_modules(arguments.modules)
         status: int = arguments.run(arguments) or 0
+        print(end="", flush=True)  # what is left must not meet a closed pipe when Python ends
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
         lean = arguments.command == "infer" and missing in EDGE

@@ -114,7 +114,7 @@ def test_whoever_has_seen_enough_ends_the_output() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "wb") as closed:
-        command = [sys.executable, "-u", "-m", "facemix", "cost", "--paper", "--json"]
+        command = [sys.executable, "-m", "facemix", "cost", "--paper", "--json"]
         done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (141, "")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -196,6 +197,8 @@ def test_bad_images_among_good_ones(
     status, out, err = run(capsys, str(broken), *arguments, "--quiet")
     assert status == 1
     assert "must be an image" in out
+    assert err.startswith(f"facemix: error: infer: IMAGES must hold one that can be used, got {broken}: must be an")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -227,6 +230,14 @@ def test_no_images(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     status, _, err = run(capsys, str(tmp_path), "--server", "127.0.0.1:1", "--edge", "edge.safetensors")
     assert status == 1
     assert err == f"facemix: error: infer: the folders must hold images, got none in {tmp_path}\n"
+
+
+def test_no_paths(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with open(os.devnull) as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        status, _, err = run(capsys, "-", "--server", "127.0.0.1:1", "--edge", "edge.safetensors", "--quiet")
+    assert status == 1
+    assert err == "facemix: error: infer: IMAGES must hold one that can be used, got none\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--server", "a:1", "--local", "b"]])

@@ -52,8 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     out: Path | None = options.out or (None if folder is None else folder / "audit")
     if options.edge is None:
         raise ValueError("audit: RUN or --edge must be given, got neither")
-    if folder is None and not any(option.startswith("--data") for option in rest):
-        raise ValueError("audit: the photographs (--data.source, --data.root, ...) must be given with --edge, got none")
+    if folder is None and not any(option.split("=")[0] in ("--data", "--data.source") for option in rest):
+        raise ValueError("audit: --data.source must be given with --edge: whose photographs it mixes, got none")
     if out is None:
         raise ValueError("audit: --out must be given where there is no RUN, got none")
 

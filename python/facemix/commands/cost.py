@@ -33,12 +33,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="an option of the model, such as num_classes=80 or width=0.25; may be repeated",
     )
     parser.add_argument(
-        "--image",
-        type=int,
-        nargs=3,
-        default=(3, 218, 178),
-        metavar=("C", "H", "W"),
-        help="its shape (default: 3 218 178)",
+        "--image", type=int, nargs=3, default=(3, 218, 178), metavar=("C", "H", "W"), help="shape (default: 3 218 178)"
     )
     parser.add_argument("--pre", type=int, default=1, help="blocks of the edge's first part (default: 1)")
     parser.add_argument("--post", type=int, default=1, help="layers of the edge's last part (default: 1)")

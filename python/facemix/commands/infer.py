@@ -152,7 +152,7 @@ def run(arguments: argparse.Namespace) -> int:
             quiet=arguments.quiet,
         )
     if not tally.classified:
-        raise ValueError(f"infer: IMAGES must hold one that can be used, got {tally.reason}")
+        raise ValueError(f"infer: IMAGES must hold one that can be used, got {tally.reason or 'none'}")
     return REFUSED if tally.refused else 0
 
 

@@ -203,9 +203,10 @@ def test_the_list(attacks: Any, capsys: Any) -> None:
         (["--fail-above", "2"], "audit: --fail-above must be between 0 and 1, got 2.0"),
         (["--attack-file", "none.py"], "audit: --attack-file must be a file, got none.py"),
         (["--out", "x"], "audit: RUN or --edge must be given, got neither"),
-        (["--edge", "x", "--data.people=4"], "audit: --out must be given where there is no RUN, got none"),
-        (["--edge", "x", "--out", "x"], "audit: the photographs (--data.source, --data.root, ...) must be given with"),
-        (["--edge", "x", "--out", "x", "--data.people=4"], "No such file"),
+        (["--edge", "x", "--data.source=synthetic"], "audit: --out must be given where there is no RUN, got none"),
+        (["--edge", "x", "--out", "x"], "audit: --data.source must be given with --edge"),
+        (["--edge", "x", "--out", "x", "--data.root=x"], "audit: --data.source must be given with --edge"),
+        (["--edge", "x", "--out", "x", "--data.source=synthetic"], "No such file"),
     ],
 )
 def test_refusals(options: list[str], message: str, attacks: Any, capsys: Any) -> None:

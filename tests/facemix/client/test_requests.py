@@ -129,4 +129,4 @@ def test_a_half_that_is_none(value: object, kind: str) -> None:
     with pytest.raises(TypeError, match=f"^Client: {text}"):
         Client(value, "127.0.0.1:1")
     with pytest.raises(TypeError, match=f"^BlindedHalf: {text}"):
-        BlindedHalf(value, None)  # type: ignore[arg-type]
+        BlindedHalf(value, None)
