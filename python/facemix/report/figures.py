@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .paper import BASELINE, PAPER_SETTINGS, paper_rows
+from .paper import BASELINE, PAPER_SETTINGS, PaperRow, paper_rows
 from .results import Runs
 from .spread import count, percent
 from .table import NETWORKS, Table
@@ -56,28 +56,40 @@ def paper(runs: Runs) -> Table | None:
     lines = paper_rows(runs.first["data"]["source"])
     if not lines:
         return None
+    if runs.method not in (line.method for line in lines):
+        lines = (*lines, PaperRow(runs.method))
     model, mix = runs.first.settings["model"], runs.first.settings["mix"]
     validation = runs.first["data"]["evaluated_on"] == "validation"
     rows = []
     for line in lines:
         network = "baseline" if line.method == BASELINE else "protected" if runs.protected else "mixing_aware"
         ours = network in runs.networks and line.method in (BASELINE, runs.method)
-        printed = line.validation if validation else line.test
-        balanced = None if validation else line.balanced
         rows.append(
             (
                 line.method,
                 runs.accuracy(network).percent() if ours else "",
-                f"{printed} %" if printed is not None else "",
+                _printed(line.validation if validation else line.test),
                 runs.score(network, "balanced_accuracy").percent() if ours else "",
-                f"{balanced} %" if balanced is not None else "",
+                _printed(None if validation else line.balanced),
+                _printed(line.person),
+                _printed(line.attributes),
             )
         )
     size = 1 if runs.protected else mix["group_size"]
     ours_are = f"{model['name']}, {len(runs.first['data']['labels'])} labels, groups of {size}"
-    note = f"The paper's are of {PAPER_SETTINGS}; these are of {ours_are}, {len(runs.seeds)} seeds."
-    columns = ("network", "accuracy here", "the paper's", "balanced accuracy here", "the paper's, balanced")
+    note = (
+        f"The paper's are of {PAPER_SETTINGS}; these are of {ours_are}, {len(runs.seeds)} seeds. Its attacks are "
+        "`identity` and `attributes` of facemix audit, which has stronger ones."
+    )
+    columns = (
+        "network", "accuracy here", "the paper's", "balanced accuracy here", "the paper's, balanced",
+        "the paper's attack: who", "the paper's attack: attributes",
+    )  # fmt: skip
     return Table("Beside the paper", columns, tuple(rows), note)
+
+
+def _printed(value: float | None) -> str:
+    return "" if value is None else f"{value} %"
 
 
 def cost(runs: Runs) -> Table | None:
