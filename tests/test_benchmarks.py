@@ -11,6 +11,7 @@ from typing import Any
 import audit_table
 import headline_table
 import pytest
+import race
 import torch
 from marked_pages import PAGES, rewrite
 from peers import ConvMix
@@ -173,3 +174,9 @@ def test_every_attack_has_a_row() -> None:
 def test_the_chart_is_drawn(tmp_path: Path) -> None:
     draw(json.loads(COMMITTED.read_text()), tmp_path / "roofline.png")
     assert (tmp_path / "roofline.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_seconds_are_of_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter((10.0, 16.0))
+    monkeypatch.setattr(race.time, "perf_counter", lambda: next(clock))
+    assert race._seconds(lambda: torch.empty(0), 3) == 2.0

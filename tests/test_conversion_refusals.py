@@ -152,3 +152,9 @@ def test_last_before_first() -> None:
     model = nn.Sequential(nn.Linear(5, 5), nn.Conv2d(3, 4, 3))
     with pytest.raises(ValueError, match=r"^convert: cannot convert '0': it does not come after the first convolution"):
         convert(model, first="1", last="0")
+
+
+def test_hooks_on_what_is_fused() -> None:
+    model = Resnet()
+    model.relu.register_forward_hook(lambda *_: None)
+    assert "hooks" in refused(model, "relu")

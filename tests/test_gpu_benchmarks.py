@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gpu
 import gpu_contestants
+import gpu_race
 import gpu_table
 import pytest
 import stand_in_gpu
@@ -200,3 +202,10 @@ def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     with pytest.raises(SystemExit):
         gpu.main()
     assert "sees no GPU" in capsys.readouterr().err
+
+
+def test_seconds_are_of_one_call_of_a_graph() -> None:
+    device = SimpleNamespace(seconds=lambda run, repeats: 5e-5, graph=lambda run, calls: run, state=dict)
+    contestant = gpu_race.Contestant(device, lambda: None)
+    contestant.measure()
+    assert (contestant.calls, contestant.seconds) == (4, [5e-5 / 4])

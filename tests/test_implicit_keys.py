@@ -284,3 +284,10 @@ def test_checkpointing_with_a_given_key() -> None:
     (ours,) = torch.autograd.grad(model.fc(y, key).square().sum(), x)
     (theirs,) = torch.autograd.grad(model.plain(x).square().sum(), x)
     assert_near(ours, theirs)
+
+
+def test_key_stays_where_only_the_last_layer_is_trained() -> None:
+    model, x = net(), images()
+    model.conv.requires_grad_(False)
+    ours, theirs = (torch.autograd.grad(out.square().sum(), model.fc.weight)[0] for out in (model(x), model.plain(x)))
+    assert_near(ours, theirs)

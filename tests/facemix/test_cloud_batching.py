@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import threading
 import time
@@ -28,7 +29,7 @@ from cloud_server import (
     until,
     waiting,
 )
-from facemix.cloud.batching import Batcher
+from facemix.cloud.batching import Batcher, _compute
 from facemix.cloud.metrics import Metrics
 from facemix.cloud.model import CloudModel
 from facemix.cloud.refusal import Refusal
@@ -234,3 +235,32 @@ def test_answers_of_a_real_model_are_those_of_each_request_alone(cloud_file: Pat
             np.testing.assert_allclose(answer(reply), expected, rtol=1e-4, atol=1e-5)
 
     run(scenario())
+
+
+def test_a_model_that_drops_rows_answers_nobody() -> None:
+    class Short(Doubler):
+        def run(self, features: np.ndarray) -> np.ndarray:
+            return super().run(features)[:-1]
+
+    results = _compute(Short(), [rows(2), rows(3)], 8)
+    assert [str(result) for result in results] == [
+        f"the model must answer with {count} rows, got {count - 1}" for count in (2, 3)
+    ]
+
+
+def test_who_finds_the_queue_full_is_told_how_long_it_takes_to_empty() -> None:
+    async def scenario() -> None:
+        batcher = Batcher(8, 0.0, 64, Metrics())
+        model = Doubler()
+        model.gate.clear()
+        batcher._seconds_per_byte = 0.05
+        waits = asyncio.ensure_future(batcher.submit(model, rows(4), math.inf))
+        await until(model.started)
+        with pytest.raises(Refusal) as caught:
+            batcher.check_room(1)
+        assert caught.value.retry_ms == 3200  # 64 bytes
+        model.gate.set()
+        await waits
+        batcher.stop()
+
+    asyncio.run(scenario())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import cast
@@ -206,3 +207,32 @@ def test_metadata_of_one_version(tmp_path: Path) -> None:
             assert (answer(reply).tolist(), reply.model_version) == ([[2.0] * 4], "1")
 
     run(scenario())
+
+
+def test_a_file_that_changes_while_it_is_loaded_is_not_taken(cloud_file: Path, tmp_path: Path) -> None:
+    path, writers = put(tmp_path / "1.safetensors", cloud_file), []
+
+    def load(path: Path) -> CloudModel:
+        model = CloudModel(path)
+        if writers:
+            writers.pop()()
+        return model
+
+    models = Repository([path], load)
+    old = models.find("middle", "")
+    put(path, cloud_file, network="e" * 32)
+    writers.append(lambda: put(path, cloud_file, network="f" * 32))
+    assert look_twice(models) == [False, False]
+    assert models.find("middle", "") is old
+    assert look_twice(models) == [False, True]
+    assert models.find("middle", "").network == "f" * 32
+
+
+def test_another_file_of_the_same_size_and_time_is_seen(cloud_file: Path, tmp_path: Path) -> None:
+    path = put(tmp_path / "1.safetensors", cloud_file, network="e" * 32)
+    models, status = Repository([path], CloudModel), path.stat()
+    other = put(tmp_path / "other", cloud_file, network="f" * 32)
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert other.stat().st_size == status.st_size
+    other.replace(path)
+    assert look_twice(models) == [False, True]

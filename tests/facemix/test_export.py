@@ -14,10 +14,10 @@ from facemix.edge import load_half
 from facemix.export import export_cloud, export_edge
 from facemix.export_collapsed import export_collapsed
 from facemix.export_torch import export_edge_torch
-from facemix.infer.local import LocalModel
+from facemix.infer.local import LocalModel, _first
 from facemix.models import build
 from torch import nn
-from torch_edge import Network, exported
+from torch_edge import MEAN, STD, Network, exported
 
 import facemix_ops as fo
 from facemix_ops.edge import Bundle
@@ -150,3 +150,17 @@ def test_a_network_that_mixes_gives_its_weights_to_a_plain_one(tmp_path: Path) -
         torch.from_numpy(Bundle.load(tmp_path / "edge").weight.copy()),
         (mixing.conv1.weight * factor.view(-1, 1, 1, 1)).detach(),
     )
+
+
+def test_a_bias_before_a_norm_is_folded(tmp_path: Path) -> None:
+    network = Network(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))
+    bundle = Bundle.load(exported(network, tmp_path / "e", IMAGE, 4))
+    torch.testing.assert_close(torch.from_numpy(bundle.bias.copy()), network.first[0].bias / (1 + 1e-5) ** 0.5)
+
+
+def test_a_leaky_first_part_is_computed_here_as_it_was_trained(tmp_path: Path) -> None:
+    network = Network(nn.Conv2d(3, 5, 3), nn.LeakyReLU(0.3))
+    bundle = Bundle.load(exported(network, tmp_path / "e", IMAGE, 4))
+    images = np.random.default_rng(0).integers(0, 256, (2, *IMAGE), np.uint8)
+    x = ((torch.from_numpy(images) / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(_first(bundle, images), network.first(x), rtol=1e-4, atol=1e-4)

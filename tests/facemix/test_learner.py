@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from facemix.cli import main
-from facemix.data import UNKNOWN, synthetic_faces
+from facemix.data import UNKNOWN, Labelled, Splits, synthetic_faces
+from facemix.edge import load_half
 from facemix.models import build
 from facemix.storage import load_tensors
+from facemix.training import collapsing
+from facemix.training.anonymizing import Anonymizing
+from facemix.training.deploy import write_halves
+from facemix.training.experiment import evaluated
 from facemix.training.learner import Learner, share_of_key
+from facemix.training.measure import measure
 from facemix.training.mixed_network import MixedNetwork
-from facemix.training.settings import DataSettings, FitSettings, MixSettings
+from facemix.training.settings import DataSettings, Experiment, FitSettings, MixSettings, ModelSettings
+from facemix.training.stage import WholeFiles, _trainer
+from facemix.training.stages import Stages
 from facemix.training.synced_norm import SyncedBatchNorm2d, synced
 from facemix.training.task import AttributeTask, IdentityTask
 from tiny_experiment import OPTIONS
@@ -141,3 +153,136 @@ def test_refusals_say_what_came(option: str, message: str, tmp_path: Path, capsy
     assert main(["train", *OPTIONS, "--data.validation_share=0", option, "--out", str(tmp_path / "out")]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def learner_of(mix: MixSettings, held_out: int = 2, teacher: nn.Module | None = None, **fit: Any) -> Learner:
+    network = MixedNetwork(build("resnet18", OF_RESNET), 1, 1)
+    train, validation = (synthetic_faces(people=5, photos=photos, size=(16, 16)) for photos in (2, held_out))
+    return Learner(network, IdentityTask(5), train, validation, DataSettings(), FitSettings(**fit), mix, 0, teacher)
+
+
+def test_every_step_of_every_epoch_has_a_key_of_its_own_below_the_bound() -> None:
+    learner = learner_of(MixSettings(8, max_coeff=0.6))
+    learner._trainer = SimpleNamespace(world_size=1)
+    keys = [learner._sample(16, 8, epoch, step) for epoch in range(2) for step in range(2)]
+    assert len({key.coeffs.numpy().tobytes() for key in keys}) == 4
+    assert max(key.coeffs.abs().max().item() for key in keys) <= 0.6
+
+
+def test_the_validation_loss_is_of_each_photograph_once_through_the_mix(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, logged, found = learner_of(MixSettings(4), batch_size=8).eval(), {}, []
+    forward = learner.network.forward
+
+    def watched(images: torch.Tensor, key: fo.MixKey) -> torch.Tensor:
+        assert key.group_size == 4
+        found.append(forward(images, key))
+        return found[-1]
+
+    monkeypatch.setattr(learner.network, "forward", watched)
+    monkeypatch.setattr(learner, "log", lambda name, value, **_: logged.update({name: value.item()}))
+    batches = list(learner.val_dataloader())  # of 8 and of 8, of which 6 fill
+    with torch.no_grad():
+        for step, batch in enumerate(batches):
+            learner.validation_step(batch, step)
+    learner.on_validation_epoch_end()
+    real = torch.cat([batch["real"] for batch in batches])
+    scores, labels = torch.cat(found)[real], torch.cat([batch["identity"] for batch in batches])[real]
+    assert len(scores) == 10 < len(real)
+    assert logged["validation_loss"] == pytest.approx(F.cross_entropy(scores, labels).item(), rel=1e-5)
+
+
+def test_distillation_adds_the_share_of_the_teachers_softened_scores() -> None:
+    teacher = build("resnet18", OF_RESNET).eval()
+    learner = learner_of(MixSettings(1, distillation=0.3, temperature=3.0), teacher=teacher).eval()
+    images, labels = torch.randn(4, 1, 16, 16), torch.arange(4)
+    with torch.no_grad():
+        loss = learner.loss(images, {"identity": labels}, 0)
+        scores, soft = learner.network(images), F.softmax(teacher(images) / 3, 1)
+    divergence = 9 * F.kl_div(F.log_softmax(scores / 3, 1), soft, reduction="batchmean")
+    assert loss.item() == pytest.approx((0.7 * F.cross_entropy(scores, labels) + 0.3 * divergence).item(), rel=1e-5)
+
+
+def test_lightning_clips_gradients_and_writes_whole_checkpoints(tmp_path: Path) -> None:
+    trainer = _trainer(learner_of(MixSettings(1), clip=0.25), tmp_path, {})
+    assert trainer.gradient_clip_val == 0.25
+    assert isinstance(trainer.strategy.checkpoint_io, WholeFiles)
+
+
+def test_weights_of_another_recipe_are_not_taken(tmp_path: Path) -> None:
+    """Of other photographs, and of a network that began as another baseline."""
+    faces, others = (synthetic_faces(people=5, photos=photos, size=(16, 16)) for photos in (2, 3))
+    fit, model = FitSettings(epochs=1, batch_size=8), ModelSettings(options={"width": 0.0625})
+    experiment = Experiment(model=model, mix=MixSettings(4), baseline=fit, mixed=fit)
+    stages = Stages(experiment, 0, faces, faces, IdentityTask(5))
+    baseline = stages.baseline(tmp_path / "baseline")
+    stages.mixing("mixing_aware", "prelu", baseline, tmp_path / "mixed")
+    with pytest.raises(ValueError, match="whose photographs differ"):
+        replace(stages, train=others).baseline(tmp_path / "baseline")
+    longer = replace(experiment, baseline=replace(fit, epochs=2))
+    with pytest.raises(ValueError, match=r"whose baseline\.epochs differ"):
+        replace(stages, experiment=longer).mixing("mixing_aware", "prelu", baseline, tmp_path / "mixed")
+
+
+def test_rounds_have_keys_of_their_own_below_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, faces = MixedNetwork(build("resnet18", OF_RESNET), 1, 1), synthetic_faces(5, 2, (16, 16))
+    keys, sample = [], fo.MixKey.sample
+
+    def watched(*arguments: Any, **more: Any) -> fo.MixKey:
+        keys.append(sample(*arguments, **more))
+        return keys[-1]
+
+    monkeypatch.setattr(fo.MixKey, "sample", watched)
+    experiment = Experiment(mix=MixSettings(8, max_coeff=0.6), baseline=FitSettings(batch_size=8), rounds=2)
+    measure(network, faces, IdentityTask(5), experiment, 0, mixed=True)
+    assert len({key.coeffs.numpy().tobytes() for key in keys}) == len(keys) == 4
+    assert max(key.coeffs.abs().max().item() for key in keys) <= 0.6
+
+
+def test_a_collapse_is_made_with_training_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    monkeypatch.setattr(collapsing, "collapse", lambda network, images, tested, **_: made.append(images))
+    dark, light = (synthetic_faces(5, 2, (16, 16)) for _ in range(2))
+    dark, light = (replace(f, images=np.full_like(f.images, value)) for f, value in ((dark, 0), (light, 255)))
+    network, experiment = build("resnet18", OF_RESNET), Experiment(mix=MixSettings(4))
+    collapsing.collapse_trained(network, dark, light, IdentityTask(5), experiment, 0, group_size=4)
+    assert (made[0] < 0).all()  # black; white is positive
+
+
+def test_an_edge_has_the_bound_of_its_training_and_decoys_that_are_nobodys(tmp_path: Path) -> None:
+    model = ModelSettings(options={"width": 0.0625})
+    generator = np.random.default_rng(0)
+    faces = Labelled(generator.integers(0, 256, (10, 1, 16, 16), np.uint8), torch.arange(10) % 5)
+    experiment = Experiment(model=model, mix=MixSettings(4, max_coeff=0.8))
+    write_halves(tmp_path, build("resnet18", OF_RESNET).eval(), experiment, model, OF_RESNET, faces, list("abcde"))
+    bundle = load_half(tmp_path / "edge.safetensors").bundle
+    decoys = bundle.decoys
+    assert bundle.max_coeff == 0.8
+    known = {image.tobytes() for image in faces.images}
+    assert len(decoys) == 64
+    assert not known & {decoy.transpose(2, 0, 1).tobytes() for decoy in decoys}
+
+
+def test_what_layers_draw_depends_on_epoch_step_and_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, seeds = learner_of(MixSettings(1)), []
+    monkeypatch.setattr(learner, "loss", lambda *_: seeds.append(torch.initial_seed()) or torch.zeros(()))
+    batch = next(iter(learner.val_dataloader())) | {"augment": torch.zeros(10, 7)}
+    for epoch, step, rank in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)):
+        learner._trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank, world_size=2)
+        learner.training_step(batch, step)
+    assert len(set(seeds)) == 4
+
+
+def test_figures_are_of_the_photographs_that_are_asked_for() -> None:
+    splits = Splits(*(synthetic_faces(people=5, photos=photos, size=(16, 16)) for photos in (2, 3, 4)))
+    assert evaluated(Experiment(), splits) is splits.test
+    assert evaluated(Experiment(evaluate="validation"), splits) is splits.validation
+
+
+def test_an_anonymizers_adversary_learns_too() -> None:
+    faces = synthetic_faces(people=5, photos=2, size=(16, 16))
+    network, adversary = MixedNetwork(build("resnet18", OF_RESNET), 1, 1), build("resnet18", OF_RESNET)
+    fit = FitSettings(schedule="constant")
+    settings = network, IdentityTask(5), faces, faces, DataSettings(), fit, MixSettings(1), 0
+    learner = Anonymizing(*settings, people=faces.identity, adversary=adversary, hiding=0.6)
+    trained = {id(p) for group in learner.configure_optimizers().param_groups for p in group["params"]}
+    assert trained == {id(p) for part in (network, adversary) for p in part.parameters()}

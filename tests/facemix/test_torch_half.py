@@ -15,7 +15,7 @@ import pytest
 import torch
 from facemix.edge import load_half
 from facemix.edge.torch_bundle import KIND
-from facemix.edge.torch_half import TorchHalf, TorchRequest
+from facemix.edge.torch_half import TorchHalf, TorchRequest, _on_the_wire
 from facemix.export import export_edge
 from facemix.export_torch import export_edge_torch
 from facemix.models import build
@@ -328,3 +328,9 @@ from facemix.edge import load_half
 load_half("numpy.safetensors")
 """
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+def test_int8_stays_within_its_range() -> None:
+    values = torch.tensor([300.0, 127.6, -127.6, -300.0]).view(1, 1, 2, 2)
+    sent, _ = _on_the_wire(values, "int8", np.ones(1, np.float32))
+    assert sent.ravel().tolist() == [127, 127, -127, -127]

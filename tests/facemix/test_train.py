@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 import torch
 from facemix.cli import main
 from facemix.storage import load_tensors
+from facemix.training import experiment
 from facemix.training.difference import difference
 from tiny_experiment import OPTIONS
 
@@ -165,3 +167,26 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-9)
     assert same(results(one), {**results(two), "settings": results(one)["settings"], "curves": results(one)["curves"]})
+
+
+def test_each_network_is_measured_with_the_mix_or_without(
+    once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(once, tmp_path / "again")
+    (tmp_path / "again" / "seed-0" / "results.json").unlink()
+    asked, measure = [], experiment.measure
+    monkeypatch.setattr(experiment, "measure", lambda *args, mixed: asked.append(mixed) or measure(*args, mixed=mixed))
+    found = train(tmp_path / "again")["scores"]
+    through_it = {"baseline_mixed", "mixing_aware", "linear_cloud"}
+    assert dict(zip(found, asked, strict=True)) == {name: name in through_it for name in found}
+
+
+def test_results_of_other_photographs_are_refused(
+    once: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(shutil.copytree(once, tmp_path / "again")) / "seed-0" / "results.json"
+    found = json.loads(path.read_text())
+    found["data"]["digests"][0] = "0" * 16
+    path.write_text(json.dumps(found))
+    assert main(["train", *OPTIONS, "--out", str(tmp_path / "again")]) == 1
+    assert "got one whose photographs differ" in capsys.readouterr().err

@@ -202,3 +202,11 @@ def test_lives_in_one_process_with_tritonclient() -> None:
         for field in message.fields:
             # `properties` is in the specification, and not in every release of tritonclient.
             assert numbers.get(field.name, field.number) == field.number
+
+
+def test_an_answer_in_bfloat16_is_rounded_as_pytorch_rounds() -> None:
+    values = np.arange(0x3F800000, 0x3F840000, 0x4000, dtype=np.uint32).view(np.float32)  # every fourth is a tie
+    response = pb.ModelInferResponse()
+    put_outputs(response, values[:, None], "BF16")
+    expected = torch.from_numpy(values.copy()).bfloat16().view(torch.int16).numpy()
+    np.testing.assert_array_equal(np.frombuffer(response.raw_output_contents[0], np.int16), expected)

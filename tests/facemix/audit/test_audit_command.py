@@ -250,3 +250,11 @@ def test_files_without_an_attack(text: str, message: str, attacks: Any, tmp_path
     (tmp_path / "mine.py").write_text(text)
     assert main(["audit", "--list", *mine(tmp_path / "seed-0")]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_blinders_of_another_network_are_refused(run: Path, attacks: Any, capsys: Any) -> None:
+    half, pool = EdgeModel.load(run / "edge.safetensors"), run.parent / "pool"
+    row = (bytes(32), np.zeros(4, np.float32))
+    Blinders.create(pool, "another", Blinding(0.01, 1.0), half.bundle.features_shape, [row])
+    assert main(["audit", str(run), "--blinders", str(pool)]) == 1
+    assert "must be of network" in capsys.readouterr().err

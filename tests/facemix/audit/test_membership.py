@@ -3,7 +3,9 @@ import dataclasses
 import pytest
 import torch
 from audit_scenes import OneTimePad, PixelEdge, scene
+from facemix.audit.attacks import membership
 from facemix.audit.attacks.membership import Membership
+from facemix.audit.rehearsal import attacked
 
 
 def attack(edge, **more):
@@ -51,3 +53,12 @@ def test_its_pictures_frame_right_answers():
     photographed, sent, named = outcome.pictures
     assert len(photographed.pictures) == len(sent.pictures) == len(named.pictures) == 8
     assert all(named.right)
+
+
+def test_its_interval_is_over_groups(monkeypatch):
+    """Rows of a group mix the same people: they are no cases of their own."""
+    drawn = []
+    monkeypatch.setattr(membership, "interval", lambda values, seed: drawn.append(values) or (0.0, 1.0))
+    attack(PixelEdge(4))
+    whole = scene(PixelEdge(4), people=32)
+    assert len(drawn[-1]) == len(attacked(whole).group.unique())

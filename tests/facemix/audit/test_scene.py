@@ -132,3 +132,17 @@ def test_a_large_training_set_is_drawn_from(monkeypatch):
     nobody = train.take(torch.empty(0, dtype=torch.int64))
     found = Scene.of(PixelEdge(4), Splits(train, nobody, test), victims=8)
     assert len(found.attacker) + len(found.gallery) == 20
+
+
+def test_every_request_has_secrets_of_its_own():
+    one = scene(PixelEdge(4))
+    weights = [one.request(number).truth.weights.flatten().sort().values for number in (0, 1)]  # in whatever order
+    assert not torch.allclose(*weights)
+
+
+def test_photographs_that_are_there_twice_are_used_once():
+    train, test = textures(6, 5, 1), textures(6, 4, 2)
+    nobody = train.take(torch.empty(0, dtype=torch.int64))
+    twice = train.take(torch.arange(30).repeat_interleave(2))
+    found = Scene.of(PixelEdge(4), Splits(twice, nobody, test), victims=8)
+    assert len(found.attacker) + len(found.gallery) == 30

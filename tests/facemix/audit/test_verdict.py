@@ -97,3 +97,8 @@ def test_where_the_levels_part(result, expected):
     figures = {"measure": "m", "floor": 0.0, "result": result, "ceiling": 1.0}
     assert level(Outcome("not converged", "steps", **figures)) == "unknown"  # whatever figures it has
     assert level(Outcome("does not apply", "no mix", **figures)) == "does not apply"
+
+
+def test_no_more_than_the_threshold_does_not_fail():
+    outcome = Outcome("done", measure="m", floor=0.0, result=0.25, ceiling=1.0, says="s")
+    assert [exit_status(verdict({"a": outcome}), above) for above in (0.2, 0.25)] == [3, 0]

@@ -111,3 +111,13 @@ def test_secrets_are_zeroed(half, pool):
 def test_a_request_cannot_be_pickled(half, pool):
     with BlindedHalf(half, pool).mix(images(GROUP)) as request, pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(request)
+
+
+def test_noise_and_outputs_are_zeroed(half, pool, monkeypatch):
+    made, rows = [], Blinding.rows
+    monkeypatch.setattr(Blinding, "rows", lambda *args: made.append(rows(*args)) or made[-1])
+    request = BlindedHalf(half, pool).mix(images(GROUP))
+    assert len(made) == GROUP
+    assert not any(noise.any() for noise in made)
+    request.classify(request.payload.reshape(GROUP, -1) @ MIDDLE.astype(np.float32))
+    assert not request._outputs.any()

@@ -93,3 +93,10 @@ def test_waiting_at_the_same_time_counts_once() -> None:
     cost = meter.cost(images=1, requests=1)
     assert (cost.cloud_seconds, cost.network_seconds) == (1.5, 3.5)
     assert Meter().cost(1, 1).network_seconds == 0
+
+
+def test_decoys_that_repeat_are_one() -> None:
+    pictures = images(3, seed=5)
+    decoys = Decoys(pictures[[0, 0, 1, 2, 1]], IMAGE)
+    assert len(decoys) == 3
+    assert len(np.unique(decoys.images[decoys.draw(3, ())], axis=0)) == 3

@@ -128,3 +128,10 @@ def test_still_pictures_do_not_fill_a_group(client: Client, half: WatchedHalf) -
     assert labels == expected(images(1)).argmax(1).tolist() * 33
     for batch in half.batches:
         assert len(np.unique(batch, axis=0)) == len(batch)
+
+
+def test_the_same_image_again_does_not_make_a_group_whole(half: WatchedHalf, server: Running) -> None:
+    pictures = images(GROUP)[[*[0] * GROUP, *range(1, GROUP)]]  # a camera that saw nothing new for a while
+    with Client(half, server.address) as client:  # and without decoys
+        labels = [prediction.label for prediction in client.stream(pictures)]
+    assert labels == expected(pictures).argmax(1).tolist()
