@@ -69,7 +69,8 @@ ROWS = {
     ),
     "reconstruction": (
         Row(
-            "A generator that draws the photographs: the paper's attack, with a reduced network (`reconstruction`, SSIM)",
+            "A generator that draws the photographs: the paper's attack, with a reduced network (`reconstruction`, "
+            "SSIM)",
             "the edge's software, photographs",
             percent=False,
         ),

@@ -30,8 +30,8 @@ class Verdict:
     """What a report begins with.
 
     Attributes:
-        answer: that of the attack which went furthest, of those that got anything that counts; "unknown" where none did,
-            and not all gave an answer.
+        answer: that of the attack which went furthest, of those that got anything that counts; "unknown" where none
+            did, and not all gave an answer.
         headline: that, in a sentence or two.
         reasons: what it follows from, a sentence or two each.
         recovered: of the attack with the highest figure, chance or not, see `Outcome.recovered`; None where none is
@@ -83,9 +83,7 @@ def verdict(outcomes: Mapping[str, Outcome]) -> Verdict:
         answer = "recovered" if far[speaks] == "recovered" else "partly"
         headline = f"{'Not hidden' if answer == 'recovered' else 'Hidden in part only'}. {outcomes[speaks].says}"
     elif unknown:
-        headline = (
-            f"Unknown: {len(unknown)} of {len(outcomes)} attacks gave no answer, and the others got nothing that counts."
-        )
+        headline = f"Unknown: {len(unknown)} of {len(outcomes)} attacks gave no answer, and the others got nothing that counts."
     elif not order:
         headline = "Unknown: there was nothing that an attack applies to."
     else:

@@ -22,9 +22,9 @@ class OutputSide(Attack):
     """The attacks on people and on attributes, on the cloud's own outputs in place of the rows.
 
     Outputs are what the network was trained to tell faces by, so they may say more than the rows, and they are small.
-    The attacker makes requests of its own and lets the cloud compute their outputs. Of the two attacks, the one on people
-    speaks, unless the one on attributes got further, by a figure whose interval says that it is no chance: the better of
-    two answers to noise must not stand for the attack.
+    The attacker makes requests of its own and lets the cloud compute their outputs. Of the two attacks, the one on
+    people speaks, unless the one on attributes got further, by a figure whose interval says that it is no chance: the
+    better of two answers to noise must not stand for the attack.
     """
 
     name = "output_side"
