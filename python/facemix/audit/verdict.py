@@ -83,7 +83,8 @@ def verdict(outcomes: Mapping[str, Outcome]) -> Verdict:
         answer = "recovered" if far[speaks] == "recovered" else "partly"
         headline = f"{'Not hidden' if answer == 'recovered' else 'Hidden in part only'}. {outcomes[speaks].says}"
     elif unknown:
-        headline = f"Unknown: {len(unknown)} of {len(outcomes)} attacks gave no answer, and the others got nothing that counts."
+        silent = f"{len(unknown)} of {len(outcomes)} attacks gave no answer"
+        headline = f"Unknown: {silent}, and the others got nothing that counts."
     elif not order:
         headline = "Unknown: there was nothing that an attack applies to."
     else:
