@@ -171,6 +171,16 @@ def test_every_attack_has_a_row() -> None:
     assert lines[3].endswith(" | 0.0 % | **100 %** | 100 % |")  # of a variant: groups found whole
 
 
+def test_the_papers_network_and_our_read_out_have_a_row_each() -> None:
+    data = audit_table.committed()
+    for attack in data["attacks"]:
+        if attack["name"] in ("identity", "attributes"):
+            papers, ours = audit_table.section(data, (attack["name"],)).splitlines()[2:4]
+            assert "The paper's attack and network" in papers
+            assert f"**{100 * attack['variants'][0]['result']:.1f} %**" in papers
+            assert f"**{100 * attack['result']:.1f} %**" in ours  # the read-out is what the attack went by
+
+
 def test_the_chart_is_drawn(tmp_path: Path) -> None:
     draw(json.loads(COMMITTED.read_text()), tmp_path / "roofline.png")
     assert (tmp_path / "roofline.png").read_bytes().startswith(b"\x89PNG")

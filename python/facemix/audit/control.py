@@ -20,7 +20,8 @@ def fails_unprotected(values: list[float], floor: float, seed: int) -> Outcome |
         floor: see `Outcome`.
         seed: see `interval`.
     """
-    if interval(values, seed)[0] > floor:
+    found = interval(values, seed)
+    if found is not None and found[0] > floor:
         return None
     return Outcome(
         "not converged",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from facemix.pictures import Line
 
@@ -15,6 +18,7 @@ __all__ = ["Outcome", "Roc", "Variant", "interval"]
 Status = Literal["done", "not converged", "skipped", "does not apply"]
 
 RESAMPLES = 2000
+NORMAL = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Outcome:
         result: what the attack gets.
         ceiling: what it would get if nothing were hidden. It is measured by the same attack on unprotected rows where
             that makes sense, and so shows that the attack works at all.
-        interval: of the result, 95 %, over the victims or the requests (see `interval`); None: not drawn.
+        interval: of the result, 95 %, over the victims or the groups (see `interval`); None: not drawn.
         says: the result in one plain sentence, with its figures: it stands in the verdict.
         variants: further figures.
         curves: for decisions with a threshold.
@@ -107,15 +111,47 @@ class Outcome:
             return 1.0 if self.result >= self.ceiling else 0.0
         return float(np.clip((self.result - self.floor) / (self.ceiling - self.floor), 0, 1))
 
+    def beyond_chance(self, among: int = 1) -> bool | None:
+        """Whether the whole interval lies above the floor. None where no interval was drawn, or nothing is done.
 
-def interval(values: NDArray[np.floating] | list[float], seed: int) -> tuple[float, float]:
-    """The 95 % interval of the mean of `values` [N], N >= 1, by the percentile bootstrap (Efron 1979).
+        Args:
+            among: how many figures are looked at, to see whether one of them does: the interval is widened so that all
+                of as many hold what they should in 95 % of cases (Bonferroni's correction, of normal quantiles).
+        """
+        if self.interval is None or self.status != "done" or self.floor is None or self.result is None:
+            return None
+        wider = NormalDist().inv_cdf(1 - 0.025 / max(among, 1)) / NORMAL
+        return self.result - wider * (self.result - self.interval[0]) > self.floor
+
+
+def interval(
+    values: NDArray[np.floating] | list[float],
+    seed: int,
+    clusters: NDArray[np.integer] | Sequence[int] | None = None,
+) -> tuple[float, float] | None:
+    """The 95 % interval of the mean of `values` [N], N >= 1, by the percentile bootstrap (Efron 1979) over clusters.
+
+    The bootstrap of few clusters is too narrow: its ends are moved from the mean by as much as Student's quantile for
+    them is larger than the normal one (Hesterberg 2015), and not beyond the lowest and the highest value.
 
     Args:
-        values: one for each victim, or each request: what is independent of the others.
+        values: of victims, rows, sources.
         seed: of the resampling.
+        clusters: int [N], values with the same number depend on each other: those of the rows of a group. Default:
+            every value is independent of the others.
+
+    Returns:
+        None where there is one cluster only, of several values: nothing tells how much another one would differ.
     """
     known = np.asarray(values, np.float64)
-    drawn = np.random.default_rng(seed).integers(len(known), size=(RESAMPLES, len(known)))
-    low, high = np.quantile(known[drawn].mean(1), (0.025, 0.975))
+    of = np.arange(len(known)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    sums, sizes = np.bincount(of, known), np.bincount(of)
+    count = len(sums)
+    if count == 1:
+        return None if len(known) > 1 else (float(known[0]), float(known[0]))
+    drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
+    mean = known.mean()
+    ends = np.quantile(sums[drawn].sum(1) / sizes[drawn].sum(1), (0.025, 0.975))
+    wider = np.sqrt(count / (count - 1)) * student.ppf(0.975, count - 1) / NORMAL
+    low, high = np.clip(mean + wider * (ends - mean), known.min(), known.max())
     return float(low), float(high)

@@ -11,7 +11,7 @@ from .attack import Attack
 from .outcome import Outcome
 from .scene import Scene
 from .store import outcome_json
-from .verdict import Verdict, level, verdict
+from .verdict import Verdict, levels, verdict
 
 __all__ = ["KIND", "Audit", "scene_json"]
 
@@ -48,7 +48,7 @@ class Audit:
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the pictures, as JSON values."""
-        found = self.verdict
+        found, far = self.verdict, levels(self.outcomes)
         return {
             "kind": KIND,
             "title": self.title,
@@ -60,7 +60,7 @@ class Audit:
                     "title": attack.title,
                     "knows": attack.knows,
                     "source": attack.source,
-                    "level": level(self.outcomes[attack.name]),
+                    "level": far[attack.name],
                     "recovered": self.outcomes[attack.name].recovered,
                     **outcome_json(self.outcomes[attack.name]),
                 }

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 import facemix_ops as fo
 
-__all__ = ["Request", "Secrets", "Truth"]
+__all__ = ["Request", "Secrets", "Truth", "numbered"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +31,11 @@ class Truth:
     image: Tensor
     weights: Tensor
     group: Tensor
+
+    @property
+    def group_of_source(self) -> Tensor:
+        """int64 [n], the group that each source is in."""
+        return self.group[(self.weights != 0).int().argmax(0)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,3 +63,11 @@ class Secrets:
 
     key: fo.MixKey | None = None
     blinders: Tensor | None = None
+
+
+def numbered(groups: Iterable[Tensor]) -> NDArray[np.int64]:
+    """The groups [b] of several requests, one request after another, with a number of its own for each group."""
+    found: list[Tensor] = []
+    for group in groups:
+        found.append(group - group.min() + (found[-1].max() + 1 if found else 0))
+    return torch.cat(found).numpy()

@@ -10,7 +10,7 @@ from facemix.report.spread import percent
 
 from .outcome import Outcome
 
-__all__ = ["FAINT", "MOST", "Answer", "Level", "Verdict", "answer_of", "exit_status", "level", "sentence", "verdict"]
+__all__ = ["FAINT", "MOST", "Answer", "Level", "Verdict", "exit_status", "level", "levels", "sentence", "verdict"]
 
 #: From this share on, an attack succeeded.
 MOST = 0.5
@@ -30,11 +30,12 @@ class Verdict:
     """What a report begins with.
 
     Attributes:
-        answer: that of the attack which went furthest; "unknown" where none got anything that counts, and not all gave
-            an answer.
+        answer: that of the attack which went furthest, of those that got anything that counts; "unknown" where none
+            did, and not all gave an answer.
         headline: that, in a sentence or two.
         reasons: what it follows from, a sentence or two each.
-        recovered: of the attack which went furthest, see `Outcome.recovered`; None where none is done.
+        recovered: of the attack with the highest figure, chance or not, see `Outcome.recovered`; None where none is
+            done.
         worst: its name.
         unknown: names of those that gave no answer.
     """
@@ -47,35 +48,44 @@ class Verdict:
     unknown: tuple[str, ...]
 
 
-def level(outcome: Outcome) -> Level:
-    """How far an attack got."""
+def levels(outcomes: Mapping[str, Outcome]) -> dict[str, Level]:
+    """How far each attack got, by name."""
+    among = sum(outcome.status == "done" for outcome in outcomes.values())
+    return {name: level(outcome, among) for name, outcome in outcomes.items()}
+
+
+def level(outcome: Outcome, among: int = 1) -> Level:
+    """How far an attack got. What is less than MOST counts only where it is beyond chance (`Outcome.beyond_chance`), or
+    no interval tells.
+
+    Args:
+        among: how many attacks gave a figure: of ten on noise, one is lucky.
+    """
     if outcome.status == "does not apply":
         return "does not apply"
-    return answer_of(outcome.recovered if outcome.status == "done" else None, False)
-
-
-def answer_of(recovered: float | None, unknown: bool) -> Answer:
-    """What a share, None where nothing is done, and whether some attacks gave no answer come to."""
-    if recovered is not None and recovered >= FAINT:
-        return "recovered" if recovered >= MOST else "partly"
-    return "unknown" if unknown or recovered is None else "withstood"
+    share = outcome.recovered
+    if share is None:
+        return "unknown"
+    if share >= MOST:
+        return "recovered"
+    return "withstood" if share < FAINT or outcome.beyond_chance(among) is False else "partly"
 
 
 def verdict(outcomes: Mapping[str, Outcome]) -> Verdict:
     """Weigh the outcomes of attacks, by name."""
-    levels = {name: level(outcome) for name, outcome in outcomes.items()}
+    far = levels(outcomes)
     done = {n: o.recovered for n, o in outcomes.items() if o.status == "done" and o.recovered is not None}
     order = sorted(done, key=lambda name: (-round(done[name], 2), name != FIRST))
-    unknown = tuple(name for name, found in levels.items() if found == "unknown")
-    worst = order[0] if order else None
-    answer = answer_of(None if worst is None else done[worst], bool(unknown))
-    if worst is not None and answer == "recovered":
-        headline = f"Not hidden. {outcomes[worst].says}"
-    elif worst is not None and answer == "partly":
-        headline = f"Hidden in part only. {outcomes[worst].says}"
+    unknown = tuple(name for name, one in far.items() if one == "unknown")
+    speaks = next((name for name in order if far[name] in ("recovered", "partly")), None)
+    answer: Answer = "withstood" if order and not unknown else "unknown"
+    if speaks is not None:
+        answer = "recovered" if far[speaks] == "recovered" else "partly"
+        headline = f"{'Not hidden' if answer == 'recovered' else 'Hidden in part only'}. {outcomes[speaks].says}"
     elif unknown:
-        headline = f"Unknown: {len(unknown)} of {len(outcomes)} attacks gave no answer, and the others got nothing."
-    elif worst is None:
+        silent = f"{len(unknown)} of {len(outcomes)} attacks gave no answer"
+        headline = f"Unknown: {silent}, and the others got nothing that counts."
+    elif not order:
         headline = "Unknown: there was nothing that an attack applies to."
     else:
         most = percent(max(done.values()))
@@ -83,9 +93,9 @@ def verdict(outcomes: Mapping[str, Outcome]) -> Verdict:
     return Verdict(
         answer,
         headline,
-        tuple(filter(None, _reasons(outcomes, levels, order, worst if answer in ("recovered", "partly") else None))),
+        tuple(filter(None, _reasons(outcomes, far, order, speaks))),
         max(done.values(), default=None),
-        worst,
+        order[0] if order else None,
         unknown,
     )
 
@@ -100,23 +110,27 @@ def exit_status(found: Verdict, fail_above: float) -> int:
 
 
 def _reasons(
-    outcomes: Mapping[str, Outcome], levels: Mapping[str, Level], order: list[str], told: str | None
+    outcomes: Mapping[str, Outcome], far: Mapping[str, Level], order: list[str], told: str | None
 ) -> Iterable[str]:
     """All that the headline does not tell, the worst first."""
     for name in order:
-        if levels[name] in ("recovered", "partly") and name != told:
+        if far[name] in ("recovered", "partly") and name != told:
             yield f"{_words(name).capitalize()}: {outcomes[name].says}"
-    for name, found in levels.items():
+    for name, found in far.items():
         if found == "unknown":
             outcome = outcomes[name]
             yield f"Unknown, which is not safe: {_words(name)}, {outcome.status}. {sentence(outcome.reason)}"
-    faint = [
-        f"{_words(name)} ({percent(outcomes[name].recovered or 0.0)})" for name in order if levels[name] == "withstood"
-    ]
+    faint = [f"{_words(name)} ({_faint(outcomes[name])})" for name in order if far[name] == "withstood"]
     if faint:
         yield f"Got nothing that counts: {', '.join(faint)}."
-    if unfit := [_words(name) for name, found in levels.items() if found == "does not apply"]:
+    if unfit := [_words(name) for name, found in far.items() if found == "does not apply"]:
         yield f"Does not apply: {', '.join(unfit)}."
+
+
+def _faint(outcome: Outcome) -> str:
+    """What an attack recovered that got nothing that counts."""
+    share = outcome.recovered or 0.0
+    return percent(share) + ", which may be chance" * (share >= FAINT)
 
 
 def sentence(text: str) -> str:

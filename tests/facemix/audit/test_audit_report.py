@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from dataclasses import replace
 from itertools import combinations_with_replacement
 from pathlib import Path
 
@@ -110,3 +111,7 @@ def test_privacy_goes_into_the_results_and_nothing_else_changes(tmp_path: Path) 
     assert read_result(folder / "results.json").recovered is None  # little, and not all of it is known
     add_privacy(audit({"a": KINDS["partly"], "b": KINDS["skipped"]}), folder)
     assert read_result(folder / "results.json").recovered == pytest.approx(0.2)
+    lucky = replace(KINDS["partly"], result=0.65, interval=(0.4, 0.9))
+    add_privacy(audit({"a": lucky, "b": KINDS["withstood"]}), folder)  # more, but it may be chance
+    privacy = read_result(folder / "results.json").values["privacy"]
+    assert (privacy["answer"], privacy["recovered"]) == ("partly", pytest.approx(0.2))

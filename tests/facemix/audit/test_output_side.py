@@ -1,9 +1,11 @@
 import dataclasses
 
 import numpy as np
+import pytest
 import torch
 from audit_scenes import SIZE, OneTimePad, PixelEdge, scene, textures
-from facemix.audit.attacks.output_side import OutputSide
+from facemix.audit.attacks.output_side import PARTS, OutputSide
+from facemix.audit.outcome import Outcome
 
 OUTPUTS = 96
 MATRIX = torch.randn(SIZE[0] * SIZE[1], OUTPUTS, generator=torch.Generator().manual_seed(0))
@@ -53,6 +55,27 @@ def test_where_only_attributes_can_be_read_it_goes_by_them():
     outcome = attack(PixelEdge(1), attributes)
     assert outcome.measure.startswith("from the outputs: class-balanced success: attributes")
     assert outcome.recovered > 0.9
+
+
+@pytest.mark.parametrize(
+    ("people", "attributes", "speaks"),
+    [
+        ((0.02, 0.0, 0.04), (0.1, -0.02, 0.22), "people"),  # the better of two answers to noise
+        ((0.1, -0.02, 0.22), (0.02, 0.0, 0.04), "people"),
+        ((0.1, 0.01, 0.19), (0.3, 0.2, 0.4), "attributes"),
+        ((0.4, 0.3, 0.5), (0.3, 0.2, 0.4), "people"),
+    ],
+)
+def test_luck_does_not_choose_the_part_that_speaks(people, attributes, speaks, monkeypatch):
+    for part, (result, *interval) in zip(PARTS, (people, attributes), strict=True):
+        name = "people" if part.name == "membership" else "attributes"
+        outcome = Outcome(
+            "done", measure=name, floor=0.0, result=result, ceiling=1.0, interval=tuple(interval), says="S."
+        )
+        monkeypatch.setattr(type(part), "run", lambda self, scene, progress, outcome=outcome: outcome)
+    outcome = attack(PixelEdge(4), linear)
+    assert outcome.measure == f"from the outputs: {speaks}"
+    assert len(outcome.variants) == 1  # the other part
 
 
 def test_attributes_alone_do():

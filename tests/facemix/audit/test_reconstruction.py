@@ -37,6 +37,7 @@ def test_it_draws_what_is_sent_as_it_is():
     assert outcome.result > outcome.floor + 0.3
     assert outcome.recovered > 0.9
     assert outcome.variants[1].result > 0.8
+    assert "a generator of width 8, 1 blocks, 60 steps (reduced for a CPU" in outcome.measure
     assert len(outcome.pictures) == 3
 
 

@@ -1,10 +1,16 @@
+import importlib
+
 import numpy as np
 import pytest
 import torch
 from audit_scenes import PixelEdge, scene, textures
+from facemix.audit.attacks.end_to_end import EndToEnd
+from facemix.audit.attacks.group_matching import GroupMatching
+from facemix.audit.attacks.key_recovery import KeyRecovery
+from facemix.audit.attacks.look import Look
 from facemix.audit.edge import load_edge
 from facemix.audit.outcome import Outcome, interval
-from facemix.audit.request import Secrets
+from facemix.audit.request import Secrets, numbered
 from facemix.audit.scene import Scene, send
 from facemix.data import Labelled, Splits
 from facemix.edge import load_half
@@ -124,6 +130,42 @@ def test_the_interval_holds_the_mean():
     assert low < values.mean() < high
     assert high - low == pytest.approx(4 * 1 / 20, rel=0.15)
     assert interval(values, 0) == (low, high)
+
+
+@pytest.mark.parametrize("clusters", [4, 8, 24])
+def test_the_interval_of_values_that_depend_on_each_other_holds_the_truth(clusters):
+    random, held, too_narrow = np.random.default_rng(0), 0, 0
+    of = np.arange(8 * clusters) % clusters
+    for seed in range(300):
+        values = random.normal(size=clusters)[of] + random.normal(size=len(of))
+        low, high = interval(values, seed, of)
+        held += low <= 0 <= high
+        low, high = interval(values, seed)
+        too_narrow += not low <= 0 <= high
+    assert 0.92 <= held / 300 <= 0.985
+    assert too_narrow / 300 > 0.25  # as if they were independent
+
+
+def test_of_one_cluster_no_interval_is_drawn_and_none_leaves_what_the_values_span():
+    assert interval([0.1, 0.4], 0, [3, 3]) is None
+    assert interval([0.25], 0) == (0.25, 0.25)
+    low, high = interval([0.0, 0.0, 1.0, 1.0], 0, [0, 0, 1, 1])
+    assert (low, high) == (0, 1)
+
+
+def test_rows_of_several_requests_are_numbered_by_group():
+    groups = [torch.tensor([0, 1, 0]), torch.tensor([1, 0, 1]), torch.tensor([5, 5])]
+    assert numbered(groups).tolist() == [0, 1, 0, 3, 2, 3, 4, 4]
+
+
+@pytest.mark.parametrize("attack", [Look, KeyRecovery, GroupMatching, EndToEnd])
+def test_rows_and_sources_of_a_group_are_resampled_together(attack, monkeypatch):
+    module, seen = importlib.import_module(attack.__module__), []
+    monkeypatch.setattr(module, "interval", lambda values, seed, clusters=None: seen.append((values, clusters)))
+    attack().run(scene(PixelEdge(4)), lambda done: None)
+    ((values, clusters),) = seen
+    assert len(values) == len(clusters)
+    assert set(np.bincount(clusters)) == {4}
 
 
 def test_a_large_training_set_is_drawn_from(monkeypatch):

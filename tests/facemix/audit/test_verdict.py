@@ -1,15 +1,19 @@
 """The words of verdicts, over all combinations of outcomes."""
 
+import json
 import re
+from dataclasses import fields
 from itertools import combinations_with_replacement
+from pathlib import Path
 
 import pytest
 from audit_outcomes import KINDS
 from facemix.audit.outcome import Outcome
-from facemix.audit.verdict import exit_status, level, sentence, verdict
+from facemix.audit.verdict import exit_status, level, levels, sentence, verdict
 
 UNKNOWN = ("not converged", "skipped")
 ALL = [kinds for count in range(6) for kinds in combinations_with_replacement(KINDS, count)]
+RESULTS = Path(__file__).parents[3] / "benchmarks" / "results" / "audit"
 STARTS = {
     "recovered": "Not hidden. The cloud recovers 97 % of the faces.",
     "partly": "Hidden in part only. It tells 60 % of the pairs, 50 % by chance.",
@@ -102,3 +106,44 @@ def test_where_the_levels_part(result, expected):
 def test_no_more_than_the_threshold_does_not_fail():
     outcome = Outcome("done", measure="m", floor=0.0, result=0.25, ceiling=1.0, says="s")
     assert [exit_status(verdict({"a": outcome}), above) for above in (0.2, 0.25)] == [3, 0]
+
+
+def got(result: float, *interval: float, floor: float = 0.0) -> Outcome:
+    figures = {"measure": "m", "floor": floor, "result": result, "ceiling": 1.0}
+    return Outcome("done", **figures, interval=interval or None, says=f"It gets {result}.")
+
+
+def test_what_may_be_chance_is_not_called_a_leak():
+    assert level(got(0.2, -0.01, 0.41)) == "withstood"
+    assert level(got(0.2, 0.01, 0.39)) == "partly"
+    assert level(got(0.2, 0.01, 0.39), among=10) == "withstood"  # of ten, one is as lucky
+    assert level(got(0.2, 0.08, 0.32), among=10) == "partly"
+    assert level(got(0.2)) == "partly"  # nothing tells
+    assert level(got(0.6, -0.1, 1.0), among=10) == "recovered"
+
+
+def test_the_chance_of_one_does_not_silence_another():
+    some = {"lucky": got(0.3, -0.1, 0.7), "leak": got(0.1, 0.09, 0.11), "little": got(0.01, 0.0, 0.02)}
+    found = verdict(some)
+    assert (found.answer, found.headline) == ("partly", "Hidden in part only. It gets 0.1.")
+    assert found.reasons == ("Got nothing that counts: lucky (30.0 %, which may be chance), little (1.0 %).",)
+    assert (found.recovered, found.worst, exit_status(found, 0.2)) == (0.3, "lucky", 3)
+    del some["leak"]
+    found = verdict(some)
+    assert found.answer == "withstood"
+    assert found.headline.startswith("None of these 2 attacks recovered more than 30.0 %.")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("orl", "recovered"), ("plain", "recovered"), ("orl-blinded", "withstood")]
+)
+def test_audits_of_an_earlier_version_can_be_weighed(name, expected):
+    names = {field.name for field in fields(Outcome)}
+    attacks = json.loads((RESULTS / f"{name}.json").read_text())["attacks"]
+    outcomes = {
+        one["name"]: Outcome(**{key: value for key, value in one.items() if key in names and key != "variants"})
+        for one in attacks
+    }
+    assert verdict(outcomes).answer == expected
+    if name == "orl":
+        assert levels(outcomes) == {one["name"]: one["level"] for one in attacks}

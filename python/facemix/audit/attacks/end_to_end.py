@@ -17,7 +17,7 @@ from ..grouping import groups_of_images
 from ..matching import amari, correlation, matched
 from ..outcome import Outcome, Variant, interval
 from ..recovery import recover
-from ..request import Request
+from ..request import Request, numbered
 from ..scene import Scene
 
 __all__ = ["EndToEnd"]
@@ -70,7 +70,9 @@ class EndToEnd(Attack):
             floor=low,
             result=high,
             ceiling=top,
-            interval=interval(torch.cat(result.values["likeness"]).numpy(), scene.seed_of(self.name)),
+            interval=interval(
+                torch.cat(result.values["likeness"]).numpy(), scene.seed_of(self.name), numbered(result.groups)
+            ),
             says=f"From a request's rows alone the cloud recovers {percent(result.mean(FACES))} of the photographs: "
             f"their features at a correlation above {FACE} (on average {high:.3f}).",
             variants=tuple(
@@ -85,6 +87,7 @@ class EndToEnd(Attack):
 class _Scores:
     def __init__(self, scene: Scene) -> None:
         self.values: dict[str, list[Tensor]] = defaultdict(list)
+        self.groups: list[Tensor] = []  # of each source
         self._scene = scene
 
     def add(self, rows: Tensor, request: Request, found: Tensor, product: Tensor) -> None:
@@ -92,6 +95,7 @@ class _Scores:
         sources, image = request.truth.sources, request.truth.image
         likeness = matched(correlation(sources, found).abs())[1]
         self.values["likeness"].append(likeness)
+        self.groups.append(request.truth.group_of_source)
         self.values[FACES].append((likeness > FACE).double())
         if product.shape[0] == product.shape[1]:
             self.values[AMARI].append(torch.tensor([1 - amari(product)]))

@@ -15,7 +15,7 @@ from ..control import judged, nothing_mixed
 from ..curves import roc
 from ..grouping import affinities, balanced, decisive, groups_of_images
 from ..outcome import Outcome, Roc, Variant, interval
-from ..request import Request
+from ..request import Request, numbered
 from ..scene import Scene
 
 __all__ = ["GroupMatching"]
@@ -62,7 +62,9 @@ class GroupMatching(Attack):
             floor=CHANCE,
             result=high,
             ceiling=top,
-            interval=interval(torch.cat(result.values["chosen"]).numpy(), scene.seed_of(self.name)),
+            interval=interval(
+                torch.cat(result.values["chosen"]).numpy(), scene.seed_of(self.name), numbered(result.groups)
+            ),
             says=f"The cloud puts {percent(whole)} of the groups together whole (pairwise AUC {high:.3f}).",
             variants=(
                 Variant("share of groups recovered whole", whole, 0.0, sum(control.whole)),
@@ -82,6 +84,7 @@ class _Scores:
     def __init__(self) -> None:
         self.values: dict[str, list[Tensor]] = defaultdict(list)
         self.whole: list[float] = []
+        self.groups: list[Tensor] = []  # of each row: what is about rows of the same group depends on the same pairs
         self._pairs: list[tuple[Tensor, Tensor]] = []
 
     @property
@@ -96,6 +99,7 @@ class _Scores:
         chosen = max(found, key=lambda name: decisive(found[name], clusters[name]))
         # The truth, from here on.
         same = group[:, None] == group
+        self.groups.append(group)
         for name, affinity in found.items():
             self.values[name].append(_ranked_rightly(affinity, same))
         self.values["chosen"].append(self.values[chosen][-1])

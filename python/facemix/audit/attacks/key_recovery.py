@@ -13,7 +13,7 @@ from ..display import compared
 from ..grouping import groups_of_images
 from ..matching import correlation, matched
 from ..outcome import Outcome, Variant, interval
-from ..request import Truth
+from ..request import Truth, numbered
 from ..scene import Scene
 from ..separation import best_way, separate
 
@@ -63,7 +63,9 @@ class KeyRecovery(Attack):
             floor=low,
             result=high,
             ceiling=top,
-            interval=interval(torch.cat(result.values["chosen"]).numpy(), scene.seed_of(self.name)),
+            interval=interval(
+                torch.cat(result.values["chosen"]).numpy(), scene.seed_of(self.name), numbered(result.groups)
+            ),
             says=f"Told which rows share a group, the cloud recovers the photographs' features at a correlation of "
             f"{high:.3f} (the rows as sent: {low:.2f}; by {result.favourite()}).",
             variants=tuple(
@@ -78,6 +80,7 @@ class _Scores:
 
     def __init__(self) -> None:
         self.values: dict[str, list[Tensor]] = defaultdict(list)
+        self.groups: list[Tensor] = []  # of each source
         self._chosen: list[str] = []
         self._ended: list[Tensor] = []
 
@@ -88,6 +91,7 @@ class _Scores:
         found = {name: way.matrix @ rows.flatten(2) for name, way in ways.items()}
         for name, outputs in found.items():
             self.values[name].append(_likeness(sources, outputs))
+        self.groups.append(torch.arange(len(sources)).repeat_interleave(sources.shape[1]))
         self.values["chosen"].append(self.values[chosen][-1])
         self._chosen.append(chosen)
         self._ended.append(separation.ended)

@@ -9,6 +9,7 @@ from ..attack import Attack, Progress
 from ..display import compared
 from ..matching import correlation, matched
 from ..outcome import Outcome, interval
+from ..request import numbered
 from ..scene import Scene
 
 __all__ = ["Look"]
@@ -27,6 +28,7 @@ class Look(Attack):
     def run(self, scene: Scene, progress: Progress) -> Outcome:
         requests = REQUESTS[scene.effort]
         values: dict[str, list[Tensor]] = {"floor": [], "result": [], "ceiling": []}
+        groups = []
         for number in range(requests):
             request = scene.request(number)
             sources = request.truth.sources
@@ -34,6 +36,7 @@ class Look(Attack):
             values["floor"].append(matched(likeness * _strangers(scene, number, request.truth.image))[1])
             values["result"].append(matched(correlation(sources, request.received).abs())[1])
             values["ceiling"].append(matched(likeness)[1])
+            groups.append(request.truth.group_of_source)
             progress((number + 1) / requests)
         floor, result, ceiling = (float(torch.cat(value).mean()) for value in values.values())
         return Outcome(
@@ -42,7 +45,7 @@ class Look(Attack):
             floor=floor,
             result=result,
             ceiling=ceiling,
-            interval=interval(torch.cat(values["result"]).numpy(), scene.seed_of(self.name)),
+            interval=interval(torch.cat(values["result"]).numpy(), scene.seed_of(self.name), numbered(groups)),
             says=f"A received row is as like its photograph's features as {result:.2f}; a stranger's are {floor:.2f}.",
             pictures=compared(scene, scene.rows(0), scene.request(0), {}),
         )

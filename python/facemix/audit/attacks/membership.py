@@ -12,6 +12,7 @@ from facemix.pictures import COLUMNS, Line
 from facemix.report.spread import percent
 
 from ..attack import Attack, Progress
+from ..balance import by_victim
 from ..control import fails_unprotected
 from ..curves import roc
 from ..display import photographs, rows_as_sent
@@ -58,7 +59,7 @@ class Membership(Attack):
         owner = owners[rows.owner][:, None] == people
         floor = float(inside.double().mean())
         ceiling = _named(clean, owner)
-        failed = fails_unprotected(ceiling.tolist(), floor, scene.seed_of(self.name, "ceiling"))
+        failed = fails_unprotected(by_victim(ceiling, rows.owner), floor, scene.seed_of(self.name, "ceiling"))
         if failed:
             return failed
         hits = _named(scores, inside)

@@ -22,7 +22,9 @@ class OutputSide(Attack):
     """The attacks on people and on attributes, on the cloud's own outputs in place of the rows.
 
     Outputs are what the network was trained to tell faces by, so they may say more than the rows, and they are small.
-    The attacker makes requests of its own and lets the cloud compute their outputs.
+    The attacker makes requests of its own and lets the cloud compute their outputs. Of the two attacks, the one on
+    people speaks, unless the one on attributes got further, by a figure whose interval says that it is no chance: the
+    better of two answers to noise must not stand for the attack.
     """
 
     name = "output_side"
@@ -41,9 +43,9 @@ class OutputSide(Attack):
         outputs = replace(scene, edge=_Outputs(scene.edge, scene.cloud))
         parts = [attack for attack in PARTS if attack.needs(scene) is None]
         found = [attack.run(outputs, _part_of(progress, done, len(parts))) for done, attack in enumerate(parts)]
-        first, *others = sorted(found, key=lambda outcome: outcome.recovered or 0, reverse=True)
+        first, *others = sorted(found, key=lambda outcome: _clear(outcome, len(found)), reverse=True)
         unanswered = [outcome for outcome in found if outcome.status != "done"]
-        if unanswered and not _clear(first):
+        if unanswered and not _clear(first, len(found)):
             return unanswered[0]  # the other part got nothing, and this one may have
         more = [
             Variant(outcome.measure, outcome.result, outcome.floor, outcome.ceiling)
@@ -59,9 +61,9 @@ class OutputSide(Attack):
         )
 
 
-def _clear(outcome: Outcome) -> bool:
-    """Whether it got something beyond doubt."""
-    return outcome.interval is not None and outcome.floor is not None and outcome.interval[0] > outcome.floor
+def _clear(outcome: Outcome, among: int) -> float:
+    """What it recovered, where that is beyond chance for one of so many parts; else 0."""
+    return (outcome.recovered or 0.0) if outcome.beyond_chance(among) else 0.0
 
 
 PARTS: tuple[Attack, ...] = (Membership(), Attributes())

@@ -14,6 +14,7 @@ from facemix.data import Labelled
 from facemix.pictures import COLUMNS, Line
 
 from ..attack import Attack, Progress
+from ..balance import by_victim
 from ..control import fails_unprotected
 from ..display import photographs, rows_as_sent
 from ..evaluator import Evaluator
@@ -21,7 +22,7 @@ from ..matching import matched
 from ..outcome import Outcome, Variant, interval
 from ..rehearsal import Rows, attacked, rehearse, suspects
 from ..scene import Scene
-from ..translation import BATCH, PAPER, SMALL, Translator
+from ..translation import BATCH, PAPER, SMALL, Size, Translator
 
 __all__ = ["Reconstruction"]
 
@@ -61,7 +62,8 @@ class Reconstruction(Attack):
         if strange.any(1).all():
             other = strange.double().multinomial(1, generator=scene.generator(self.name, "other rows"))[:, 0]
             floor = max(floor, _mean(_likeness(_matched(drawn[other], truth), truth)))
-        failed = fails_unprotected(ceiling, floor, scene.seed_of(self.name, "ceiling"))
+        clear_by_victim = by_victim(torch.tensor(ceiling, dtype=torch.float64), rows.owner)
+        failed = fails_unprotected(clear_by_victim, floor, scene.seed_of(self.name, "ceiling"))
         if failed:
             return failed
         by_group = [_mean([values[row] for row in (rows.group == group).nonzero()]) for group in rows.group.unique()]
@@ -71,7 +73,7 @@ class Reconstruction(Attack):
             variants.append(_identity(scene, (drawn, rows.members), (clear, rows.unprotected().members)))
         return Outcome(
             "done",
-            measure="structural similarity (SSIM) of the photographs drawn",
+            measure=f"structural similarity (SSIM) of the photographs drawn, by a generator {_told(_size(scene))}",
             floor=floor,
             result=_mean(values),
             ceiling=_mean(ceiling),
@@ -97,13 +99,24 @@ class Reconstruction(Attack):
         rows = view(rows)
         truth = _signed(scene.victims.images[rows.members.numpy()])
         translator = Translator(
-            rows.received.shape[1:], truth.shape[1:], PAPER if scene.device.type == "cuda" else SMALL,
-            scene.device, scene.seed_of(self.name, "networks"),
+            rows.received.shape[1:], truth.shape[1:], _size(scene), scene.device,
+            scene.seed_of(self.name, "networks"),
         )  # fmt: skip
         own = map(view, rehearse(scene.edge, known, scene.generator(self.name, "train")))
         batches = ((each.received[:BATCH], _signed(known.images[each.members[:BATCH].numpy()])) for each in own)
         translator.fit(batches, progress)
         return _matched(translator(rows.received), truth), truth
+
+
+def _size(scene: Scene) -> Size:
+    return PAPER if scene.device.type == "cuda" else SMALL
+
+
+def _told(size: Size) -> str:
+    """How large a generator is, for the report; beside the paper's, where it is not that one."""
+    known = f"of width {size.width}, {size.blocks} blocks, {size.steps} steps"
+    paper = f"the paper's network: {PAPER.width}, {PAPER.blocks}; {PAPER.steps} steps on a GPU"
+    return f"{known} ({'as the paper has it' if size == PAPER else f'reduced for a CPU; {paper}'})"
 
 
 def _signed(images: NDArray[np.generic]) -> Tensor:

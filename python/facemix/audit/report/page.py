@@ -7,7 +7,7 @@ from pathlib import Path
 
 from facemix.audit.outcome import Outcome
 from facemix.audit.record import Audit
-from facemix.audit.verdict import level, sentence
+from facemix.audit.verdict import level, levels, sentence
 from facemix.report.charts import data_uri
 from facemix.report.origin import flat
 from facemix.report.spread import percent
@@ -31,11 +31,12 @@ def page(audit: Audit, pictures: Mapping[str, Path]) -> str:
     Raises:
         OSError: a picture cannot be read.
     """
+    far = levels(audit.outcomes)
     attacks = [
         {
             "attack": attack,
             "outcome": (outcome := audit.outcomes[attack.name]),
-            "level": level(outcome),
+            "level": far[attack.name],
             "reason": sentence(outcome.reason) if outcome.reason else "",
             "figures": _figures(outcome),
             "gauge": gauge(outcome),

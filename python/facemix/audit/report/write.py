@@ -8,7 +8,6 @@ from typing import Any
 
 from facemix.atomic import atomic_path
 from facemix.audit.record import Audit
-from facemix.audit.verdict import answer_of
 from facemix.pictures import draw_lines
 from facemix.report.results import RESULTS, read_result
 
@@ -53,11 +52,18 @@ def add_privacy(audit: Audit, folder: Path) -> None:
 
 
 def _both(*audits: dict[str, Any]) -> dict[str, Any]:
-    furthest = max(audits, key=lambda one: -1.0 if one["recovered"] is None else one["recovered"])
+    furthest = max(audits, key=lambda one: (_rank(one), -1.0 if one["recovered"] is None else one["recovered"]))
     answered = list(dict.fromkeys(name for one in audits for name in one.get("answered", ())))
     unknown = list(dict.fromkeys(name for one in audits for name in one["unknown"] if name not in answered))
-    answer = answer_of(furthest["recovered"], bool(unknown))
+    answer = furthest["answer"]
+    if not _rank(furthest):
+        answer = "unknown" if unknown or furthest["recovered"] is None else "withstood"
     return {**furthest, "answer": answer, "unknown": unknown, "answered": answered}
+
+
+def _rank(audit: dict[str, Any]) -> int:
+    """More where more was recovered that counts; 0 where nothing was."""
+    return {"recovered": 2, "partly": 1}.get(audit["answer"], 0)
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:
