@@ -150,7 +150,8 @@ def test_cuts_that_have_no_patches_are_refused():
 
 
 def test_an_experiment_with_patches_runs_to_its_end(tmp_path: Path):
-    options = ["--mix.patches=2", "--linear_control=false", "--mixed.epochs=1", "--baseline.epochs=1"]
+    options = ["--mix.patches=2", "--linear_control=false", "--longer_control=false"]
+    options += ["--mixed.epochs=1", "--baseline.epochs=1"]
     assert main(["train", *TINY, *options, "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "seed-0" / "results.json").read_text())
     assert found["settings"]["mix"]["patches"] == 2

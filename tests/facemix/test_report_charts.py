@@ -41,6 +41,8 @@ def test_curves() -> None:
     ((_, chart),) = curves(runs_of(values))
     assert re.findall(r'text-anchor="end">([^<]*)<', chart) == ["2.25", "2.5"]
     assert curves(runs_of({**values, "curves": {}})) == []
+    longer = results(0, {"baseline": 0.9, "baseline_longer": 0.95})
+    assert [name for name, _ in curves(runs_of(longer))] == ["baseline", "baseline, going on without the mix"]
 
 
 def test_strip() -> None:

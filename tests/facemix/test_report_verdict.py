@@ -25,6 +25,8 @@ def made(accuracies: dict[str, float]) -> Runs:
             "no",
             "No: the mix costs 13.0 points of accuracy, more than the 3.0",
         ),
+        ({"baseline_longer": 0.915}, "yes", "Yes: the mix costs 0.5 points"),
+        ({"baseline_longer": 0.96}, "no", "No: the mix costs 5.0 points of accuracy, more than the 3.0"),
         ({"linear_cloud": 0.905}, "no", "No: a cloud without any non-linearity does as well"),
         ({"linear_cloud": 0.895}, "yes", "Yes"),
         (
@@ -52,6 +54,40 @@ def test_verdict_on_a_matrix_that_costs_more_than_the_split() -> None:
     for seed in runs.seeds:
         seed.values["collapse"] |= {"matrix_multiply_adds": 15_000_000}  # and its reduced form: 2006
     assert verdict(runs).headline.startswith("No: one matrix on the edge")
+
+
+@pytest.mark.parametrize(
+    ("longer", "change"), [(0.96, "5.0 points lost"), (0.90, "1.0 point won"), (None, "2.0 points lost")]
+)
+def test_a_loss_is_taken_against_the_baseline_of_as_many_epochs(longer: float | None, change: str) -> None:
+    runs = made(ALL if longer is None else {**ALL, "baseline_longer": longer})
+    sentence = verdict(runs).reasons[0]
+    start = "Through the mix, in groups of 4, the mixing-aware network is right in 91.5 ± 0.7 %; the baseline, without"
+    assert sentence.startswith(f"{start} the mix, in 93.5 ± 0.7 % after 20 epochs")
+    if longer is None:  # it was not trained
+        assert sentence.endswith(f" epochs, fewer than the other, which went on for 40 epochs more: {change}.")
+    else:
+        told = f" and in {100 * longer + 0.5:.1f} ± 0.7 % after 40 epochs more, as many as the other had: {change}."
+        assert sentence.endswith(told)
+    for seed in runs.seeds:
+        seed.values["settings"] |= {"mixed": {"epochs": 1, "early_stopping": 3}}
+    assert " at most 1 epoch more" in verdict(runs).reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("noise", "93.5 ± 0.7 % after 20 epochs and in 95.5 ± 0.7 % after 40 epochs more, as many as the other had."),
+        ("plain", "93.5 ± 0.7 %."),  # it is the baseline
+    ],
+)
+def test_what_is_said_of_the_baseline_beside_a_protection(name: str, said: str) -> None:
+    longer = {} if name == "plain" else {"baseline_longer": 0.95}
+    runs = made({"baseline": 0.93, "protected": 0.93, **longer})
+    for seed in runs.seeds:
+        seed.values["settings"]["protection"] = {"name": name, "sigma": 8.0}
+        seed.values["cost"] = {"edge_multiply_adds": 0, "edge_share": 0.0}
+    assert verdict(runs).reasons[0].endswith(f"the baseline, on the images themselves, in {said}")
 
 
 def test_verdict_tells_seeds_apart() -> None:

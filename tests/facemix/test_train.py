@@ -22,7 +22,7 @@ from facemix.training.difference import difference
 from tiny_experiment import OPTIONS
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # other numbers of threads round otherwise
-STAGES = ("baseline", "mixing_aware", "linear_cloud")
+STAGES = ("baseline", "baseline_longer", "mixing_aware", "linear_cloud")
 
 
 def command(out: Path, *more: str) -> list[str]:
@@ -39,8 +39,14 @@ def results(out: Path) -> dict[str, Any]:
     return json.loads((out / "seed-0" / "results.json").read_text())
 
 
+def folder(out: Path, stage: str) -> Path:
+    """Of a stage; the name of the longer baseline's says more."""
+    (found,) = (path for path in (out / "seed-0").iterdir() if path.name.partition("-")[0] == stage)
+    return found
+
+
 def weights(out: Path, stage: str) -> dict[str, torch.Tensor]:
-    return load_tensors(out / "seed-0" / stage / "weights.safetensors")[0]
+    return load_tensors(folder(out, stage) / "weights.safetensors")[0]
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -60,13 +66,13 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_results_hold_networks_and_controls(once: Path) -> None:
     found = results(once)
     assert set(found["scores"]) == {
-        "baseline", "baseline_mixed", "mixing_aware", "mixing_aware_plain", "linear_cloud"
+        "baseline", "baseline_longer", "baseline_mixed", "mixing_aware", "mixing_aware_plain", "linear_cloud"
     }  # fmt: skip
     for score in found["scores"].values():
         assert len(score["rounds"]) == 2  # the distortion is drawn anew for each
         assert 0 <= score["accuracy"] <= 1
     assert found["data"]["train"] + found["data"]["validation"] + found["data"]["test"] == 40
-    assert [len(found["curves"][stage]) for stage in STAGES] == [3, 4, 4]
+    assert [len(found["curves"][stage]) for stage in STAGES] == [3, 4, 4, 4]
     assert found["curves"]["baseline"][-1]["loss"] < found["curves"]["baseline"][0]["loss"]
     assert all(point["validation_loss"] > 0 for point in found["curves"]["mixing_aware"])
     assert 0 < found["cost"]["edge_share"] < 1
@@ -75,7 +81,7 @@ def test_results_hold_networks_and_controls(once: Path) -> None:
         assert (once / "seed-0" / name).stat().st_size
     assert (once / "report.html").stat().st_size
     for stage in STAGES:
-        files = {path.name for path in (once / "seed-0" / stage).iterdir()}
+        files = {path.name for path in folder(once, stage).iterdir()}
         assert {"weights.safetensors", "curves.json", "recipe.json"} <= files
         assert not {name for name in files if name.endswith(".ckpt")}
         assert any(name.startswith("events.out.tfevents") for name in files)
@@ -83,10 +89,12 @@ def test_results_hold_networks_and_controls(once: Path) -> None:
 
 def test_every_norm_learns_through_the_mix(once: Path) -> None:
     """The one that is fused with the mix, too."""
-    before, after = weights(once, "baseline"), weights(once, "mixing_aware")
+    before = weights(once, "baseline")
     norms = [name for name in before if name.endswith("num_batches_tracked")]
     assert norms
-    assert all(after[name] == 3 * (3 + 4) for name in norms)  # 24 photographs in batches of 8
+    for stage in STAGES[1:]:
+        after = weights(once, stage)
+        assert all(after[name] == 3 * (3 + 4) for name in norms), stage  # 24 photographs in batches of 8
 
 
 def test_the_same_seed_gives_the_same_bits(once: Path, tmp_path: Path) -> None:
@@ -120,13 +128,32 @@ def test_what_differs_is_named_as_an_option_has_it() -> None:
 def test_another_network_may_train_through_the_mix(once: Path, tmp_path: Path) -> None:
     wide = "{name: wide_linear, options: {width: 0.0625, image_size: [24, 24], hidden: 30}}"
     more = [f"--mixed_model={wide}", "--mix.activation=identity", "--mixed.epochs=1", "--linear_control=false"]
-    found = train(tmp_path, *more, "--baselines", str(once))
+    found = train(tmp_path, *more, "--longer_control=false", "--baselines", str(once))
     assert found["scores"]["baseline"] == results(once)["scores"]["baseline"]
     assert found["scores"]["mixing_aware"]["accuracy"] == found["scores"]["mixing_aware_plain"]["accuracy"]
-    assert "linear_cloud" not in found["scores"]
+    assert not {"linear_cloud", "baseline_longer"} & set(found["scores"])
     assert found["collapse"]["shape"] == [30, 4 * 6 * 6]
     assert found["cost"]["whole_multiply_adds"] == results(once)["cost"]["whole_multiply_adds"]
     assert weights(tmp_path, "mixing_aware")["bn1.num_batches_tracked"] == 3 * (3 + 1)  # it began as the baseline's
+
+
+def test_the_longer_baseline_is_shared_by_those_that_train_for_as_long(once: Path, tmp_path: Path) -> None:
+    """Also with what mixes nothing by itself, as the baselines of a sweep do; and nothing of the mix decides it."""
+    shared = ["--linear_control=false", "--mix.group_size=1", "--baselines"]
+    longer = folder(once, "baseline_longer") / "weights.safetensors"
+    before = longer.stat().st_mtime_ns
+    found = train(tmp_path / "same", *shared, str(once), "--model.pre=2")
+    assert longer.stat().st_mtime_ns == before
+    assert found["scores"] == {name: results(once)["scores"][name] for name in ("baseline", "baseline_longer")}
+    baselines = tmp_path / "baselines"
+    (baselines / "seed-0").mkdir(parents=True)
+    for stage in STAGES[:2]:
+        shutil.copytree(folder(once, stage), baselines / "seed-0" / folder(once, stage).name)
+    found = train(tmp_path / "shorter", *shared, str(baselines), "--mixed.epochs=1")
+    assert len(found["curves"]["baseline_longer"]) == 1
+    assert len(list((baselines / "seed-0").glob("baseline_longer-*"))) == 2
+    alone = train(tmp_path / "alone", "--mix.group_size=1", "--baseline.epochs=1")  # nothing is compared
+    assert set(alone["scores"]) == {"baseline"}
 
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_end(once: Path, tmp_path: Path) -> None:

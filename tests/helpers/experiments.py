@@ -85,7 +85,8 @@ def results(seed: int, accuracies: dict[str, float], *, group_size: int = 4, pre
     """
     shifted = {name: accuracy + 0.01 * seed for name, accuracy in accuracies.items()}
     collapsed = shifted.pop("collapsed", None)
-    stages = [name for name in ("baseline", "mixing_aware", "linear_cloud", "protected") if name in shifted]
+    trained = ("baseline", "baseline_longer", "mixing_aware", "linear_cloud", "protected")
+    stages = [name for name in trained if name in shifted]
     values = {
         "kind": "facemix-experiment-1",
         "name": "made-up",
@@ -100,6 +101,8 @@ def results(seed: int, accuracies: dict[str, float], *, group_size: int = 4, pre
             },
             "model": {"name": "resnet18", "options": {}, "pre": pre, "post": 1},
             "mix": {"group_size": group_size, "max_coeff": None},
+            "baseline": {"epochs": 20, "early_stopping": None},
+            "mixed": {"epochs": 40, "early_stopping": None},
             "rounds": 5,
         },
         "environment": {"python": "3.11", "cpu": "a processor", "versions": {"torch": "2.13"}, "commit": "0123abcd"},

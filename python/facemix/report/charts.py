@@ -19,6 +19,7 @@ __all__ = ["STAGES", "curves", "data_uri", "matrix", "strip"]
 
 STAGES = {
     "baseline": "baseline",
+    "baseline_longer": "baseline, going on without the mix",
     "mixing_aware": "mixing-aware, through the mix",
     "protected": "behind the protection",
     "linear_cloud": "linear cloud",

@@ -111,6 +111,11 @@ class Runs:
         """What every seed has an accuracy of, in the order of tables."""
         return [name for name in NETWORKS if all(name in seed.accuracies for seed in self.seeds)]
 
+    @property
+    def rival(self) -> str:
+        """What a loss is taken against: the baseline of as many epochs; where it was not trained, the baseline."""
+        return "baseline_longer" if "baseline_longer" in self.networks else "baseline"
+
     def spread(self, figure: Callable[[Result], float]) -> Spread:
         """A figure over the seeds."""
         return Spread.of(map(figure, self.seeds))

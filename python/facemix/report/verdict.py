@@ -13,7 +13,7 @@ from .spread import Spread, count, percent, points
 
 __all__ = ["Verdict", "verdict"]
 
-#: A loss of accuracy, against the baseline, that the mix may cost.
+#: A loss of accuracy, against the baseline of as many epochs, that the mix may cost.
 ACCEPTABLE = 0.03
 #: What the cloud's non-linear layers must add to be worth anything.
 WORTH = 0.01
@@ -51,7 +51,7 @@ def verdict(runs: Runs) -> Verdict:
     if "mixing_aware" not in runs.networks:
         reason = f"The baseline is right in {runs.accuracy('baseline').percent()} without the mix."
         return Verdict("open", "No network was trained for the mix.", (reason,))
-    loss = (runs.accuracy("baseline") - runs.accuracy("mixing_aware")).mean
+    loss = _lost(runs)
     matrices, linear = collapses(runs), "linear_cloud" in runs.networks
     edge = runs.first["cost"]["edge_multiply_adds"]
     reasons = (_loss(runs), _untrained(runs), _linear(runs), _collapse(runs), _edge(runs), _privacy(runs))
@@ -78,11 +78,32 @@ def verdict(runs: Runs) -> Verdict:
 
 
 def _behind(runs: Runs) -> str:
-    protected, baseline = runs.accuracy("protected"), runs.accuracy("baseline")
+    plain = runs.first.settings["protection"]["name"] == "plain"  # and the baseline had as many epochs
+    baseline = runs.accuracy("baseline").percent() if plain else _baseline(runs)
     return (
-        f"The network that trained behind the protection is right in {protected.percent()}, the baseline, on the "
-        f"images themselves, in {baseline.percent()}."
+        f"The network that trained behind the protection is right in {runs.accuracy('protected').percent()}, the "
+        f"baseline, on the images themselves, in {baseline}."
     )
+
+
+def _baseline(runs: Runs) -> str:
+    """In what share the baseline is right, and after how many epochs."""
+    first, more = (_epochs(runs, training) for training in ("baseline", "mixed"))
+    start = f"{runs.accuracy('baseline').percent()} after {first}"
+    if runs.rival == "baseline":
+        return f"{start}, fewer than the other, which went on for {more} more"
+    return f"{start} and in {runs.accuracy(runs.rival).percent()} after {more} more, as many as the other had"
+
+
+def _epochs(runs: Runs, training: str) -> str:
+    fit = runs.first.settings[training]
+    limit = "" if fit.get("early_stopping") is None else "at most "
+    return f"{limit}{fit['epochs']} epoch{'' if fit['epochs'] == 1 else 's'}"
+
+
+def _lost(runs: Runs) -> float:
+    """What the mix costs in accuracy; negative where it gains."""
+    return (runs.accuracy(runs.rival) - runs.accuracy("mixing_aware")).mean
 
 
 def _gain(runs: Runs) -> Spread:
@@ -97,12 +118,11 @@ def _worth(gain: Spread) -> bool:
 
 def _loss(runs: Runs) -> str:
     size = runs.first.settings["mix"]["group_size"]
-    mixed, baseline = runs.accuracy("mixing_aware"), runs.accuracy("baseline")
-    difference = (baseline - mixed).mean
+    difference = _lost(runs)
     change = f"{points(difference)} lost" if difference >= 0 else f"{points(-difference)} won"
     return (
-        f"Through the mix, in groups of {size}, the mixing-aware network is right in {mixed.percent()}; the baseline, "
-        f"without the mix, in {baseline.percent()}: {change}."
+        f"Through the mix, in groups of {size}, the mixing-aware network is right in "
+        f"{runs.accuracy('mixing_aware').percent()}; the baseline, without the mix, in {_baseline(runs)}: {change}."
     )
 
 

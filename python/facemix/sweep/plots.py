@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, PercentFormatter
 
 from facemix.atomic import atomic_path
+from facemix.report.table import NETWORKS
 
 from .rows import Row, whole_multiply_adds
 
@@ -59,12 +60,13 @@ def plot_efficiency(path: Path, rows: list[Row]) -> None:
 
 
 def _figure(rows: list[Row]) -> tuple[Figure, Axes]:
-    """Axes with the baseline as a line, its deviation as a band."""
+    """Axes with the baseline, that of as many epochs if there is one, as a line, its deviation as a band."""
     figure = Figure(SIZE, layout="constrained")
     axes = figure.subplots()
-    spread = next((row.accuracy for row in rows if row.pre is None), None)
-    if spread is not None:
-        axes.axhline(spread.mean, color=BASELINE, linestyle="--", label="baseline, no mix")
+    runs = next((row.runs for row in rows if row.pre is None), None)
+    if runs is not None:
+        spread = runs.accuracy(runs.rival)
+        axes.axhline(spread.mean, color=BASELINE, linestyle="--", label=NETWORKS[runs.rival][0])
         deviation = spread.std or 0.0
         axes.axhspan(spread.mean - deviation, spread.mean + deviation, color=BASELINE, alpha=0.15, linewidth=0)
     return figure, axes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -93,6 +94,8 @@ class _Run:
         """All stages, by name."""
         stages, experiment = self.stages, self.stages.experiment
         trained = {"baseline": stages.baseline(self.baseline / "baseline")}
+        if self._compared() and experiment.longer_control:
+            trained["baseline_longer"] = stages.longer(trained["baseline"], self._longer())
         mix = experiment.mix
         if experiment.protection.name != "mix":
             trained["protected"] = stages.protected(trained["baseline"], self.folder / "protected")
@@ -104,6 +107,18 @@ class _Run:
             trained[name] = stages.mixing(name, activation, trained["baseline"], self.folder / name)
         return trained
 
+    def _compared(self) -> bool:
+        """Whether something goes on from the baseline: here or, where experiments share it, in another one."""
+        protection = self.stages.experiment.protection.name
+        if protection != "mix":
+            return protection != "plain"  # which is the baseline
+        return self.stages.experiment.mix.group_size > 1 or self.baseline != self.folder
+
+    def _longer(self) -> Path:
+        """The folder of the longer baseline: experiments that share one may differ in how long it goes on."""
+        fit = json.dumps(asdict(self.stages.experiment.mixed))
+        return self.baseline / f"baseline_longer-{hashlib.sha256(fit.encode()).hexdigest()[:8]}"
+
     def measure(self, trained: Mapping[str, Trained]) -> dict[str, Any]:
         """Scores, controls, cost, pictures and the files to deploy: what results.json holds."""
         experiment, seed, task, splits = self.stages.experiment, self.stages.seed, self.stages.task, self.splits
@@ -113,6 +128,8 @@ class _Run:
             return measure(trained[name].mixed(), faces, task, experiment, seed_of(seed, name), mixed=mixed)
 
         scores = {"baseline": score("baseline", mixed=False)}
+        if "baseline_longer" in trained:
+            scores["baseline_longer"] = score("baseline_longer", mixed=False)
         mixing: dict[str, Any] = {}
         if "mixing_aware" in trained:
             scores["baseline_mixed"] = score("baseline", mixed=True)

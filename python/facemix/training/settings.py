@@ -222,11 +222,12 @@ class Experiment:
         protection: the mix, or a baseline of the paper in its place; then the settings of the mix have no effect.
         mixed_model: what trains through the mix, where that is another network than the baseline; weights of the same
             name and shape begin as the baseline's.
-        baseline, mixed: how to train each; the control with a linear cloud, and the network behind another protection,
-            are trained like the second.
+        baseline, mixed: how to train each; the controls, and the network behind another protection, are trained like
+            the second.
         evaluate: the photographs that the figures are of. Choose settings on "validation", never on "test".
         rounds: how often they go through the mix, each time with fresh keys and groups.
         linear_control: train a network whose cloud part is linear, too.
+        longer_control: let the baseline go on by itself, too, for as many epochs as what is compared with it.
         trainer: keyword arguments of `lightning.Trainer`: precision, devices, strategy, accumulate_grad_batches...
     """
 
@@ -241,6 +242,7 @@ class Experiment:
     evaluate: Literal["test", "validation"] = "test"
     rounds: int = 5
     linear_control: bool = True
+    longer_control: bool = True
     trainer: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

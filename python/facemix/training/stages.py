@@ -1,4 +1,4 @@
-"""The trainings of an experiment: the baseline, and networks that go on from it through the mix."""
+"""The trainings of an experiment: the baseline, and networks that go on from it, most of them through the mix."""
 
 from __future__ import annotations
 
@@ -89,7 +89,12 @@ class Stages:
     def baseline(self, folder: Path) -> Trained:
         """The network without any mix, from random weights."""
         model = self.experiment.model
-        return self._stage("baseline", folder, model, self._options(model), self.experiment.baseline, None)
+        return self._stage("baseline", folder, model, self._options(model), self.experiment.baseline, None, bare=True)
+
+    def longer(self, baseline: Trained, folder: Path) -> Trained:
+        """The baseline, gone on without any mix for as many epochs as the network that is compared with it."""
+        model, fit = self.experiment.model, self.experiment.mixed
+        return self._stage("baseline_longer", folder, model, self._options(model), fit, baseline, bare=True)
 
     def mixing(self, name: str, activation: str, baseline: Trained, folder: Path) -> Trained:
         """The network that goes on from the baseline's weights, through the mix.
@@ -154,10 +159,13 @@ class Stages:
         options: dict[str, Any],
         fit: FitSettings,
         start: Trained | None,
+        *,
+        bare: bool = False,
     ) -> Trained:
+        """Train one; `bare`: without the mix, or what is in its place."""
         experiment, seed = self.experiment, seed_of(self.seed, name)
         mix = experiment.mix
-        if start is None or experiment.protection.name != "mix":
+        if bare or experiment.protection.name != "mix":
             mix = MixSettings(group_size=1)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -170,11 +178,12 @@ class Stages:
         recipe = {
             "seed": self.seed, "photographs": self.train.digest(), "data": decides["data"],
             "trainer": decides["trainer"], "model": model.name, "options": options, "fit": asdict(fit),
-        } | ({} if start is None else {
-            "cut": [model.pre, model.post], "mix": asdict(mix),
-            "baseline": asdict(experiment.baseline),
-        })  # fmt: skip
-        if start is not None and experiment.protection.name == "anonymizer":
+        }  # fmt: skip
+        if not bare:
+            recipe |= {"cut": [model.pre, model.post], "mix": asdict(mix)}
+        if start is not None:
+            recipe["baseline"] = asdict(experiment.baseline)
+        if not bare and experiment.protection.name == "anonymizer":
             recipe["hiding"] = experiment.protection.hiding  # the other settings are options of the network
         config = {
             "builder": model.name, "options": options, "pre": model.pre,
@@ -183,7 +192,7 @@ class Stages:
         }  # fmt: skip
         teacher = start.plain() if start is not None and mix.distillation else None
         learner = self._learner(
-            start is not None, MixedNetwork(synced(network), model.pre, model.post),
+            not bare, MixedNetwork(synced(network), model.pre, model.post),
             self.task, self.train, self.validation, experiment.data, fit, mix, seed, teacher,
         )  # fmt: skip
         weights, from_cache = train_stage(
