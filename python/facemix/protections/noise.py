@@ -19,7 +19,7 @@ class Noise(nn.Module):
 
     Args:
         sigma: standard deviation, on the scale of pixels from 0 to 255. The paper prints N(0, 4) and N(0, 8) without
-            its scale; 4 and 8 are these rows here.
+            a scale, which is hardly this one (docs/baselines.md).
         std: what images were divided by: one unit of the network's input is `std` of the way from black to white.
 
     Raises:

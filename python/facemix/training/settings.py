@@ -159,7 +159,7 @@ class ProtectionSettings:
         name: "mix"; "plain": nothing, images are sent as they are (the paper's "all on Cloud"); "noise" (`sigma`);
             "blur" (`size`); "anonymizer" (`width`): of Ren et al., which also learns, from the photographs' people, to
             hide who it is: for the task "attributes".
-        sigma: of noise: standard deviation, of pixels from 0 to 255; 4 and 8 in the paper's rows.
+        sigma: of noise: standard deviation, of pixels from 0 to 255.
         size: of blur: values on each side that are left of an image; 16 and 8 in the paper's rows, of 218 x 178.
         width: of the anonymizer: channels of its generator; 64 in the paper's row.
         hiding: of the anonymizer: how much hiding counts in its loss, beside the task. On ORL, 1 lost the task.
