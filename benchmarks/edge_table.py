@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +42,3 @@ def section(data: dict[str, Any]) -> str:
         f"{versions['onnxruntime']}; commit {where['commit'][:7]}, {where['date']}."
     )
     return f"{table(data['results'])}\n\n{source}\n"
-
-
-def committed() -> dict[str, Any]:
-    """The committed result."""
-    return json.loads(COMMITTED.read_text())

@@ -1,10 +1,10 @@
 """What the hardened modes cost and hide: accuracy, time, and what the audit's attacks recover of each.
 
     facemix train orl --out runs/orl
-    facemix train orl --mix.patches=2 --linear_control=false --out runs/orl-patches
+    facemix train orl --mix.patches=2 --linear_control=false --longer_control=false --out runs/orl-patches
     python benchmarks/hardening.py runs/orl/seed-0 runs/orl-patches/seed-0 [--effort quick] [--attacks NAME ...]
 
-The tables of docs/hardening.md are replaced, unless --json says where else the result goes.
+`make bench-report` puts its tables into docs/hardening.md.
 
 Accuracy is that of the edge's and the cloud's own files, in one process, all test photographs in each round, with fresh
 keys, groups and blinders. Another bound on the coefficients is put on the same network: it is not trained for it.
@@ -36,7 +36,7 @@ from facemix.storage import atomic_path
 from facemix.training.deploy import CLOUD, EDGE
 from facemix.training.settings import DataSettings
 from hardening_choice import choice
-from hardening_table import COMMITTED, PAGE, filled, tables
+from hardening_table import COMMITTED, tables
 from pytest_benchmark.utils import get_commit_info
 
 GROUPS = 8  # in a request, but for the last
@@ -168,8 +168,6 @@ def main() -> None:
     with atomic_path(options.json) as temporary:
         temporary.write_text(json.dumps(data, indent=1) + "\n")
     print(f"written to {options.json}")
-    if options.json == COMMITTED:
-        PAGE.write_text(filled(PAGE.read_text(), data))
 
 
 if __name__ == "__main__":

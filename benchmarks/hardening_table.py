@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
 COMMITTED = Path(__file__).parent / "results" / "hardening.json"
-PAGE = Path(__file__).parent.parent / "docs" / "hardening.md"
 
 
 def cost_table(data: dict[str, Any]) -> str:
@@ -68,25 +65,13 @@ def source(data: dict[str, Any]) -> str:
 
 
 def tables(data: dict[str, Any]) -> dict[str, str]:
-    """All of it, by the names that docs/hardening.md has for the places."""
+    """All of it, by what the markers in docs/hardening.md say behind "hardening"."""
     return {
         "choice": choice_table(data),
         "cost": cost_table(data),
         "attacks": attack_table(data),
         "source": source(data),
     }
-
-
-def filled(text: str, data: dict[str, Any]) -> str:
-    """The page with the tables of `data` in their places."""
-    for name, table in tables(data).items():
-        text = re.sub(rf"<!-- {name} -->\n.*?<!-- end -->", f"<!-- {name} -->\n{table}\n<!-- end -->", text, flags=re.S)
-    return text
-
-
-def committed() -> dict[str, Any]:
-    """The committed result."""
-    return json.loads(COMMITTED.read_text())
 
 
 def _known(data: dict[str, Any], name: str) -> bool:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+NAMES = ("README.md", *(f"docs/{name}.md" for name in ("benchmarks", "serving", "audit", "hardening")))
 #: Each section stands between its markers on one of these.
-PAGES = tuple(ROOT / page for page in ("README.md", "docs/benchmarks.md", "docs/serving.md", "docs/audit.md"))
+PAGES = tuple(ROOT / name for name in NAMES)
 
 
 def write(path: Path, text: str) -> None:

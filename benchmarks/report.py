@@ -13,6 +13,7 @@ import audit_table
 import crypten_table
 import edge_table
 import gpu_table
+import hardening_table
 import headline_table
 import link_table
 import service_table
@@ -60,6 +61,8 @@ def sections(data: dict[str, Any]) -> dict[str, str]:
     for name, module in TABLES.items():
         if module.COMMITTED.exists():
             found[name] = module.section(json.loads(module.COMMITTED.read_text()))
+    hardening = hardening_table.tables(json.loads(hardening_table.COMMITTED.read_text()))
+    found |= {f"hardening {name}": table for name, table in hardening.items()}
     found["attack headlines"] = audit_table.section(audit_table.committed(), audit_table.README)
     found["attacks on orl"] = audit_table.section(audit_table.committed())
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -42,8 +41,3 @@ def section(data: dict[str, Any]) -> str:
         f"{where['versions']['torch']}; commit {where['commit'][:7]}, {where['date']}."
     )
     return f"{table(data)}\n\n{source}\n"
-
-
-def committed() -> dict[str, Any]:
-    """The committed result."""
-    return json.loads(COMMITTED.read_text())

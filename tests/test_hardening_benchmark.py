@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hardening_table import PAGE, committed, filled, tables
+from hardening_table import tables
 
 DONE = {"status": "done", "floor": 0.1, "result": 0.91, "ceiling": 1.0, "recovered": 0.9,
         "variants": {"if a key came twice": 0.5, "another figure": 0.7}}  # fmt: skip
@@ -35,9 +35,3 @@ def test_a_mode_has_its_cost_and_what_attacks_get_of_it() -> None:
     assert "other |" not in found["attacks"]  # nobody ran it
     assert "| 32 secret rows, mixed in | 25.0% |" in found["choice"]
     assert "effort quick" in found["source"]
-
-
-def test_the_page_is_that_of_the_committed_result() -> None:
-    page = PAGE.read_text()
-    assert filled(page, committed()) == page
-    assert filled(page, DATA) != page
