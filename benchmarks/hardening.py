@@ -29,7 +29,7 @@ from facemix.audit.run import run_audit
 from facemix.audit.target import Target
 from facemix.blinders_offline import write_blinders
 from facemix.cloud.model import CloudModel
-from facemix.data import Labelled, open_data
+from facemix.data import Labelled, channels_last, open_data
 from facemix.edge import BlindedHalf, load_half
 from facemix.environment import environment
 from facemix.storage import atomic_path
@@ -80,7 +80,7 @@ def requests(faces: Labelled, size: int, round_: int) -> Iterator[torch.Tensor]:
 
 def accuracy(half: Any, cloud: CloudModel, faces: Labelled, rounds: int) -> dict[str, float]:
     """The share that is right; of an image the edge's CPU time in milliseconds, and what goes up and down."""
-    pixels, identity = np.ascontiguousarray(faces.images.transpose(0, 2, 3, 1)), faces.labels("identity").numpy()
+    pixels, identity = channels_last(faces.images), faces.labels("identity").numpy()
     right = total = up = down = 0
     seconds = []
     for round_ in range(rounds):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from facemix.cloud.model import CloudModel
-from facemix.data import Labelled
+from facemix.data import Labelled, channels_last
 from facemix.edge import load_half
 from facemix.training.deploy import CLOUD, EDGE
 
@@ -26,7 +26,7 @@ def choice(run: Path, faces: Labelled, rounds: int) -> list[dict[str, float]]:
     """
     half, cloud = load_half(run / EDGE), CloudModel(run / CLOUD)
     draw, size = np.random.default_rng(0), half.bundle.group_size
-    pixels, identity = np.ascontiguousarray(faces.images.transpose(0, 2, 3, 1)), faces.labels("identity").numpy()
+    pixels, identity = channels_last(faces.images), faces.labels("identity").numpy()
     found = []
     for share in SHARES:
         right = {"one": 0, "mixed_in": 0}

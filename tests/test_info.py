@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import facemix
 import torch
 from processes import output_of
 
@@ -42,3 +43,8 @@ def test_follows_the_override(tmp_path: Path) -> None:
     code = 'from facemix_ops.info import collect; print(collect()["cpu capability"])'
     narrowest = C.available_capabilities()[0]
     assert output_of(code, tmp_path, FACEMIX_CPU_CAPABILITY=narrowest) == f"{narrowest}\n"
+
+
+def test_both_packages_are_of_one_version() -> None:
+    """The cloud's image has `facemix` alone, so that it says its version itself."""
+    assert facemix.__version__ == facemix_ops.__version__

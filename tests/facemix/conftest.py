@@ -23,14 +23,9 @@ settings.load_profile("bounded")
 
 
 @pytest.fixture(autouse=True)
-def _isolated_state() -> Iterator[None]:
-    """A seed for each test; and one thread, because on networks this small more only wait for each other."""
-    threads = torch.get_num_threads()
+def _one_thread(_isolated_threads: None) -> None:
+    """On networks this small more only wait for each other."""
     torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

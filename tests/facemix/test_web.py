@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from facemix.cli import main
-from facemix.demo.halves import pixels
+from facemix.data import channels_last
 from facemix.demo.settings import DemoSettings
 from facemix.demo.web.words import HONESTY
 from PIL import Image
@@ -111,7 +111,7 @@ def test_photographs(ask: Callable[..., Any], page: Page) -> None:
         for row in (0, len(faces) - 1):
             with Image.open(io.BytesIO(ask("GET", f"/photographs/{name}/{row}.png").read())) as image:
                 assert image.format == "PNG"
-                assert np.array_equal(np.asarray(image), pixels(faces.images)[row, :, :, 0])
+                assert np.array_equal(np.asarray(image), channels_last(faces.images)[row, :, :, 0])
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["balanced", "by_victim"]
+__all__ = ["by_victim", "class_balanced"]
 
 
-def balanced(hits: Tensor, labels: Tensor) -> Tensor:
+def class_balanced(hits: Tensor, labels: Tensor) -> Tensor:
     """Values float64 [n] whose mean is the class-balanced success: the mean, over the classes, of the share of hits.
 
     Each is that mean, and what its hit or miss adds to it (its influence; Hampel 1974), so that an interval of `values`

@@ -13,7 +13,7 @@ from .orthogonal import NON_NEGATIVE, rotate
 from .scene import Scene
 from .separation import fast_ica, samples_of
 
-__all__ = ["affinities", "balanced", "decisive", "groups_of_images"]
+__all__ = ["affinities", "balanced_clusters", "decisive", "groups_of_images"]
 
 STEPS = {"quick": 200, "full": 400}
 STARTS, ROUNDS = 8, 50  # of the clustering
@@ -50,7 +50,7 @@ def affinities(scene: Scene, rows: Tensor, *seed: int | str) -> dict[str, Tensor
     }
 
 
-def balanced(affinity: Tensor, size: int, generator: torch.Generator) -> Tensor:
+def balanced_clusters(affinity: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """Clusters of `size` rows each: k-means on `affinity` where the rows are dealt out by a linear assignment, so that
     every cluster gets as many; the best of several starts, each from rows that have little to do with each other.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .grouping import affinities, balanced, decisive
+from .grouping import affinities, balanced_clusters, decisive
 from .scene import Scene
 from .separation import best_way, separate
 
@@ -39,7 +39,7 @@ def groups_of(scene: Scene, pool: Tensor, *seed: int | str) -> Tensor:
     size, generator = scene.edge.group_size, scene.generator("groups", *seed)
     if len(pool) == size:
         return torch.arange(size)[None]
-    found = [(known, balanced(known, size, generator)) for known in affinities(scene, pool, *seed).values()]
+    found = [(known, balanced_clusters(known, size, generator)) for known in affinities(scene, pool, *seed).values()]
     _, cluster = max(found, key=lambda pair: decisive(*pair))
     return cluster.argsort(stable=True).view(-1, size)
 

@@ -9,7 +9,7 @@ from .orl import load_orl, orl_folder
 from .photos import DataError, Photos
 from .source import Splits, open_data
 from .synthetic import synthetic_faces
-from .transforms import MEAN, STD, change, normalise
+from .transforms import MEAN, STD, change, channels_last, normalise
 
 __all__ = [
     "MEAN",
@@ -20,6 +20,7 @@ __all__ = [
     "Photos",
     "Splits",
     "change",
+    "channels_last",
     "decoded",
     "load_celeba",
     "load_folder",

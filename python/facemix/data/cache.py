@@ -26,9 +26,7 @@ MODES = {1: "L", 3: "RGB"}
 AHEAD = 64  # photographs that are decoded before the one that is written
 
 
-def decoded(
-    paths: Sequence[Path], size: tuple[int, int], channels: int, folder: Path, *, workers: int | None = None
-) -> NDArray[np.uint8]:
+def decoded(paths: Sequence[Path], size: tuple[int, int], channels: int, folder: Path) -> NDArray[np.uint8]:
     """Return the photographs of `paths`, resized, as a read-only memory map uint8 [N, channels, H, W].
 
     They are decoded the first time and kept in `folder`; the file's name holds a digest of the paths, their sizes and
@@ -39,7 +37,6 @@ def decoded(
         size: (height, width); antialiased bilinear, the sides are not kept in proportion.
         channels: 1 (grey) or 3 (red, green, blue).
         folder: where to keep the file.
-        workers: threads that decode; default: one for each core.
 
     Raises:
         ValueError: for an argument that will not do.
@@ -53,7 +50,7 @@ def decoded(
     return kept(
         folder / f"photos-{_digest(paths, size, channels)}.npy",
         (len(paths), channels, *size),
-        lambda array: _decode(paths, size, channels, array, workers or os.cpu_count() or 1),
+        lambda array: _decode(paths, size, channels, array),
     )
 
 
@@ -99,12 +96,10 @@ def decode(path: Path, size: tuple[int, int], channels: int) -> NDArray[np.uint8
     return pixels.reshape(*size, channels).transpose(2, 0, 1)
 
 
-def _decode(
-    paths: Sequence[Path], size: tuple[int, int], channels: int, array: NDArray[np.uint8], workers: int
-) -> None:
+def _decode(paths: Sequence[Path], size: tuple[int, int], channels: int, array: NDArray[np.uint8]) -> None:
     # Pillow decodes without Python's lock. A window of them is under way, so that memory stays small.
     with (
-        ThreadPoolExecutor(workers) as pool,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
         tqdm(total=len(paths), desc="decoding", unit="photo", disable=None) as bar,
     ):
         rest = iter(paths)

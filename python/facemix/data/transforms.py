@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -24,6 +26,11 @@ MEAN, STD = 0.5, 0.25
 def normalise(images: Tensor) -> Tensor:
     """Bring images [B, C, H, W] from 0..1 to about zero mean and unit variance."""
     return (images - MEAN) / STD
+
+
+def channels_last(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Bring images [B, C, H, W] into the form in which a camera gives them: contiguous [B, H, W, C]."""
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
 
 
 def change(images: Tensor, draws: Tensor, changes: Changes) -> Tensor:

@@ -1,4 +1,4 @@
-"""A trained network's two files, and images as its edge takes them."""
+"""A trained network's two files."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facemix.data import MEAN, STD
+from facemix.data import MEAN, STD, channels_last
 from facemix.export import export_cloud, export_edge
 from facemix.training.stages import Trained
 
 from .settings import DemoSettings
 
-__all__ = ["pixels", "write_halves"]
+__all__ = ["write_halves"]
 
 
 def write_halves(
@@ -45,12 +45,7 @@ def write_halves(
         mean=[MEAN] * channels,
         std=[STD] * channels,
         max_coeff=settings.max_coeff,
-        calibration=pixels(public),
-        decoys=pixels(public),
+        calibration=channels_last(public),
+        decoys=channels_last(public),
     )
     return cloud, edge
-
-
-def pixels(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Images [N, C, H, W] as a camera gives them: [N, H, W, C]."""
-    return np.ascontiguousarray(images.transpose(0, 2, 3, 1))

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facemix.data import Labelled
+from facemix.data import Labelled, channels_last
 from facemix.edge import Answer, Client
 from facemix.training.stages import Trained
 from facemix_ops.edge import EdgeModel, MixedRequest
 
 from .cloud_process import cloud_process
-from .halves import pixels, write_halves
+from .halves import write_halves
 from .settings import DemoSettings
 
 __all__ = ["Passage", "through_cloud"]
@@ -81,7 +81,7 @@ def through_cloud(
     identity = test.labels("identity")
     channels, height, width = test.images.shape[1:]
     path, bundle = write_halves(trained, name, settings, (channels, height, width), decoys, folder)
-    half, images = _Recorder(EdgeModel.load(bundle)), pixels(test.images)
+    half, images = _Recorder(EdgeModel.load(bundle)), channels_last(test.images)
     with (
         cloud_process(path) as address,
         Client(half, address, request_groups=settings.request_groups) as client,

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 import facemix_ops as fo
-from facemix.data import MEAN, STD, Labelled, synthetic_faces
+from facemix.data import MEAN, STD, Labelled, channels_last, synthetic_faces
 from facemix.edge.halves import first_half, last_half
 from facemix.export import export_cloud, export_edge
 from facemix.export_torch import export_edge_torch
@@ -54,8 +54,8 @@ def write_halves(
         "mean": [MEAN] * channels,
         "std": [STD] * channels,
         "max_coeff": experiment.mix.max_coeff if size > 1 else None,
-        "calibration": _last(np.asarray(train.images[:CALIBRATION])) if len(train) >= size else None,
-        "decoys": _last(decoys),
+        "calibration": channels_last(np.asarray(train.images[:CALIBRATION])) if len(train) >= size else None,
+        "decoys": channels_last(decoys),
         "attributes" if experiment.data.task == "attributes" else "classes": labels,
         **cut,
     }
@@ -65,8 +65,3 @@ def write_halves(
         export_edge(folder / EDGE, network, image_shape, **common)
     else:
         export_edge_torch(folder / EDGE, network, model.name, options, image_shape, **common)
-
-
-def _last(images: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """[N, C, H, W] as a camera gives it, [N, H, W, C]."""
-    return np.ascontiguousarray(images.transpose(0, 2, 3, 1))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from audit_scenes import OneTimePad, PixelEdge, RectifiedEdge, scene
 from facemix.audit.attacks.group_matching import GroupMatching
-from facemix.audit.grouping import balanced, decisive
+from facemix.audit.grouping import balanced_clusters, decisive
 
 
 def match(edge):
@@ -45,12 +45,12 @@ def test_clusters_are_balanced_and_the_best_ones():
     group = torch.arange(24).fmod(4)
     affinity = (group[:, None] == group).double() + 0.3 * torch.randn(24, 24, dtype=torch.float64)
     affinity = (affinity + affinity.T) / 2
-    found = balanced(affinity, 6, torch.Generator().manual_seed(0))
+    found = balanced_clusters(affinity, 6, torch.Generator().manual_seed(0))
     assert found.bincount().tolist() == [6] * 4
     assert all(len(found[group == number].unique()) == 1 for number in range(4))
     assert decisive(affinity, found) > decisive(affinity, torch.arange(24) // 6) + 1
 
 
 def test_noise_still_gives_balanced_clusters():
-    found = balanced(torch.randn(12, 12, dtype=torch.float64), 3, torch.Generator().manual_seed(0))
+    found = balanced_clusters(torch.randn(12, 12, dtype=torch.float64), 3, torch.Generator().manual_seed(0))
     assert found.bincount().tolist() == [3] * 4

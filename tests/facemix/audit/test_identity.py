@@ -4,7 +4,7 @@ import pytest
 import torch
 from audit_scenes import OneTimePad, PixelEdge, scene
 from facemix.audit.attacks.identity import Identity
-from facemix.audit.balance import balanced, by_victim
+from facemix.audit.balance import by_victim, class_balanced
 from facemix.audit.networks import answers, classifier, fit, steps
 from facemix.audit.outcome import interval
 from torch.nn import functional as F
@@ -70,14 +70,14 @@ def test_without_photographs_of_the_victims_people_it_is_skipped():
 
 def test_balanced_success_counts_rare_classes_like_others():
     hits, labels = torch.tensor([True, True, True, False]), torch.tensor([0, 0, 0, 1])
-    assert balanced(hits, labels).mean() == 0.5
-    values = by_victim(balanced(hits, labels), torch.tensor([7, 7, 3, 3]))
+    assert class_balanced(hits, labels).mean() == 0.5
+    values = by_victim(class_balanced(hits, labels), torch.tensor([7, 7, 3, 3]))
     assert sum(values) / 2 == pytest.approx(0.5)
 
 
 def test_what_is_always_right_has_no_interval_whatever_the_classes():
     values = by_victim(
-        balanced(torch.ones(6, dtype=torch.bool), torch.tensor([0, 0, 0, 1, 1, 2])), torch.arange(6) // 4
+        class_balanced(torch.ones(6, dtype=torch.bool), torch.tensor([0, 0, 0, 1, 1, 2])), torch.arange(6) // 4
     )
     assert values == pytest.approx([1, 1])
 
@@ -86,8 +86,8 @@ def test_its_interval_is_that_of_a_balanced_success():
     generator = torch.Generator().manual_seed(0)
     labels = (torch.rand(2000, generator=generator) < 0.1).long()
     drawn = [torch.rand(2000, generator=generator) < torch.where(labels == 1, 0.5, 0.8) for _ in range(200)]
-    low, high = interval(balanced(drawn[0], labels).tolist(), 0)
-    spread = torch.stack([balanced(hits, labels).mean() for hits in drawn]).std()
+    low, high = interval(class_balanced(drawn[0], labels).tolist(), 0)
+    spread = torch.stack([class_balanced(hits, labels).mean() for hits in drawn]).std()
     assert high - low == pytest.approx(4 * float(spread), rel=0.2)
 
 

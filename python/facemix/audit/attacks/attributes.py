@@ -14,7 +14,7 @@ from facemix.data import UNKNOWN, Labelled
 from facemix.report.spread import percent
 
 from ..attack import Attack, Progress
-from ..balance import balanced, by_victim
+from ..balance import by_victim, class_balanced
 from ..control import fails_unprotected
 from ..networks import answers, classifier, fit, steps
 from ..outcome import Outcome, Variant, interval
@@ -191,7 +191,7 @@ def _success(answer: Tensor, truth: Tensor) -> Tensor:
     values = torch.empty(truth.shape, dtype=torch.float64)
     for column in range(truth.shape[1]):
         known = truth[:, column] != UNKNOWN
-        hits = balanced(answer[known, column] == (truth[known, column] == 1), truth[known, column])
+        hits = class_balanced(answer[known, column] == (truth[known, column] == 1), truth[known, column])
         values[:, column] = hits.mean()
         values[known, column] += (hits - hits.mean()) * len(truth) / len(hits)
     return values.mean(1)

@@ -13,7 +13,7 @@ from facemix.report.spread import percent
 from ..attack import Attack, Progress
 from ..control import judged, nothing_mixed
 from ..curves import roc
-from ..grouping import affinities, balanced, decisive, groups_of_images
+from ..grouping import affinities, balanced_clusters, decisive, groups_of_images
 from ..outcome import Outcome, Roc, Variant, interval
 from ..request import Request, numbered
 from ..scene import Scene
@@ -95,7 +95,7 @@ class _Scores:
     def add(self, scene: Scene, rows: Tensor, group: Tensor, seed: int | str) -> None:
         found = affinities(scene, rows, seed)
         size, generator = scene.edge.group_size, scene.generator("clusters", seed)
-        clusters = {name: balanced(affinity, size, generator) for name, affinity in found.items()}
+        clusters = {name: balanced_clusters(affinity, size, generator) for name, affinity in found.items()}
         chosen = max(found, key=lambda name: decisive(found[name], clusters[name]))
         # The truth, from here on.
         same = group[:, None] == group

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from facemix.report.spread import percent
 
 from ..attack import Attack, Progress
-from ..balance import balanced, by_victim
+from ..balance import by_victim, class_balanced
 from ..control import fails_unprotected
 from ..networks import answers, classifier, fit, steps
 from ..outcome import Outcome, Variant, interval
@@ -55,7 +55,7 @@ class Identity(Attack):
         best, clean = self._answers(scene, rows, Rows.unprotected, lambda share: progress((1 + share) / 2))
 
         def success(answer: Tensor) -> list[float]:
-            return by_victim(balanced(answer == owner, owner), rows.owner)
+            return by_victim(class_balanced(answer == owner, owner), rows.owner)
 
         ceiling, values = success(clean[best]), success(mixed[chosen])
         failed = fails_unprotected(ceiling, floor, scene.seed_of(self.name, "ceiling"))
@@ -109,7 +109,7 @@ class Identity(Attack):
         }
         own = view(gathered(islice(rehearse(scene.edge, held, scene.generator(self.name, "held")), CHOICE)))
         truth = held_label[own.owner]
-        scores = {name: float(balanced(say(own.received) == truth, truth).mean()) for name, say in said.items()}
+        scores = {name: float(class_balanced(say(own.received) == truth, truth).mean()) for name, say in said.items()}
         seen = view(rows).received
         return max(scores, key=scores.__getitem__), {name: say(seen) for name, say in said.items()}
 

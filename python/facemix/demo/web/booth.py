@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facemix.data import Labelled
-from facemix.demo.halves import pixels
+from facemix.data import Labelled, channels_last
 from facemix.edge import Answer, CloudError
 from facemix.wire import DATATYPE_OF
 
@@ -41,7 +40,7 @@ class Booth:
         known = train.labels("identity")
         self._halves, self._server = dict(halves), server
         self._bundle = next(iter(self._halves.values())).bundle
-        self._test, self._decoys = pixels(test.images), pixels(train.images)
+        self._test, self._decoys = channels_last(test.images), channels_last(train.images)
         self._identity = test.labels("identity").tolist()
         self._decoy_of = {image.tobytes(): row for row, image in enumerate(self._decoys)}
         self._references = [int((known == person).nonzero()[0, 0]) for person in range(train.people)]

@@ -6,8 +6,7 @@ import io
 
 from PIL import Image
 
-from facemix.data import Labelled
-from facemix.demo.halves import pixels
+from facemix.data import Labelled, channels_last
 
 __all__ = ["Photographs"]
 
@@ -20,7 +19,7 @@ class Photographs:
     """
 
     def __init__(self, **sets: Labelled) -> None:
-        self._pixels = {name: pixels(faces.images) for name, faces in sets.items()}
+        self._pixels = {name: channels_last(faces.images) for name, faces in sets.items()}
 
     def png(self, name: str, row: int) -> bytes | None:
         """Photograph `row` of a set; None if there is none."""
