@@ -14,13 +14,22 @@ from .rules import bad_type, bad_value, check_max_coeff
 from .spec import parse_activation, parse_pool
 
 
+class KeyBox:
+    """What holds the key in a :class:`KeySlot`."""
+
+    key: MixKey | None = None
+
+
 class KeySlot(threading.local):
-    """Hands the key of one forward pass from the layer that mixes to the layer that un-mixes, a slot a thread.
+    """Hands the key of one forward pass from the layer that mixes to the layer that un-mixes, a box a thread.
 
     It is not part of a model: it is neither saved nor copied with it (a copied pair shares a new, empty slot).
     """
 
-    key: MixKey | None = None
+    def __init__(self) -> None:
+        # A graph of torch.compile sets attributes past threading.local: an attribute of the slot itself would not be
+        # this thread's.
+        self.box = KeyBox()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KeySlot:
         return self if self is _SHARED else KeySlot()
@@ -70,7 +79,7 @@ class _Mixer(nn.Module):
                 f"gradients; keep the layer outside, or pass a key: layer(x, key)"
             )
         key = MixKey.sample(x.shape[0], self.group_size, max_coeff=self.max_coeff, device=x.device)
-        self.slot.key = key
+        self.slot.box.key = key
         return key
 
 
@@ -222,7 +231,8 @@ class UnmixLinear(nn.Linear):
         """y [B, ..., in_features], mixed -> [B, ..., out_features], rows in the order of the images."""
         if key is not None:
             return unmix_linear(y, key, self.weight, self.bias)
-        key, self.slot.key = self.slot.key, None
+        box = self.slot.box
+        key, box.key = box.key, None
         if key is None:
             bad_value(
                 "UnmixLinear", "key", "be given, or left by a mixing layer earlier in the same forward pass",

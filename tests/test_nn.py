@@ -216,10 +216,10 @@ def test_batch_must_divide(layer: nn.Module) -> None:
 def test_max_coeff_reaches_the_keys() -> None:
     for layer in (MixConv2d(3, 4, 3, group_size=8, max_coeff=0.6), GroupMix(8, max_coeff=0.6)):
         layer(torch.randn(32, 3, 5, 5))
-        key = layer.slot.key
+        key = layer.slot.box.key
         assert isinstance(key, MixKey)
         assert key.coeffs.abs().max() <= 0.6
-        layer.slot.key = None
+        layer.slot.box.key = None
 
 
 def test_repr_says_what_is_fused() -> None:
