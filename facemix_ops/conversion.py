@@ -117,6 +117,7 @@ def _layer(model: nn.Module, argument: str, name: str, kind: type[nn.Module]) ->
     if not isinstance(module.weight, nn.Parameter):
         _refuse(name, "its weight must be a plain parameter, and is computed (weight_norm or the like)")
     _check_hooks(name, module)
+    _check_names(name, module, model)
     return module
 
 
@@ -124,6 +125,12 @@ def _check_hooks(name: str, module: nn.Module) -> None:
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     if any(hooks):
         _refuse(name, "it has hooks, which would see mixed rows or be lost; remove them first")
+
+
+def _check_names(name: str, module: nn.Module, model: nn.Module) -> None:
+    names = [n for n, m in model.named_modules(remove_duplicate=False) if m is module]
+    if len(names) > 1:
+        _refuse(name, f"it is used under several names: {', '.join(names)}")
 
 
 def _call(graph: fx.Graph, name: str) -> fx.Node:
@@ -259,14 +266,12 @@ def convert(
     check_max_coeff("convert", max_coeff, group_size)
     conv = _layer(model, "first", first, nn.Conv2d)
     linear = _layer(model, "last", last, nn.Linear)
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))  # fx may call one by any of its names
     graph = _trace(model, (first, last))
     node = _call(graph, first)
     chain = list(_chain(graph, node, modules))
-    names = [name for name, module in model.named_modules(remove_duplicate=False) for c in chain
-             if module is modules[str(c.target)]]  # fmt: skip
-    if len(names) != len(chain):
-        _refuse(str(chain[0].target), f"it, or a module behind it, is used under several names: {', '.join(names)}")
+    for follower in chain:
+        _check_names(str(follower.target), modules[str(follower.target)], model)
     _check_flow(graph, chain[-1] if chain else node, _call(graph, last), last)
 
     mix = MixConv2d.from_conv(conv, group_size=group_size, max_coeff=max_coeff)  # type: ignore[arg-type]

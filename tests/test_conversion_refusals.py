@@ -94,6 +94,16 @@ def test_activation_shared_with_a_block_further_on() -> None:
     refused(model, "relu")
 
 
+@pytest.mark.parametrize("name", ["conv1", "bn1", "fc"])
+def test_modules_with_two_names(name: str) -> None:
+    """The forward pass may go through either name; a swap under one would leave the other as it was."""
+    model = Resnet()
+    model.alias = nn.Sequential(getattr(model, name))
+    message = refused(model, name)
+    assert "several names" in message
+    assert "alias.0" in message
+
+
 def test_untraceable_forward() -> None:
     message = refused(AlexLike("branches"), "AlexLike.forward")
     assert "MixConv2d" in message
