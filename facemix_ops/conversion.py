@@ -19,6 +19,8 @@ class Absorbed(nn.Module):
     """A module whose work the MixConv2d before it does. It stays where it was, with its parameters and its name, so
     that state dicts and optimisers see the model they know; in the forward pass it hands its input on."""
 
+    fusable = True  # see facemix_ops.spec.is_plain
+
     def forward(self, x: Tensor) -> Tensor:
         return x
 
@@ -155,9 +157,9 @@ def _is_transparent(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     return _kind(node, modules)[0] in ("dropout", "dropout2d")
 
 
-def _is_torch(module: nn.Module) -> bool:
-    """Whether a module comes with PyTorch."""
-    return type(module).__module__.startswith("torch.nn")
+def _is_users(module: nn.Module) -> bool:
+    """Whether a module is a block of the user's own: not PyTorch's, nor a variant of what can be fused."""
+    return not type(module).__module__.startswith("torch.nn") and not isinstance(module, tuple(STAGES))
 
 
 def _scales(node: fx.Node, kind: str) -> bool:
@@ -191,7 +193,7 @@ def _chain(graph: fx.Graph, node: fx.Node, modules: dict[str, nn.Module]) -> Ite
             for user in users:
                 kind, what = _kind(user, modules)
                 # Behind an activation, a block of the user's own that could not be traced is the cloud's first.
-                block = stage > 0 and user.op == "call_module" and not _is_torch(modules[str(user.target)])
+                block = stage > 0 and user.op == "call_module" and _is_users(modules[str(user.target)])
                 if user.op != "output" and kind not in LINEAR and not block and not _scales(user, kind):
                     _refuse(
                         str(user.target) if user.op == "call_module" else str(node.target),

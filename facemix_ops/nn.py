@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .keys import MixKey, check_group_size
 from .ops import act_mix, conv_mix, group_mix, unmix_linear
 from .rules import bad_type, bad_value, check_max_coeff
-from .spec import parse_activation, parse_pool
+from .spec import is_plain, parse_activation, parse_pool
 
 
 class KeyBox:
@@ -245,8 +245,13 @@ class UnmixLinear(nn.Linear):
 
 
 def _folds(norm: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
-    """Whether the normalisation is a fixed affine map now: a BatchNorm2d in eval with running statistics."""
-    return isinstance(norm, nn.BatchNorm2d) and not norm.training and norm.running_mean is not None
+    """Whether the normalisation is a fixed affine map now: a BatchNorm2d in eval with running statistics.
+
+    One with hooks is called, in eval as well, so that they run.
+    """
+    if not is_plain(norm, nn.BatchNorm2d) or norm.training or norm.running_mean is None:
+        return False
+    return not norm._forward_hooks and not norm._forward_pre_hooks
 
 
 def _fold(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from models import AlexLike, Block, NormAct, Resnet
-from torch import nn
+from torch import Tensor, nn
 
 from facemix_ops import convert
 
@@ -65,6 +65,24 @@ def test_forward_passes(kind: str) -> None:
 def test_modules(module: nn.Module, kind: str) -> None:
     """Behind the convolution, and behind its activation."""
     refused(AlexLike(kind, module), "extra")
+
+
+class Opaque(nn.MaxPool2d):
+    """A pool with a forward of its own, which cannot be traced."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if x.sum() > 0 else -super().forward(-x)
+
+
+class Clamp(nn.ReLU):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(0, 1)
+
+
+def test_subclasses_of_what_can_be_fused() -> None:
+    """Their own forward would be lost."""
+    refused(AlexLike("relu_extra", Opaque(2)), "extra")
+    refused(AlexLike("extra", Clamp()), "clamp")
 
 
 def test_modules_inside_containers() -> None:
