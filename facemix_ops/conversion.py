@@ -49,6 +49,25 @@ class AbsorbedMaxPool2d(Absorbed, nn.MaxPool2d):
     """See :class:`Absorbed`."""
 
 
+class _Intact:
+    """A hook before a converted model's forward pass: refuses it where a module that was absorbed has been replaced.
+
+    The new one would work on mixed rows, after the old one, which the mixing layer holds, has done that work.
+    """
+
+    def __init__(self, absorbed: dict[str, nn.Module]) -> None:
+        self.absorbed = absorbed
+
+    def __call__(self, model: nn.Module, _args: Any) -> None:
+        for name, module in self.absorbed.items():
+            if model.get_submodule(name) is not module:
+                raise RuntimeError(
+                    f"{type(model).__name__}: {name!r} was replaced after facemix_ops.convert, so its work would be "
+                    "done twice, before and behind the mix. Replace modules before you convert (SyncBatchNorm cannot "
+                    "be converted); on several GPUs use DistributedDataParallel, not DataParallel, which replaces them"
+                )
+
+
 # What can be fused, by stage; a chain takes each stage once and in this order.
 STAGES: dict[type[nn.Module], tuple[int, type[Absorbed]]] = {
     nn.BatchNorm2d: (0, AbsorbedBatchNorm2d),
@@ -293,6 +312,8 @@ def convert(
             module.__class__ = absorbed
             # Past nn.Module.__setattr__, which would register it under a second name.
             mix.__dict__[attribute] = module
+    if chain:
+        model.register_forward_pre_hook(_Intact({name: modules[name] for name in (str(c.target) for c in chain)}))
     unmix = UnmixLinear.from_linear(linear)  # type: ignore[arg-type]
     pair(mix, unmix)
     for name, layer in ((first, mix), (last, unmix)):

@@ -181,6 +181,49 @@ def test_changes_after_conversion(change: Callable[[nn.Module], nn.Module]) -> N
     assert_near(mixing(x).detach(), exact(x.double()).detach(), low.eval()(x).detach())
 
 
+@pytest.mark.parametrize("change", [
+    lambda m: m, copy.deepcopy, lambda m: torch.load(_saved(m), weights_only=False),
+    lambda m: torch.compile(m, backend="eager"),
+], ids=["same", "deepcopy", "save", "compile"])  # fmt: skip
+@pytest.mark.parametrize("convert_it", [
+    nn.SyncBatchNorm.convert_sync_batchnorm, lambda m: setattr(m, "bn1", nn.BatchNorm2d(8).double()),
+], ids=["sync", "other"])  # fmt: skip
+def test_absorbed_modules_cannot_be_replaced(
+    change: Callable[[nn.Module], nn.Module], convert_it: Callable[[nn.Module], object]
+) -> None:
+    """They would be applied twice: an error, also of copies and where the model was compiled before."""
+    model = convert(settled(Resnet()), group_size=4).eval()
+    mixing = change(model)
+    mixing(images())
+    original = model if model in mixing.modules() else mixing
+    convert_it(original)
+    with pytest.raises(RuntimeError, match=r"^Resnet: 'bn1' was replaced after facemix_ops.convert"):
+        mixing(images())
+    if original is not model:
+        model(images())
+
+
+def test_data_parallel_is_refused() -> None:
+    """Its replicas would all use the norm of the first device."""
+    model = convert(settled(Resnet()), group_size=4)
+    replica = model._replicate_for_data_parallel()
+    for name, module in model.named_children():
+        replica._modules[name] = module._replicate_for_data_parallel()
+    with pytest.raises(RuntimeError, match="DistributedDataParallel, not DataParallel"):
+        replica(images())
+
+
+def test_converted_models_compile_as_one_graph() -> None:
+    model = convert(settled(linear_behind(nn.BatchNorm2d(6), nn.ReLU())), first="stem.0", group_size=4)
+    for training in (True, False):
+        torch._dynamo.reset()
+        compiled = torch.compile(model.train(training), backend="eager", fullgraph=True)
+        state, x = copy.deepcopy(model.state_dict()), images()
+        result = compiled(x)
+        model.load_state_dict(state)
+        assert_near(result, model(x))
+
+
 def _saved(model: nn.Module) -> io.BytesIO:
     file = io.BytesIO()
     torch.save(model, file)
