@@ -239,7 +239,8 @@ class UnmixLinear(nn.Linear):
                 "none: is there a MixConv2d before it? Where models' forwards interleave, use facemix_ops.pair",
             )  # fmt: skip
         out = unmix_linear(y, key, self.weight, self.bias)
-        if not torch.compiler.is_compiling() and not out.requires_grad:
+        # Where the rows want a gradient, the graph behind them has the key, even if this layer adds nothing to it.
+        if not torch.compiler.is_compiling() and not (out.requires_grad or y.requires_grad):
             key.close()
         return out
 

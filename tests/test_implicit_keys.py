@@ -291,3 +291,15 @@ def test_key_stays_where_only_the_last_layer_is_trained() -> None:
     model.conv.requires_grad_(False)
     ours, theirs = (torch.autograd.grad(out.square().sum(), model.fc.weight)[0] for out in (model(x), model.plain(x)))
     assert_near(ours, theirs)
+
+
+def test_key_stays_where_the_last_layer_is_only_evaluated() -> None:
+    """An accuracy without gradients, then a backward pass through the layer that mixed."""
+    model, x = net(), images()
+    y = model.first(x)
+    with torch.no_grad():
+        assert_near(model.fc(y), model.plain(x))
+    y.square().sum().backward()  # mixing is orthogonal: the plain features' norm
+    z = nn.functional.conv2d(x, model.conv.weight, model.conv.bias).relu()
+    (expected,) = torch.autograd.grad(nn.functional.max_pool2d(z, 2).square().sum(), model.conv.weight)
+    assert_near(model.conv.weight.grad, expected)
