@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
 
 from .keys import check_group_size
 from .nn import MixConv2d, UnmixLinear, pair
@@ -104,22 +106,34 @@ class _Tracer(fx.Tracer):
         return not inside and not isinstance(m, nn.Sequential)
 
 
-def _trace(model: nn.Module, targets: tuple[str, ...]) -> fx.Graph:
-    """All of the forward pass; where some module further on cannot be traced, its outline."""
-    before = set(model.__dict__)
+@contextmanager
+def _rehearsal(model: nn.Module, training: bool) -> Iterator[None]:
+    """A block in which forward runs on fx's proxies, in one mode; what that changes in the modules is then undone."""
+    before = [(vars(module), vars(module).copy()) for module in model.modules()]
     try:
-        return fx.Tracer().trace(model)
-    except Exception:
-        try:
-            return _Tracer(targets).trace(model)
-        except Exception as error:
-            raise ValueError(
-                f"convert: cannot follow {type(model).__name__}.forward ({type(error).__name__}: {error}). Use "
-                "facemix_ops.MixConv2d and facemix_ops.UnmixLinear in the model's own code instead"
-            ) from error
+        for attributes, saved in before:
+            attributes["training"] = training
+            buffers = saved.get("_buffers", {})  # copies: a forward may count in one, in place
+            attributes["_buffers"] = {n: b if b is None or is_lazy(b) else b.clone() for n, b in buffers.items()}
+        yield
     finally:
-        for name in set(model.__dict__) - before:  # fx keeps the tensors that a forward makes on the model
-            delattr(model, name)
+        for attributes, saved in before:
+            attributes.clear()
+            attributes.update(saved)
+
+
+def _trace(model: nn.Module, targets: tuple[str, ...], training: bool) -> fx.Graph:
+    """All of the forward pass in one mode; where some module further on cannot be traced, its outline."""
+    for tracer in (fx.Tracer(), _Tracer(targets)):
+        try:
+            with _rehearsal(model, training):
+                return tracer.trace(model)
+        except Exception as error:
+            failure = error
+    raise ValueError(
+        f"convert: cannot follow {type(model).__name__}.forward ({type(failure).__name__}: {failure}). Use "
+        "facemix_ops.MixConv2d and facemix_ops.UnmixLinear in the model's own code instead"
+    ) from failure
 
 
 def _layer(model: nn.Module, argument: str, name: str, kind: type[nn.Module]) -> nn.Module:
@@ -232,7 +246,16 @@ def _chain(graph: fx.Graph, node: fx.Node, modules: dict[str, nn.Module]) -> Ite
         yield node
 
 
-def _check_flow(graph: fx.Graph, mixed: fx.Node, unmixed: fx.Node, last: str) -> None:
+def _follow(model: nn.Module, modules: dict[str, nn.Module], first: str, last: str, training: bool) -> list[str]:
+    """The names of the modules to be fused behind ``first``. Refuses a forward pass that the two layers do not fit."""
+    graph = _trace(model, (first, last), training)
+    node = _call(graph, first)
+    chain = list(_chain(graph, node, modules))
+    _check_flow(graph, chain[-1] if chain else node, _call(graph, last), last, "training" if training else "eval")
+    return [str(follower.target) for follower in chain]
+
+
+def _check_flow(graph: fx.Graph, mixed: fx.Node, unmixed: fx.Node, last: str, mode: str) -> None:
     """Nothing of the input may get past the mix, and nothing mixed past the un-mixing layer."""
     output = next(n for n in graph.nodes if n.op == "output")
     shape_only = {"size", "dim", "getattr", "ndimension", "numel"}
@@ -254,9 +277,9 @@ def _check_flow(graph: fx.Graph, mixed: fx.Node, unmixed: fx.Node, last: str) ->
         _refuse(last, "it does not come after the first convolution")
     for source in (n for n in graph.nodes if n.op == "placeholder"):
         if {output, unmixed} & reaches(source, {mixed}):
-            _refuse(source.name, "this input reaches the cloud's part, or the output, around the mix")
+            _refuse(source.name, f"this input reaches the cloud's part, or the output, around the mix, in {mode} mode")
     if output in reaches(mixed, {unmixed}):
-        _refuse(last, "mixed rows reach the output around it")
+        _refuse(last, f"mixed rows reach the output around it, in {mode} mode")
 
 
 def convert(
@@ -269,8 +292,9 @@ def convert(
     module ``last`` (an nn.Linear) becomes an :class:`UnmixLinear`. Parameters are shared with the modules replaced,
     names do not change: state dicts of the plain and of the converted model fit both.
 
-    The model's ``forward`` is followed with torch.fx, without running it, to find what comes after ``first`` and to
-    make sure that nothing of the input reaches the rest of the network unmixed.
+    The model's ``forward`` is followed with torch.fx, in training and in eval mode and on no data, to find what comes
+    after ``first`` and to make sure that nothing of the input reaches the rest of the network unmixed. What it sets on
+    the modules meanwhile is undone.
 
     Args:
         model: any module, called as before afterwards; batches must be multiples of ``group_size``.
@@ -288,17 +312,16 @@ def convert(
     conv = _layer(model, "first", first, nn.Conv2d)
     linear = _layer(model, "last", last, nn.Linear)
     modules = dict(model.named_modules(remove_duplicate=False))  # fx may call one by any of its names
-    graph = _trace(model, (first, last))
-    node = _call(graph, first)
-    chain = list(_chain(graph, node, modules))
-    for follower in chain:
-        _check_names(str(follower.target), modules[str(follower.target)], model)
-    _check_flow(graph, chain[-1] if chain else node, _call(graph, last), last)
+    chains = [_follow(model, modules, first, last, training) for training in (True, False)]
+    chain = chains[0]
+    if chain != chains[1]:
+        _refuse(first, f"what can be fused behind it differs: {chain} in training, {chains[1]} in eval")
+    for name in chain:
+        _check_names(name, modules[name], model)
 
     mix = MixConv2d.from_conv(conv, group_size=group_size, max_coeff=max_coeff)  # type: ignore[arg-type]
     found: dict[int, Any] = {}
-    for follower in chain:
-        name = str(follower.target)
+    for name in chain:
         stage, absorbed = STAGES[type(modules[name])]
         try:
             parse_activation("convert", modules[name]) if stage == 1 else None
@@ -313,7 +336,7 @@ def convert(
             # Past nn.Module.__setattr__, which would register it under a second name.
             mix.__dict__[attribute] = module
     if chain:
-        model.register_forward_pre_hook(_Intact({name: modules[name] for name in (str(c.target) for c in chain)}))
+        model.register_forward_pre_hook(_Intact({name: modules[name] for name in chain}))
     unmix = UnmixLinear.from_linear(linear)  # type: ignore[arg-type]
     pair(mix, unmix)
     for name, layer in ((first, mix), (last, unmix)):

@@ -101,6 +101,38 @@ def test_resnet_stem_values() -> None:
     assert_near(mixing.bn1.running_var, plain.bn1.running_var)
 
 
+class Keeping(Resnet):
+    """Its forward pass leaves things on the modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.calls = None, 0
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.seen += 1
+        self.features = self.layer1.features = self.conv1(x)
+        self.constant = torch.ones(())
+        x = self.maxpool(self.relu(self.bn1(self.features)))
+        return self.fc(torch.flatten(self.avgpool(self.layer1(x)), 1))
+
+
+def test_looking_at_a_forward_pass_leaves_nothing_behind() -> None:
+    model = Keeping()
+    model.bn1.eval()
+    modes, attributes = [m.training for m in model.modules()], [set(vars(m)) for m in model.modules()]
+    seen = model.seen
+    convert(model, group_size=4)
+    assert model.features is None
+    assert (model.calls, model.seen.item()) == (0, 0)
+    assert model.seen is seen
+    assert [m.training for m in model.modules()] == modes
+    same = [m not in (model.conv1, model.fc) for m in model.modules()]
+    after = [set(vars(m)) for m in model.modules()]
+    assert all(a == b for a, b, s in zip(attributes, after, same, strict=True) if s)
+
+
 def test_vgg() -> None:
     model = settled(Vgg())
     convert(model, first="features.0", last="classifier.4", group_size=2)

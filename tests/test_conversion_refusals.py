@@ -122,6 +122,36 @@ def test_modules_with_two_names(name: str) -> None:
     assert "alias.0" in message
 
 
+class Moody(Resnet):
+    """Its forward pass is not the same in training and in eval."""
+
+    def __init__(self, odd: str, mode: bool) -> None:
+        super().__init__()
+        self.odd, self.mode = odd, mode
+        self.skip = nn.Conv2d(3, 8, 4, 4, bias=False)
+
+    def forward(self, x: Tensor) -> Any:
+        odd = self.odd if self.training is self.mode else ""
+        z = self.bn1(self.conv1(x))
+        z = z if odd == "norm" else self.maxpool(self.relu(z))
+        z = self.avgpool(self.layer1(z + self.skip(x) if odd == "skip" else z)).flatten(1)
+        return (self.fc(z), z) if odd == "rows" else self.fc(z)
+
+
+@pytest.mark.parametrize("current", [True, False])
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize(("odd", "names"), [("skip", "x"), ("rows", "fc"), ("norm", "conv1|layer1.0|bn1")])
+def test_either_mode_is_looked_at(current: bool, mode: bool, odd: str, names: str) -> None:
+    """Whichever the model is in; each module is then in the mode it was in."""
+    model = Moody(odd, mode).train(current)
+    model.layer1.train(not current)
+    modes = [m.training for m in model.modules()]
+    message = refused(model, names)
+    if odd != "norm":
+        assert ("in training mode" if mode else "in eval mode") in message
+    assert [m.training for m in model.modules()] == modes
+
+
 def test_untraceable_forward() -> None:
     message = refused(AlexLike("branches"), "AlexLike.forward")
     assert "MixConv2d" in message
