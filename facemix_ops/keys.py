@@ -154,10 +154,14 @@ class MixKey:
         return self._wrap(self._coeffs.to(device), self._order.to(device))
 
     def close(self) -> None:
-        """Zeroes the key's memory. Any later use raises ValueError."""
+        """Zeroes the key's memory. Any later use raises ValueError.
+
+        Of keys that a graph of torch.compile draws for itself, the compiler may drop the memory without zeroing it.
+        """
         if not self._closed:
-            # A key sampled in inference mode may be written to only there.
-            with torch.inference_mode(self._coeffs.is_inference()), torch.no_grad():
+            # A key sampled in inference mode may be written to only there. A compiled graph cannot ask.
+            inference = not torch.compiler.is_compiling() and self._coeffs.is_inference()
+            with torch.inference_mode() if inference else torch.no_grad():
                 self._coeffs.zero_()
                 self._order.zero_()
             self._closed = True

@@ -104,6 +104,27 @@ def test_keys_differ_in_one_graph_and_from_call_to_call(backend: str) -> None:
     assert (coeffs @ coeffs.transpose(1, 2) - torch.eye(4, dtype=coeffs.dtype)).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_with_block(backend: str, mode: type) -> None:
+    """One graph, the key closed at its end."""
+
+    def f(x: Tensor) -> tuple[Tensor, Tensor]:
+        with MixKey.sample(x.shape[0], 4) as key:
+            coeffs = key.coeffs
+            back = group_unmix(group_mix(x, key), key)
+        assert key.closed
+        return back, coeffs
+
+    compiled = torch.compile(f, fullgraph=True, dynamic=True, backend=backend)
+    for batch in BATCHES:
+        x = torch.randn(batch, 3, dtype=torch.float64)
+        with mode():
+            back, coeffs = compiled(x)
+        assert_near(back, x)
+        assert not coeffs.any()
+
+
 def network(mixing: bool) -> nn.Sequential:
     """conv - norm - relu - pool - linear, mixing or plain."""
     if mixing:
