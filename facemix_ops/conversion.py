@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
 
 from .keys import check_group_size
 from .nn import MixConv2d, UnmixLinear, pair
@@ -18,6 +20,8 @@ M = TypeVar("M", bound=nn.Module)
 class Absorbed(nn.Module):
     """A module whose work the MixConv2d before it does. It stays where it was, with its parameters and its name, so
     that state dicts and optimisers see the model they know; in the forward pass it hands its input on."""
+
+    fusable = True  # see facemix_ops.spec.is_plain
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -45,6 +49,25 @@ class AbsorbedPReLU(Absorbed, nn.PReLU):
 
 class AbsorbedMaxPool2d(Absorbed, nn.MaxPool2d):
     """See :class:`Absorbed`."""
+
+
+class _Intact:
+    """A hook before a converted model's forward pass: refuses it where a module that was absorbed has been replaced.
+
+    The new one would work on mixed rows, after the old one, which the mixing layer holds, has done that work.
+    """
+
+    def __init__(self, absorbed: dict[str, nn.Module]) -> None:
+        self.absorbed = absorbed
+
+    def __call__(self, model: nn.Module, _args: Any) -> None:
+        for name, module in self.absorbed.items():
+            if model.get_submodule(name) is not module:
+                raise RuntimeError(
+                    f"{type(model).__name__}: {name!r} was replaced after facemix_ops.convert, so its work would be "
+                    "done twice, before and behind the mix. Replace modules before you convert (SyncBatchNorm cannot "
+                    "be converted); on several GPUs use DistributedDataParallel, not DataParallel, which replaces them"
+                )
 
 
 # What can be fused, by stage; a chain takes each stage once and in this order.
@@ -83,22 +106,34 @@ class _Tracer(fx.Tracer):
         return not inside and not isinstance(m, nn.Sequential)
 
 
-def _trace(model: nn.Module, targets: tuple[str, ...]) -> fx.Graph:
-    """All of the forward pass; where some module further on cannot be traced, its outline."""
-    before = set(model.__dict__)
+@contextmanager
+def _rehearsal(model: nn.Module, training: bool) -> Iterator[None]:
+    """A block in which forward runs on fx's proxies, in one mode; what that changes in the modules is then undone."""
+    before = [(vars(module), vars(module).copy()) for module in model.modules()]
     try:
-        return fx.Tracer().trace(model)
-    except Exception:
-        try:
-            return _Tracer(targets).trace(model)
-        except Exception as error:
-            raise ValueError(
-                f"convert: cannot follow {type(model).__name__}.forward ({type(error).__name__}: {error}). Use "
-                "facemix_ops.MixConv2d and facemix_ops.UnmixLinear in the model's own code instead"
-            ) from error
+        for attributes, saved in before:
+            attributes["training"] = training
+            buffers = saved.get("_buffers", {})  # copies: a forward may count in one, in place
+            attributes["_buffers"] = {n: b if b is None or is_lazy(b) else b.clone() for n, b in buffers.items()}
+        yield
     finally:
-        for name in set(model.__dict__) - before:  # fx keeps the tensors that a forward makes on the model
-            delattr(model, name)
+        for attributes, saved in before:
+            attributes.clear()
+            attributes.update(saved)
+
+
+def _trace(model: nn.Module, targets: tuple[str, ...], training: bool) -> fx.Graph:
+    """All of the forward pass in one mode; where some module further on cannot be traced, its outline."""
+    for tracer in (fx.Tracer(), _Tracer(targets)):
+        try:
+            with _rehearsal(model, training):
+                return tracer.trace(model)
+        except Exception as error:
+            failure = error
+    raise ValueError(
+        f"convert: cannot follow {type(model).__name__}.forward ({type(failure).__name__}: {failure}). Use "
+        "facemix_ops.MixConv2d and facemix_ops.UnmixLinear in the model's own code instead"
+    ) from failure
 
 
 def _layer(model: nn.Module, argument: str, name: str, kind: type[nn.Module]) -> nn.Module:
@@ -117,6 +152,7 @@ def _layer(model: nn.Module, argument: str, name: str, kind: type[nn.Module]) ->
     if not isinstance(module.weight, nn.Parameter):
         _refuse(name, "its weight must be a plain parameter, and is computed (weight_norm or the like)")
     _check_hooks(name, module)
+    _check_names(name, module, model)
     return module
 
 
@@ -124,6 +160,12 @@ def _check_hooks(name: str, module: nn.Module) -> None:
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     if any(hooks):
         _refuse(name, "it has hooks, which would see mixed rows or be lost; remove them first")
+
+
+def _check_names(name: str, module: nn.Module, model: nn.Module) -> None:
+    names = [n for n, m in model.named_modules(remove_duplicate=False) if m is module]
+    if len(names) > 1:
+        _refuse(name, f"it is used under several names: {', '.join(names)}")
 
 
 def _call(graph: fx.Graph, name: str) -> fx.Node:
@@ -148,9 +190,9 @@ def _is_transparent(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     return _kind(node, modules)[0] in ("dropout", "dropout2d")
 
 
-def _is_torch(module: nn.Module) -> bool:
-    """Whether a module comes with PyTorch."""
-    return type(module).__module__.startswith("torch.nn")
+def _is_users(module: nn.Module) -> bool:
+    """Whether a module is a block of the user's own: not PyTorch's, nor a variant of what can be fused."""
+    return not type(module).__module__.startswith("torch.nn") and not isinstance(module, tuple(STAGES))
 
 
 def _scales(node: fx.Node, kind: str) -> bool:
@@ -184,7 +226,7 @@ def _chain(graph: fx.Graph, node: fx.Node, modules: dict[str, nn.Module]) -> Ite
             for user in users:
                 kind, what = _kind(user, modules)
                 # Behind an activation, a block of the user's own that could not be traced is the cloud's first.
-                block = stage > 0 and user.op == "call_module" and not _is_torch(modules[str(user.target)])
+                block = stage > 0 and user.op == "call_module" and _is_users(modules[str(user.target)])
                 if user.op != "output" and kind not in LINEAR and not block and not _scales(user, kind):
                     _refuse(
                         str(user.target) if user.op == "call_module" else str(node.target),
@@ -204,7 +246,16 @@ def _chain(graph: fx.Graph, node: fx.Node, modules: dict[str, nn.Module]) -> Ite
         yield node
 
 
-def _check_flow(graph: fx.Graph, mixed: fx.Node, unmixed: fx.Node, last: str) -> None:
+def _follow(model: nn.Module, modules: dict[str, nn.Module], first: str, last: str, training: bool) -> list[str]:
+    """The names of the modules to be fused behind ``first``. Refuses a forward pass that the two layers do not fit."""
+    graph = _trace(model, (first, last), training)
+    node = _call(graph, first)
+    chain = list(_chain(graph, node, modules))
+    _check_flow(graph, chain[-1] if chain else node, _call(graph, last), last, "training" if training else "eval")
+    return [str(follower.target) for follower in chain]
+
+
+def _check_flow(graph: fx.Graph, mixed: fx.Node, unmixed: fx.Node, last: str, mode: str) -> None:
     """Nothing of the input may get past the mix, and nothing mixed past the un-mixing layer."""
     output = next(n for n in graph.nodes if n.op == "output")
     shape_only = {"size", "dim", "getattr", "ndimension", "numel"}
@@ -226,9 +277,9 @@ def _check_flow(graph: fx.Graph, mixed: fx.Node, unmixed: fx.Node, last: str) ->
         _refuse(last, "it does not come after the first convolution")
     for source in (n for n in graph.nodes if n.op == "placeholder"):
         if {output, unmixed} & reaches(source, {mixed}):
-            _refuse(source.name, "this input reaches the cloud's part, or the output, around the mix")
+            _refuse(source.name, f"this input reaches the cloud's part, or the output, around the mix, in {mode} mode")
     if output in reaches(mixed, {unmixed}):
-        _refuse(last, "mixed rows reach the output around it")
+        _refuse(last, f"mixed rows reach the output around it, in {mode} mode")
 
 
 def convert(
@@ -241,8 +292,9 @@ def convert(
     module ``last`` (an nn.Linear) becomes an :class:`UnmixLinear`. Parameters are shared with the modules replaced,
     names do not change: state dicts of the plain and of the converted model fit both.
 
-    The model's ``forward`` is followed with torch.fx, without running it, to find what comes after ``first`` and to
-    make sure that nothing of the input reaches the rest of the network unmixed.
+    The model's ``forward`` is followed with torch.fx, in training and in eval mode and on no data, to find what comes
+    after ``first`` and to make sure that nothing of the input reaches the rest of the network unmixed. What it sets on
+    the modules meanwhile is undone.
 
     Args:
         model: any module, called as before afterwards; batches must be multiples of ``group_size``.
@@ -259,20 +311,17 @@ def convert(
     check_max_coeff("convert", max_coeff, group_size)
     conv = _layer(model, "first", first, nn.Conv2d)
     linear = _layer(model, "last", last, nn.Linear)
-    modules = dict(model.named_modules())
-    graph = _trace(model, (first, last))
-    node = _call(graph, first)
-    chain = list(_chain(graph, node, modules))
-    names = [name for name, module in model.named_modules(remove_duplicate=False) for c in chain
-             if module is modules[str(c.target)]]  # fmt: skip
-    if len(names) != len(chain):
-        _refuse(str(chain[0].target), f"it, or a module behind it, is used under several names: {', '.join(names)}")
-    _check_flow(graph, chain[-1] if chain else node, _call(graph, last), last)
+    modules = dict(model.named_modules(remove_duplicate=False))  # fx may call one by any of its names
+    chains = [_follow(model, modules, first, last, training) for training in (True, False)]
+    chain = chains[0]
+    if chain != chains[1]:
+        _refuse(first, f"what can be fused behind it differs: {chain} in training, {chains[1]} in eval")
+    for name in chain:
+        _check_names(name, modules[name], model)
 
     mix = MixConv2d.from_conv(conv, group_size=group_size, max_coeff=max_coeff)  # type: ignore[arg-type]
     found: dict[int, Any] = {}
-    for follower in chain:
-        name = str(follower.target)
+    for name in chain:
         stage, absorbed = STAGES[type(modules[name])]
         try:
             parse_activation("convert", modules[name]) if stage == 1 else None
@@ -286,6 +335,8 @@ def convert(
             module.__class__ = absorbed
             # Past nn.Module.__setattr__, which would register it under a second name.
             mix.__dict__[attribute] = module
+    if chain:
+        model.register_forward_pre_hook(_Intact({name: modules[name] for name in chain}))
     unmix = UnmixLinear.from_linear(linear)  # type: ignore[arg-type]
     pair(mix, unmix)
     for name, layer in ((first, mix), (last, unmix)):

@@ -154,10 +154,14 @@ class MixKey:
         return self._wrap(self._coeffs.to(device), self._order.to(device))
 
     def close(self) -> None:
-        """Zeroes the key's memory. Any later use raises ValueError."""
+        """Zeroes the key's memory. Any later use raises ValueError.
+
+        Of keys that a graph of torch.compile draws for itself, the compiler may drop the memory without zeroing it.
+        """
         if not self._closed:
-            # A key sampled in inference mode may be written to only there.
-            with torch.inference_mode(self._coeffs.is_inference()), torch.no_grad():
+            # A key sampled in inference mode may be written to only there. A compiled graph cannot ask.
+            inference = not torch.compiler.is_compiling() and self._coeffs.is_inference()
+            with torch.inference_mode() if inference else torch.no_grad():
                 self._coeffs.zero_()
                 self._order.zero_()
             self._closed = True
@@ -196,12 +200,14 @@ def check_key(op: str, key: MixKey, x: Tensor, argument: str = "x") -> None:
         bad_type(op, "key", "be a facemix_ops.MixKey", type(key).__name__)
     if key.closed:
         bad_value(op, "key", "be open", "a closed key: its memory was zeroed")
-    coeffs = key.coeffs
-    groups, size, _ = coeffs.shape
-    if x.dim() == 0 or groups * size != x.shape[0]:
+    # No local holds the key's tensors: reports of errors may show those of every frame.
+    if x.dim() == 0 or key.batch != x.shape[0]:
         rows = "none, a scalar" if x.dim() == 0 else f"{x.shape[0]}"
         bad_value(
-            op, "key", f"be for as many rows as {argument} has: {rows}", f"{groups * size} ({groups} groups of {size})"
+            op,
+            "key",
+            f"be for as many rows as {argument} has: {rows}",
+            f"{key.batch} ({key.groups} groups of {key.group_size})",
         )
-    if coeffs.device != x.device:
-        bad_value(op, "key", f"be on the device of {argument}, {x.device}", str(coeffs.device))
+    if key.device != x.device:
+        bad_value(op, "key", f"be on the device of {argument}, {x.device}", str(key.device))

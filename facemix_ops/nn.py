@@ -11,16 +11,25 @@ from torch import Tensor, nn
 from .keys import MixKey, check_group_size
 from .ops import act_mix, conv_mix, group_mix, unmix_linear
 from .rules import bad_type, bad_value, check_max_coeff
-from .spec import parse_activation, parse_pool
+from .spec import is_plain, parse_activation, parse_pool
+
+
+class KeyBox:
+    """What holds the key in a :class:`KeySlot`."""
+
+    key: MixKey | None = None
 
 
 class KeySlot(threading.local):
-    """Hands the key of one forward pass from the layer that mixes to the layer that un-mixes, a slot a thread.
+    """Hands the key of one forward pass from the layer that mixes to the layer that un-mixes, a box a thread.
 
     It is not part of a model: it is neither saved nor copied with it (a copied pair shares a new, empty slot).
     """
 
-    key: MixKey | None = None
+    def __init__(self) -> None:
+        # A graph of torch.compile sets attributes past threading.local: an attribute of the slot itself would not be
+        # this thread's.
+        self.box = KeyBox()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KeySlot:
         return self if self is _SHARED else KeySlot()
@@ -70,7 +79,7 @@ class _Mixer(nn.Module):
                 f"gradients; keep the layer outside, or pass a key: layer(x, key)"
             )
         key = MixKey.sample(x.shape[0], self.group_size, max_coeff=self.max_coeff, device=x.device)
-        self.slot.key = key
+        self.slot.box.key = key
         return key
 
 
@@ -222,21 +231,28 @@ class UnmixLinear(nn.Linear):
         """y [B, ..., in_features], mixed -> [B, ..., out_features], rows in the order of the images."""
         if key is not None:
             return unmix_linear(y, key, self.weight, self.bias)
-        key, self.slot.key = self.slot.key, None
+        box = self.slot.box
+        key, box.key = box.key, None
         if key is None:
             bad_value(
                 "UnmixLinear", "key", "be given, or left by a mixing layer earlier in the same forward pass",
                 "none: is there a MixConv2d before it? Where models' forwards interleave, use facemix_ops.pair",
             )  # fmt: skip
         out = unmix_linear(y, key, self.weight, self.bias)
-        if not torch.compiler.is_compiling() and not out.requires_grad:
+        # Where the rows want a gradient, the graph behind them has the key, even if this layer adds nothing to it.
+        if not torch.compiler.is_compiling() and not (out.requires_grad or y.requires_grad):
             key.close()
         return out
 
 
 def _folds(norm: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
-    """Whether the normalisation is a fixed affine map now: a BatchNorm2d in eval with running statistics."""
-    return isinstance(norm, nn.BatchNorm2d) and not norm.training and norm.running_mean is not None
+    """Whether the normalisation is a fixed affine map now: a BatchNorm2d in eval with running statistics.
+
+    One with hooks is called, in eval as well, so that they run.
+    """
+    if not is_plain(norm, nn.BatchNorm2d) or norm.training or norm.running_mean is None:
+        return False
+    return not norm._forward_hooks and not norm._forward_pre_hooks
 
 
 def _fold(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

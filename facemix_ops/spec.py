@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .checks import as_pair
 from .rules import bad_type, bad_value, short
+
+M = TypeVar("M", bound=nn.Module)
 
 NONE, RELU, LEAKY = 0, 1, 2
 
@@ -32,18 +34,29 @@ class Activation(NamedTuple):
         return nn.functional.leaky_relu(z, self.slope)
 
 
+def is_plain(module: Any, kind: type[M]) -> TypeGuard[M]:
+    """Whether a module computes what ``kind`` does.
+
+    A subclass may have another forward; unless it says, by a class attribute ``fusable``, that nothing is lost where
+    the work of ``kind`` is done in its place (a batch norm's: in eval).
+    """
+    return isinstance(module, kind) and (
+        type(module).forward is kind.forward or getattr(type(module), "fusable", False)
+    )
+
+
 def parse_activation(op: str, value: Any) -> Activation:
     """None, "relu", "leaky_relu", ("leaky_relu", slope), ("prelu", weight with one element), or such an nn.Module.
 
     Without match statements: torch.compile traces this, and before PyTorch 2.11 not those.
     """
-    if value is None or isinstance(value, nn.Identity):
+    if value is None or is_plain(value, nn.Identity):
         return Activation()
-    if isinstance(value, nn.ReLU):
+    if is_plain(value, nn.ReLU):
         value = "relu"
-    elif isinstance(value, nn.LeakyReLU):
+    elif is_plain(value, nn.LeakyReLU):
         value = ("leaky_relu", value.negative_slope)
-    elif isinstance(value, nn.PReLU):
+    elif is_plain(value, nn.PReLU):
         value = ("prelu", value.weight)
     if isinstance(value, str):
         if value == "relu":
@@ -63,7 +76,8 @@ def parse_activation(op: str, value: Any) -> Activation:
     bad_type(
         op,
         "activation",
-        'be None, "relu", "leaky_relu", ("leaky_relu", slope), ("prelu", weight), nn.ReLU, nn.LeakyReLU or nn.PReLU',
+        'be None, "relu", "leaky_relu", ("leaky_relu", slope), ("prelu", weight), nn.ReLU, nn.LeakyReLU or nn.PReLU '
+        "(no subclass with a forward of its own)",
         repr(value) if isinstance(value, (str, tuple)) else type(value).__name__,
     )
 
@@ -73,16 +87,21 @@ def parse_pool(op: str, value: Any) -> list[int]:
 
     None, a kernel, (kernel, stride, padding), or an nn.MaxPool2d; the stride defaults to the kernel.
     """
-    if value is None or isinstance(value, nn.Identity):
+    if value is None or is_plain(value, nn.Identity):
         return []
-    if isinstance(value, nn.MaxPool2d):
+    if is_plain(value, nn.MaxPool2d):
         if value.ceil_mode or value.return_indices or as_pair(op, "pool.dilation", value.dilation, 1) != [1, 1]:
             bad_value(op, "pool", "have no ceil_mode, dilation or return_indices", repr(value))
         value = (value.kernel_size, value.stride, value.padding)
     if isinstance(value, int) and not isinstance(value, bool):
         value = (value, value, 0)
     if not isinstance(value, (tuple, list)) or len(value) != 3:
-        bad_type(op, "pool", "be None, a kernel, (kernel, stride, padding) or an nn.MaxPool2d", repr(value))
+        bad_type(
+            op,
+            "pool",
+            "be None, a kernel, (kernel, stride, padding) or an nn.MaxPool2d (no subclass with a forward of its own)",
+            repr(value),
+        )
     kernel = as_pair(op, "pool kernel", value[0], 1)
     stride = as_pair(op, "pool stride", value[1], 1)
     padding = as_pair(op, "pool padding", value[2], 0)

@@ -101,6 +101,38 @@ def test_resnet_stem_values() -> None:
     assert_near(mixing.bn1.running_var, plain.bn1.running_var)
 
 
+class Keeping(Resnet):
+    """Its forward pass leaves things on the modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.calls = None, 0
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.seen += 1
+        self.features = self.layer1.features = self.conv1(x)
+        self.constant = torch.ones(())
+        x = self.maxpool(self.relu(self.bn1(self.features)))
+        return self.fc(torch.flatten(self.avgpool(self.layer1(x)), 1))
+
+
+def test_looking_at_a_forward_pass_leaves_nothing_behind() -> None:
+    model = Keeping()
+    model.bn1.eval()
+    modes, attributes = [m.training for m in model.modules()], [set(vars(m)) for m in model.modules()]
+    seen = model.seen
+    convert(model, group_size=4)
+    assert model.features is None
+    assert (model.calls, model.seen.item()) == (0, 0)
+    assert model.seen is seen
+    assert [m.training for m in model.modules()] == modes
+    same = [m not in (model.conv1, model.fc) for m in model.modules()]
+    after = [set(vars(m)) for m in model.modules()]
+    assert all(a == b for a, b, s in zip(attributes, after, same, strict=True) if s)
+
+
 def test_vgg() -> None:
     model = settled(Vgg())
     convert(model, first="features.0", last="classifier.4", group_size=2)
@@ -179,6 +211,49 @@ def test_changes_after_conversion(change: Callable[[nn.Module], nn.Module]) -> N
     x = images().to(dtype)
     exact = copy.deepcopy(low).double().eval()
     assert_near(mixing(x).detach(), exact(x.double()).detach(), low.eval()(x).detach())
+
+
+@pytest.mark.parametrize("change", [
+    lambda m: m, copy.deepcopy, lambda m: torch.load(_saved(m), weights_only=False),
+    lambda m: torch.compile(m, backend="eager"),
+], ids=["same", "deepcopy", "save", "compile"])  # fmt: skip
+@pytest.mark.parametrize("convert_it", [
+    nn.SyncBatchNorm.convert_sync_batchnorm, lambda m: setattr(m, "bn1", nn.BatchNorm2d(8).double()),
+], ids=["sync", "other"])  # fmt: skip
+def test_absorbed_modules_cannot_be_replaced(
+    change: Callable[[nn.Module], nn.Module], convert_it: Callable[[nn.Module], object]
+) -> None:
+    """They would be applied twice: an error, also of copies and where the model was compiled before."""
+    model = convert(settled(Resnet()), group_size=4).eval()
+    mixing = change(model)
+    mixing(images())
+    original = model if model in mixing.modules() else mixing
+    convert_it(original)
+    with pytest.raises(RuntimeError, match=r"^Resnet: 'bn1' was replaced after facemix_ops.convert"):
+        mixing(images())
+    if original is not model:
+        model(images())
+
+
+def test_data_parallel_is_refused() -> None:
+    """Its replicas would all use the norm of the first device."""
+    model = convert(settled(Resnet()), group_size=4)
+    replica = model._replicate_for_data_parallel()
+    for name, module in model.named_children():
+        replica._modules[name] = module._replicate_for_data_parallel()
+    with pytest.raises(RuntimeError, match="DistributedDataParallel, not DataParallel"):
+        replica(images())
+
+
+def test_converted_models_compile_as_one_graph() -> None:
+    model = convert(settled(linear_behind(nn.BatchNorm2d(6), nn.ReLU())), first="stem.0", group_size=4)
+    for training in (True, False):
+        torch._dynamo.reset()
+        compiled = torch.compile(model.train(training), backend="eager", fullgraph=True)
+        state, x = copy.deepcopy(model.state_dict()), images()
+        result = compiled(x)
+        model.load_state_dict(state)
+        assert_near(result, model(x))
 
 
 def _saved(model: nn.Module) -> io.BytesIO:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from models import AlexLike, Block, NormAct, Resnet
-from torch import nn
+from torch import Tensor, nn
 
 from facemix_ops import convert
 
@@ -67,6 +67,24 @@ def test_modules(module: nn.Module, kind: str) -> None:
     refused(AlexLike(kind, module), "extra")
 
 
+class Opaque(nn.MaxPool2d):
+    """A pool with a forward of its own, which cannot be traced."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if x.sum() > 0 else -super().forward(-x)
+
+
+class Clamp(nn.ReLU):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(0, 1)
+
+
+def test_subclasses_of_what_can_be_fused() -> None:
+    """Their own forward would be lost."""
+    refused(AlexLike("relu_extra", Opaque(2)), "extra")
+    refused(AlexLike("extra", Clamp()), "clamp")
+
+
 def test_modules_inside_containers() -> None:
     """A Sequential or a block of the user's own hides nothing."""
     refused(AlexLike("extra", nn.BatchNorm2d(4), nn.ReLU6()), "extra.1")
@@ -92,6 +110,46 @@ def test_activation_shared_with_a_block_further_on() -> None:
     model = Resnet()
     model.layer1[1] = Block(8, 2, relu=model.relu)
     refused(model, "relu")
+
+
+@pytest.mark.parametrize("name", ["conv1", "bn1", "fc"])
+def test_modules_with_two_names(name: str) -> None:
+    """The forward pass may go through either name; a swap under one would leave the other as it was."""
+    model = Resnet()
+    model.alias = nn.Sequential(getattr(model, name))
+    message = refused(model, name)
+    assert "several names" in message
+    assert "alias.0" in message
+
+
+class Moody(Resnet):
+    """Its forward pass is not the same in training and in eval."""
+
+    def __init__(self, odd: str, mode: bool) -> None:
+        super().__init__()
+        self.odd, self.mode = odd, mode
+        self.skip = nn.Conv2d(3, 8, 4, 4, bias=False)
+
+    def forward(self, x: Tensor) -> Any:
+        odd = self.odd if self.training is self.mode else ""
+        z = self.bn1(self.conv1(x))
+        z = z if odd == "norm" else self.maxpool(self.relu(z))
+        z = self.avgpool(self.layer1(z + self.skip(x) if odd == "skip" else z)).flatten(1)
+        return (self.fc(z), z) if odd == "rows" else self.fc(z)
+
+
+@pytest.mark.parametrize("current", [True, False])
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize(("odd", "names"), [("skip", "x"), ("rows", "fc"), ("norm", "conv1|layer1.0|bn1")])
+def test_either_mode_is_looked_at(current: bool, mode: bool, odd: str, names: str) -> None:
+    """Whichever the model is in; each module is then in the mode it was in."""
+    model = Moody(odd, mode).train(current)
+    model.layer1.train(not current)
+    modes = [m.training for m in model.modules()]
+    message = refused(model, names)
+    if odd != "norm":
+        assert ("in training mode" if mode else "in eval mode") in message
+    assert [m.training for m in model.modules()] == modes
 
 
 def test_untraceable_forward() -> None:

@@ -40,7 +40,7 @@ class Net(nn.Module):
 
 @pytest.fixture(autouse=True)
 def _empty_slot() -> None:
-    _SHARED.key = None
+    _SHARED.box.key = None
 
 
 def net(paired: bool = False) -> Net:
@@ -73,7 +73,7 @@ def test_every_forward_has_a_fresh_key() -> None:
     model, x, seen = net(), images(), []
     for _ in range(4):
         seen.append(model.first(x).detach().flatten())
-        model.conv.slot.key = None
+        model.conv.slot.box.key = None
     assert torch.stack(seen).unique(dim=0).shape[0] == 4
 
 
@@ -83,20 +83,20 @@ def test_key_is_zeroed_without_gradients(mode: type, paired: bool) -> None:
     model = net(paired)
     with mode():
         y = model.first(images())
-        key = model.conv.slot.key
+        key = model.conv.slot.box.key
         coeffs = key.coeffs
         assert coeffs.any()
         model.fc(y)
         assert not coeffs.any()
     assert key.closed
-    assert model.conv.slot.key is None
+    assert model.conv.slot.box.key is None
 
 
 def test_key_is_zeroed_where_nothing_is_trained() -> None:
     """Gradients may be enabled and yet none be wanted: a frozen model needs its key no longer."""
     model = net().requires_grad_(False)
     y = model.first(images())
-    key = model.conv.slot.key
+    key = model.conv.slot.box.key
     model.fc(y)
     assert key.closed
 
@@ -104,7 +104,7 @@ def test_key_is_zeroed_where_nothing_is_trained() -> None:
 def test_key_stays_for_backward() -> None:
     model = net()
     y = model.first(images())
-    key = model.conv.slot.key
+    key = model.conv.slot.box.key
     out = model.fc(y)
     assert not key.closed
     out.sum().backward()
@@ -116,7 +116,7 @@ def test_given_keys_are_left_open() -> None:
         x = images()
         assert_near(model.fc(model.conv(x, key).flatten(1), key), model.plain(x))
     assert not key.closed
-    assert model.conv.slot.key is None
+    assert model.conv.slot.box.key is None
 
 
 def test_nested_models_need_pairs() -> None:
@@ -198,7 +198,7 @@ def test_copies_have_slots_of_their_own(paired: bool, clone: object) -> None:
     y = model.first(x)
     twin = clone(model)  # type: ignore[operator]
     assert_near(twin(x), twin.plain(x))
-    assert twin.conv.slot.key is None
+    assert twin.conv.slot.box.key is None
     if paired:
         assert_near(model.fc(y), model.plain(x))
         assert twin.conv.slot is twin.fc.slot
@@ -216,7 +216,7 @@ def test_no_key_is_ever_saved(paired: bool) -> None:
     """Neither with the state dict nor with the whole model, in the middle of a forward as well."""
     model = net(paired)
     model.first(images())
-    key = model.conv.slot.key
+    key = model.conv.slot.box.key
     assert list(model.state_dict()) == ["conv.weight", "conv.bias", "fc.weight", "fc.bias"]
     needles = [key.coeffs[0].numpy().tobytes(), key.coeffs[0, 0].numpy().tobytes(), key.order.numpy().tobytes()]
     for what in (model, model.state_dict()):
@@ -291,3 +291,15 @@ def test_key_stays_where_only_the_last_layer_is_trained() -> None:
     model.conv.requires_grad_(False)
     ours, theirs = (torch.autograd.grad(out.square().sum(), model.fc.weight)[0] for out in (model(x), model.plain(x)))
     assert_near(ours, theirs)
+
+
+def test_key_stays_where_the_last_layer_is_only_evaluated() -> None:
+    """An accuracy without gradients, then a backward pass through the layer that mixed."""
+    model, x = net(), images()
+    y = model.first(x)
+    with torch.no_grad():
+        assert_near(model.fc(y), model.plain(x))
+    y.square().sum().backward()  # mixing is orthogonal: the plain features' norm
+    z = nn.functional.conv2d(x, model.conv.weight, model.conv.bias).relu()
+    (expected,) = torch.autograd.grad(nn.functional.max_pool2d(z, 2).square().sum(), model.conv.weight)
+    assert_near(model.conv.weight.grad, expected)

@@ -6,6 +6,7 @@ import copy
 import io
 import os
 import pickle
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -168,6 +169,27 @@ def use_every_op(key: MixKey) -> list[Any]:
         lambda: unmix_linear(x, key, torch.randn(2, 5)),
         lambda: key.to("cpu"),
     ]
+
+
+@pytest.mark.parametrize(
+    "x", [torch.randn(8, 3, 5, 5), torch.randn(4, 3, 5, 5, device="meta"), torch.randn(())], ids=["rows", "device", "0"]
+)
+def test_refusals_keep_the_key_out_of_tracebacks(x: Tensor) -> None:
+    """Reports of errors may record the locals of every frame: a key shows no values there, its tensors do."""
+    key = key_for(4, 2)
+    for call in (
+        lambda: group_mix(x, key),
+        lambda: group_unmix(x, key),
+        lambda: act_mix(x if x.dim() else torch.randn(8, 3, 5, 5), key),
+        lambda: conv_mix(x if x.dim() else torch.randn(8, 3, 5, 5), torch.randn(2, 3, 3, 3), None, key),
+        lambda: unmix_linear(x, key, torch.randn(2, 5)),
+    ):
+        with pytest.raises(ValueError, match="key must be") as caught:
+            call()
+        for frame, _ in traceback.walk_tb(caught.tb):
+            if "facemix_ops" in frame.f_code.co_filename:
+                held = [v for v in frame.f_locals.values() if isinstance(v, Tensor)]
+                assert not any(v.data_ptr() in (key.coeffs.data_ptr(), key.order.data_ptr()) for v in held)
 
 
 def test_closed_keys_are_refused_everywhere() -> None:

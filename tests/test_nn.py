@@ -134,6 +134,86 @@ def test_other_norms() -> None:
         agree(layer.eval(), plain.eval(), x)
 
 
+class NormAct(nn.BatchNorm2d):
+    """A batch norm that does more, as timm's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.silu(super().forward(x))
+
+
+class Fusable(nn.BatchNorm2d):
+    """A batch norm that does something else in training alone, and says so."""
+
+    fusable = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.training, "to be folded"
+        return super().forward(x) * 2
+
+
+class Renamed(nn.BatchNorm2d):
+    """A batch norm."""
+
+
+@pytest.mark.parametrize("kind", [NormAct, Fusable, Renamed])
+def test_subclasses_of_the_norm(kind: type[nn.BatchNorm2d]) -> None:
+    """One with a forward of its own is folded only where it says so."""
+    layer, plain = twins("relu", 2, kind(8))
+    x = torch.randn(6, 4, 8, 8, dtype=torch.float64)
+    agree(layer, plain, x)
+    if kind is Fusable:
+        plain[1].__class__ = nn.BatchNorm2d
+    agree(layer.eval(), plain.eval(), x)
+
+
+def test_hooks_of_the_norm_run_in_eval_too() -> None:
+    for register in (nn.Module.register_forward_hook, nn.Module.register_forward_pre_hook):
+        layer, plain = twins("relu", 2, nn.BatchNorm2d(8))
+        seen: list[bool] = []
+        register(layer.norm, lambda norm, *_, seen=seen: seen.append(norm.training))
+        for training in (True, False):
+            agree(layer.train(training), plain.train(training), torch.randn(6, 4, 8, 8, dtype=torch.float64))
+        assert seen == [True, False]
+
+
+class Swish(nn.ReLU):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.sigmoid()
+
+
+class Slope(nn.LeakyReLU):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 1
+
+
+class Slopes(nn.PReLU):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 1
+
+
+class Not(nn.Identity):
+    def forward(self, x: Tensor) -> Tensor:
+        return -x
+
+
+class Least(nn.MaxPool2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return -super().forward(-x)
+
+
+@pytest.mark.parametrize(
+    "fused", [{"activation": kind()} for kind in (Swish, Slope, Slopes, Not)] + [{"pool": Least(2)}, {"pool": Not()}],
+    ids=lambda f: " ".join(f"{n} {type(m).__name__}" for n, m in f.items()),
+)  # fmt: skip
+def test_forwards_that_would_be_lost(fused: dict[str, nn.Module]) -> None:
+    ((argument, module),) = fused.items()
+    with pytest.raises(TypeError, match=rf"^MixConv2d: {argument} must be .* got {type(module).__name__}"):
+        MixConv2d(3, 4, 3, group_size=4, **fused)
+    type(module).fusable = True
+    MixConv2d(3, 4, 3, group_size=4, **fused)
+    del type(module).fusable
+
+
 def test_group_mix_layer() -> None:
     layer, key, x = GroupMix(3), key_for(6, 3), torch.randn(6, 5)
     assert torch.equal(layer(x, key), group_mix(x, key))
@@ -216,10 +296,10 @@ def test_batch_must_divide(layer: nn.Module) -> None:
 def test_max_coeff_reaches_the_keys() -> None:
     for layer in (MixConv2d(3, 4, 3, group_size=8, max_coeff=0.6), GroupMix(8, max_coeff=0.6)):
         layer(torch.randn(32, 3, 5, 5))
-        key = layer.slot.key
+        key = layer.slot.box.key
         assert isinstance(key, MixKey)
         assert key.coeffs.abs().max() <= 0.6
-        layer.slot.key = None
+        layer.slot.box.key = None
 
 
 def test_repr_says_what_is_fused() -> None:

@@ -33,6 +33,7 @@ from tiny_experiment import OPTIONS
 from torch import nn
 
 import facemix_ops as fo
+from facemix_ops.nn import _folds
 
 OF_RESNET = {"num_classes": 5, "in_channels": 1, "width": 0.0625, "activation": "prelu"}
 
@@ -105,6 +106,7 @@ def test_a_synced_norm_alone_is_a_batch_norm() -> None:
     x = torch.randn(4, 3, 5, 5)
     assert torch.equal(plain(x), other(x))
     assert torch.equal(plain.running_var, other[0].running_var)
+    assert _folds(other[0].eval())
 
 
 def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -103,6 +104,27 @@ def test_keys_differ_in_one_graph_and_from_call_to_call(backend: str) -> None:
     assert (coeffs @ coeffs.transpose(1, 2) - torch.eye(4, dtype=coeffs.dtype)).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_with_block(backend: str, mode: type) -> None:
+    """One graph, the key closed at its end."""
+
+    def f(x: Tensor) -> tuple[Tensor, Tensor]:
+        with MixKey.sample(x.shape[0], 4) as key:
+            coeffs = key.coeffs
+            back = group_unmix(group_mix(x, key), key)
+        assert key.closed
+        return back, coeffs
+
+    compiled = torch.compile(f, fullgraph=True, dynamic=True, backend=backend)
+    for batch in BATCHES:
+        x = torch.randn(batch, 3, dtype=torch.float64)
+        with mode():
+            back, coeffs = compiled(x)
+        assert_near(back, x)
+        assert not coeffs.any()
+
+
 def network(mixing: bool) -> nn.Sequential:
     """conv - norm - relu - pool - linear, mixing or plain."""
     if mixing:
@@ -133,6 +155,68 @@ def test_layers(backend: str, training: bool) -> None:
     assert_near(ours, theirs)
     with torch.no_grad():
         assert_near(compiled(x), plain(x))
+
+
+class Broken(nn.Module):
+    """Its forward pass is two graphs, the key handed from one to the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = MixConv2d(3, 4, 3, group_size=4, activation="relu", pool=2), UnmixLinear(36, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x).flatten(1)
+        torch._dynamo.graph_break()
+        return self.fc(y)
+
+    def plain(self, x: Tensor) -> Tensor:
+        z = F.max_pool2d(F.conv2d(x, self.conv.weight, self.conv.bias).relu(), 2)
+        return F.linear(z.flatten(1), self.fc.weight, self.fc.bias)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("parts", [("",), ("conv",), ("fc",), ("conv", "fc")], ids=",".join)
+@pytest.mark.parametrize("training", [True, False])
+def test_key_crosses_a_graph_break(backend: str, parts: tuple[str, ...], training: bool) -> None:
+    """Whichever of the layers are compiled; in several threads, and with the key of an earlier pass about."""
+    net = Broken().double().train(training)
+    for part in parts:
+        net.get_submodule(part).compile(backend=backend)
+    batches = [torch.randn(8, 3, 8, 8, dtype=torch.float64) for _ in range(4)]
+
+    def work(x: Tensor) -> list[Tensor]:
+        with torch.set_grad_enabled(training):
+            results = [net(x)]
+            net.conv.forward(x)  # a pass that ends here
+            results.append(net(x))
+            assert net.conv.slot.box.key is None
+        return results
+
+    with ThreadPoolExecutor(3) as pool:
+        for x, results in zip(batches, [work(batches[0]), *pool.map(work, batches[1:])], strict=True):
+            expected = net.plain(x)
+            for result in results:
+                assert_near(result, expected)
+                if training:
+                    ours, theirs = (
+                        torch.autograd.grad(out.square().sum(), net.conv.weight, retain_graph=True)[0]
+                        for out in (result, expected)
+                    )
+                    assert_near(ours, theirs)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_key_is_zeroed_behind_a_compiled_layer(backend: str) -> None:
+    net = Broken().eval()
+    net.conv.compile(backend=backend)
+    with torch.no_grad():
+        y = net.conv(torch.randn(8, 3, 8, 8))
+        key = net.conv.slot.box.key
+        assert key is not None
+        coeffs = key.coeffs
+        net.fc(y.flatten(1))
+    assert key.closed
+    assert not coeffs.any()
 
 
 def test_inductor() -> None:

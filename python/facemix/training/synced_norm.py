@@ -17,6 +17,8 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
     so that several processes train as one does, to rounding. Same state dict.
     """
 
+    fusable = True  # in eval it is an nn.BatchNorm2d, which MixConv2d may fold
+
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> the same."""
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
