@@ -22,7 +22,7 @@ from facemix_ops.edge.bundle import CONFIG_KEY, DECOYS, KIND, SCALES
 from facemix_ops.edge.preprocess import check_images
 from facemix_ops.edge.safetensors import DIGEST_KEY, NO_DIGEST, seal
 from facemix_ops.keys import check_group_size
-from facemix_ops.spec import LEAKY, RELU, parse_activation, parse_pool
+from facemix_ops.spec import LEAKY, RELU, is_plain, parse_activation, parse_pool
 
 from .calibration import mixtures, scales
 from .edge.halves import first_half, last_half
@@ -223,7 +223,7 @@ def _folded(conv: fo.MixConv2d) -> tuple[Tensor, Tensor]:
     norm = conv.norm
     if norm is None:
         return weight, bias
-    if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or norm.running_var is None:
+    if not is_plain(norm, nn.BatchNorm2d) or norm.running_mean is None or norm.running_var is None:
         raise ValueError(f"export_edge: the norm of model must be a batch norm with running statistics, got {norm}")
     mean, variance = norm.running_mean.double(), norm.running_var.double()
     gamma, beta = (None if t is None else t.detach().double() for t in (norm.weight, norm.bias))

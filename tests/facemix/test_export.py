@@ -11,7 +11,7 @@ import pytest
 import torch
 from facemix.cloud.model import CloudModel
 from facemix.edge import load_half
-from facemix.export import export_cloud, export_edge
+from facemix.export import _folded, export_cloud, export_edge
 from facemix.export_collapsed import export_collapsed
 from facemix.export_torch import export_edge_torch
 from facemix.infer.local import LocalModel, _first
@@ -164,3 +164,13 @@ def test_a_leaky_first_part_is_computed_here_as_it_was_trained(tmp_path: Path) -
     images = np.random.default_rng(0).integers(0, 256, (2, *IMAGE), np.uint8)
     x = ((torch.from_numpy(images) / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).permute(0, 3, 1, 2)
     torch.testing.assert_close(_first(bundle, images), network.first(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_norm_that_does_more_is_not_folded(tmp_path: Path) -> None:
+    class NormAct2d(nn.BatchNorm2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).relu()
+
+    conv = fo.MixConv2d(3, 4, 3, group_size=4, norm=NormAct2d(4)).eval()
+    with pytest.raises(ValueError, match="must be a batch norm with running statistics, got NormAct2d"):
+        _folded(conv)

@@ -33,6 +33,13 @@ def test_halves_equal_the_parts(name: str, pre: int) -> None:
         )
 
 
+class NormAct2d(nn.BatchNorm2d):
+    """More than its base class does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).relu()
+
+
 @pytest.mark.parametrize(
     "stem",
     [
@@ -43,6 +50,7 @@ def test_halves_equal_the_parts(name: str, pre: int) -> None:
         nn.Sequential(nn.Conv2d(1, 4, 3, dilation=2), nn.GELU()),
         nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)),
         nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)),
+        nn.Sequential(nn.Conv2d(1, 4, 3), NormAct2d(4)),
     ],
 )
 def test_first_half_of_other_stems(stem: nn.Sequential) -> None:

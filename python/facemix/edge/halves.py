@@ -10,11 +10,16 @@ from collections.abc import Callable
 from torch import Tensor, fx, nn
 
 import facemix_ops as fo
+from facemix_ops.spec import is_plain
 
 __all__ = ["first_half", "last_half"]
 
 # What a MixConv2d takes along, in this order.
-FUSABLE = (nn.BatchNorm2d, (nn.ReLU, nn.LeakyReLU, nn.PReLU), nn.MaxPool2d)
+FUSABLE: tuple[tuple[type[nn.Module], ...], ...] = (
+    (nn.BatchNorm2d,),
+    (nn.ReLU, nn.LeakyReLU, nn.PReLU),
+    (nn.MaxPool2d,),
+)
 
 Half = Callable[[Tensor, fo.MixKey], Tensor]
 
@@ -33,7 +38,7 @@ def first_half(module: fx.GraphModule, group_size: int) -> Half:
     layers = _chain(module)
     if layers and isinstance(conv := layers[0], nn.Conv2d):
         rest = layers[1:]
-        found = [rest.pop(0) if rest and isinstance(rest[0], kinds) else None for kinds in FUSABLE]
+        found = [rest.pop(0) if rest and any(is_plain(rest[0], k) for k in kinds) else None for kinds in FUSABLE]
         if not rest:
             norm, activation, pool = found
             # The layer refuses what its kernel cannot do, such as a PReLU with a slope for each channel.
