@@ -166,7 +166,7 @@ def test_a_leaky_first_part_is_computed_here_as_it_was_trained(tmp_path: Path) -
     torch.testing.assert_close(_first(bundle, images), network.first(x), rtol=1e-4, atol=1e-4)
 
 
-def test_a_norm_that_does_more_is_not_folded(tmp_path: Path) -> None:
+def test_a_norm_that_does_more_is_not_folded() -> None:
     class NormAct2d(nn.BatchNorm2d):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x).relu()
