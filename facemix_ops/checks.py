@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .rules import bad_type, bad_value
 
@@ -51,17 +52,41 @@ def check_out(op: str, out: Tensor, shape: Sequence[int], dtype: torch.dtype, la
     if not out.is_contiguous(memory_format=layout):
         strides = torch.empty(shape, device="meta", memory_format=layout).stride()
         bad_value(op, "out", f"have the strides {strides} of a fresh result", f"{out.stride()}")
-    memory, device = out.untyped_storage().data_ptr(), out.device
+    begin, end = _extent(out)
+    device = out.device
     grads = torch.is_grad_enabled()
     for tensor in inputs:
         if tensor is None:
             continue
         if device != tensor.device:
             bad_value(op, "out", f"be on {tensor.device}", str(device))
-        if memory and memory == tensor.untyped_storage().data_ptr() and out.numel():
+        first, last = _extent(tensor)
+        if begin < last and first < end:
             bad_value(op, "out", "not share memory with an input", "an overlapping buffer")
         if grads and (tensor.requires_grad or out.requires_grad):
             raise ValueError(f"{op}: out= does not support automatic differentiation; use torch.no_grad()")
+
+
+def _extent(x: Tensor) -> tuple[int, int]:
+    """The addresses of its first byte and of the one after its last: other storages may hold the same memory."""
+    if not x.numel():
+        return 0, 0
+    elements = 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True))
+    return x.data_ptr(), x.data_ptr() + elements * x.element_size()
+
+
+def check_slope(op: str, slope: Tensor | None, x: Tensor) -> None:
+    """The weight of a PReLU is on the device of the input."""
+    if slope is not None and slope.device != x.device:
+        bad_value(op, "activation", f"have its weight on {x.device}", str(slope.device))
+
+
+def check_no_tangent(op: str, *inputs: Tensor | None) -> None:
+    """No input has a tangent: PyTorch's custom ops would drop it and say nothing."""
+    if forward_ad._current_level < 0:
+        return
+    if any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in inputs):
+        raise NotImplementedError(f"{op}: forward-mode automatic differentiation is not supported; use reverse mode")
 
 
 def is_int(value: Any) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from ..checks import bad_type, bad_value, check_out, check_tensor
+from ..checks import bad_type, bad_value, check_no_tangent, check_out, check_slope, check_tensor
 from ..keys import MixKey, check_key
 from ..native import C
 from ..reference.act_mix import affine, max_pool
@@ -33,6 +33,7 @@ from .library import (
     register,
     register_autograd,
     wants_grad,
+    written,
 )
 
 
@@ -53,7 +54,7 @@ def _dense(
 def _native(x: Tensor, coeffs: Tensor, order: Tensor, scale: Tensor | None, shift: Tensor | None,
             residual: Tensor | None, kind: int, slope: float, weight: Tensor | None, pool: list[int], y: Tensor,
             codes: Tensor | None) -> None:  # fmt: skip
-    coeffs, order, key = key_args(coeffs, order)
+    coeffs, order, key = key_args(x, coeffs, order)
     last = is_channels_last(x)
     x, residual, scale, shift = _dense(x, residual, scale, shift)
     slope, slope_at = slope_args(slope_of(kind, slope), weight)
@@ -70,7 +71,7 @@ def _triton(x: Tensor, coeffs: Tensor, order: Tensor, scale: Tensor | None, shif
             codes: Tensor | None) -> None:  # fmt: skip
     from ..triton.act_mix import act_mix
 
-    coeffs, order, _ = key_args(coeffs, order)
+    coeffs, order, _ = key_args(x, coeffs, order)
     last = is_channels_last(x)
     x, residual, scale, shift = _dense(x, residual, scale, shift)
     slope, pool = slope_of(kind, slope), pool or list(IDENTITY_POOL)
@@ -120,7 +121,7 @@ def _fake(x: Tensor, coeffs: Tensor, order: Tensor, scale: Tensor | None, shift:
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, coeffs, order, scale, shift, residual, ctx.kind, ctx.slope, weight, ctx.pool, _, _ = inputs
+    x, coeffs, order, scale, shift, residual, ctx.kind, ctx.slope, weight, ctx.pool, _, ctx.with_codes = inputs
     ctx.save_for_backward(x, coeffs, order, scale, shift, residual, weight, output[1])
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
@@ -131,6 +132,10 @@ def _backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Any, ...]:
         return (None,) * 12
     x, coeffs, order, scale, shift, residual, weight, codes = ctx.saved_tensors
     need, key = ctx.needs_input_grad, (coeffs, order)
+    if needs_codes(ctx.kind, ctx.pool) and not ctx.with_codes:  # as in conv_mix
+        rest = (scale, shift, residual, ctx.kind, ctx.slope, weight, ctx.pool, None, True)
+        with torch.no_grad():
+            codes = torch.ops.facemix_ops.act_mix(x, *key, *rest)[1]
     # In the compute dtype: the products with x and scale are taken before anything is rounded.
     dtype = compute_dtype(x.dtype)
     u = grad_preactivation(grad, x, codes, key, ctx.kind, ctx.slope, weight, ctx.pool, dtype)
@@ -216,6 +221,8 @@ def act_mix(
         if residual.shape != x.shape:
             bad_value(op, "residual", f"have shape {list(x.shape)}", f"{list(residual.shape)}")
     act = parse_activation(op, activation)
+    check_slope(op, act.weight, x)
+    check_no_tangent(op, x, scale, shift, residual, act.weight)
     pool = parse_pool(op, pool)
     size = pooled_size(op, x.shape[2:], pool)
     check_wire_dtype(op, out_dtype, x)
@@ -235,4 +242,4 @@ def act_mix(
             )[0]
         )
     kernel(x, key.coeffs, key.order, scale, shift, residual, *act, pool, out, None)
-    return out
+    return written(out)

@@ -20,7 +20,8 @@ from torch import Tensor
 from .. import reference
 from ..keys import MixKey
 from ..native import C
-from ..spec import NONE, RELU, needs_codes
+from ..rules import bad_value
+from ..spec import NONE, RELU, needs_codes, pooled_size
 from .library import (
     DTYPE_CODE,
     address,
@@ -57,7 +58,8 @@ def slope_args(slope: float, weight: Tensor | None) -> tuple[float, Tensor | Non
 
 def _native(op: str, z: Tensor, y: Tensor, codes: Tensor, key: tuple[Tensor, Tensor], pos: float, neg: float,
             pool: list[int], weight: Tensor | None) -> None:  # fmt: skip
-    coeffs, order, shape = key_args(*key)
+    check_pooled(op, (*z.shape[:2], *pooled_size(op, z.shape[2:], pool)), y=y, codes=codes)
+    coeffs, order, shape = key_args(z, *key)
     neg, neg_at = slope_args(neg, weight)
     getattr(C, op)(
         z.data_ptr(), y.data_ptr(), codes.data_ptr(), DTYPE_CODE[z.dtype], tuple(z.shape[1:]), tuple(y.shape[2:]),
@@ -70,10 +72,18 @@ def _triton(op: str, z: Tensor, y: Tensor, codes: Tensor, key: tuple[Tensor, Ten
             pool: list[int], weight: Tensor | None) -> None:  # fmt: skip
     from ..triton import act_mix_linear
 
-    coeffs, order, _ = key_args(*key)
+    check_pooled(op, (*z.shape[:2], *pooled_size(op, z.shape[2:], pool)), y=y, codes=codes)
+    coeffs, order, _ = key_args(z, *key)
     getattr(act_mix_linear, op)(
         z, y, codes, coeffs, order, pos, neg, plain(weight), pool or list(IDENTITY_POOL), is_channels_last(codes)
     )
+
+
+def check_pooled(op: str, shape: tuple[int, ...], **tensors: Tensor | None) -> None:
+    """What belongs to the pooled values has their shape. Kernels believe it, and what codes say."""
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.shape != shape:
+            bad_value(op, name, f"have shape {list(shape)}", f"{list(tensor.shape)}")
 
 
 def _as_codes(t: Tensor, codes: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..checks import as_pair, bad_value, check_out, check_tensor
+from ..checks import as_pair, bad_value, check_no_tangent, check_out, check_slope, check_tensor
 from ..keys import MixKey, check_key
 from ..native import C
 from ..spec import Activation, convolved_size, needs_codes, parse_activation, parse_pool, pooled_size
@@ -36,13 +36,14 @@ from .library import (
     register,
     register_autograd,
     wants_grad,
+    written,
 )
 
 
 def _native(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, order: Tensor, stride: list[int],
             padding: list[int], dilation: list[int], kind: int, slope: float, prelu: Tensor | None, pool: list[int],
             y: Tensor, codes: Tensor | None) -> None:  # fmt: skip
-    coeffs, order, key = key_args(coeffs, order)
+    coeffs, order, key = key_args(x, coeffs, order)
     x, weight, bias = x.resolve_neg(), plain(weight), plain(bias)
     slope, slope_at = slope_args(slope_of(kind, slope), prelu)
     oc, _, kh, kw = weight.shape
@@ -60,7 +61,7 @@ def _triton(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, orde
             y: Tensor, codes: Tensor | None) -> None:  # fmt: skip
     from ..triton.conv_mix import conv_mix
 
-    coeffs, order, _ = key_args(coeffs, order)
+    coeffs, order, _ = key_args(x, coeffs, order)
     conv_mix(
         x.resolve_neg(), weight.resolve_neg(), plain(bias), coeffs, order, stride, padding, dilation, kind,
         slope_of(kind, slope), plain(prelu), pool or list(IDENTITY_POOL),
@@ -94,7 +95,7 @@ def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, order:
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, weight, bias, coeffs, order, *ctx.conv, ctx.kind, ctx.slope, prelu, ctx.pool, _, _ = inputs
+    x, weight, bias, coeffs, order, *ctx.conv, ctx.kind, ctx.slope, prelu, ctx.pool, _, ctx.with_codes = inputs
     ctx.save_for_backward(x, weight, bias, coeffs, order, prelu, output[1])
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
@@ -105,6 +106,11 @@ def _backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Any, ...]:
         return (None,) * 14
     x, weight, bias, coeffs, order, prelu, codes = ctx.saved_tensors
     need, key = ctx.needs_input_grad, (coeffs, order)
+    if needs_codes(ctx.kind, ctx.pool) and not ctx.with_codes:
+        # Under vmap, and in a graph exported without gradients, autograd records what no tensor had asked for.
+        rest = (*ctx.conv, ctx.kind, ctx.slope, prelu, ctx.pool, None, True)
+        with torch.no_grad():
+            codes = torch.ops.facemix_ops.conv_mix(x, weight, bias, *key, *rest)[1]
     if conv_mix_vjp.serves(x) and need[1] and not need[0] and prelu is None:
         taken = codes if needs_codes(ctx.kind, ctx.pool) else None
         grad_weight, grad_bias = torch.ops.facemix_ops.conv_mix_vjp(
@@ -215,6 +221,8 @@ def conv_mix(
         span = [dilation[d] * (weight.shape[2 + d] - 1) + 1 for d in (0, 1)]
         bad_value(op, "weight", f"span at least 1 and at most the padded input {padded}", f"{span}")
     act = parse_activation(op, activation)
+    check_slope(op, act.weight, x)
+    check_no_tangent(op, x, weight, bias, act.weight)
     pool = parse_pool(op, pool)
     size = list(pooled_size(op, size, pool))
     check_wire_dtype(op, out_dtype, x, torch.int8)
@@ -232,4 +240,4 @@ def conv_mix(
     if kernel is None:
         return out.copy_(torch.ops.facemix_ops.conv_mix(*args, out_dtype, False)[0])
     kernel(*args, out, None)
-    return out
+    return written(out)

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..native import C
-from ..spec import convolved_size
-from .act_mix_linear import IDENTITY_POOL
+from ..spec import convolved_size, pooled_size
+from .act_mix_linear import IDENTITY_POOL, check_pooled
 from .library import (
     DTYPE_CODE,
     address,
@@ -34,15 +34,17 @@ from .library import (
 def _native(y: Tensor, x: Tensor, codes: Tensor | None, coeffs: Tensor, order: Tensor, stride: list[int],
             padding: list[int], dilation: list[int], neg: float, pool: list[int], weight: Tensor,
             bias: Tensor) -> None:  # fmt: skip
-    coeffs, order, key = key_args(coeffs, order)
+    coeffs, order, key = key_args(y, coeffs, order)
     layout, x = layout_of(x), x.resolve_neg()
     y = y.resolve_neg().contiguous(memory_format=layout)
     codes = None if codes is None else codes.contiguous(memory_format=layout)
     oc, _, *kernel = weight.shape
+    size = convolved_size(x, kernel, stride, padding, dilation)
+    check_pooled("conv_mix_vjp", (x.shape[0], oc, *pooled_size("conv_mix_vjp", size, pool)), y=y, codes=codes)
     C.conv_mix_vjp(
         y.data_ptr(), x.data_ptr(), DTYPE_CODE[x.dtype], tuple(x.shape[1:]), x.stride(), (oc, *kernel), tuple(stride),
         tuple(padding), tuple(dilation), neg, tuple(pool or IDENTITY_POOL),
-        tuple(convolved_size(x, kernel, stride, padding, dilation)), tuple(y.shape[2:]), coeffs.data_ptr(),
+        tuple(size), tuple(y.shape[2:]), coeffs.data_ptr(),
         order.data_ptr(), key, is_channels_last(x), address(codes), weight.data_ptr(), bias.data_ptr(), place(x),
     )  # fmt: skip
 

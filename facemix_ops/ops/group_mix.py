@@ -9,15 +9,26 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from ..checks import check_out, check_tensor
+from ..checks import check_no_tangent, check_out, check_tensor
 from ..keys import MixKey, check_key
 from ..native import C
-from .library import DTYPE_CODE, dense, kernel_for, key_args, layout_of, place, recycled, register, register_autograd
+from .library import (
+    DTYPE_CODE,
+    dense,
+    kernel_for,
+    key_args,
+    layout_of,
+    place,
+    recycled,
+    register,
+    register_autograd,
+    written,
+)
 
 
 def native(x: Tensor, coeffs: Tensor, order: Tensor, out: Tensor, *, transpose: bool = False) -> None:
     """The kernel behind group_mix and, with ``transpose``, group_unmix. ``x`` and ``out`` are dense alike."""
-    coeffs, order, key = key_args(coeffs, order)
+    coeffs, order, key = key_args(x, coeffs, order)
     row = x.numel() // max(1, x.shape[0])
     C.group_mix(
         x.data_ptr(), out.data_ptr(), DTYPE_CODE[x.dtype], row, transpose, coeffs.data_ptr(), order.data_ptr(), key,
@@ -29,7 +40,7 @@ def triton(x: Tensor, coeffs: Tensor, order: Tensor, out: Tensor, *, transpose: 
     """The same in Triton."""
     from ..triton.group_mix import group_mix
 
-    coeffs, order, _ = key_args(coeffs, order)
+    coeffs, order, _ = key_args(x, coeffs, order)
     group_mix(x, coeffs, order, out, transpose=transpose)
 
 
@@ -74,6 +85,7 @@ def apply(op: str, x: Tensor, key: MixKey, out: Tensor | None) -> Tensor:
     """Checks, then group_mix or group_unmix."""
     check_tensor(op, "x" if op == "group_mix" else "y", x)
     check_key(op, key, x)
+    check_no_tangent(op, x)
     if out is None:
         return getattr(torch.ops.facemix_ops, op)(x, key.coeffs, key.order)
     x = dense(x.resolve_neg())
@@ -82,7 +94,7 @@ def apply(op: str, x: Tensor, key: MixKey, out: Tensor | None) -> Tensor:
     if kernel is None:
         return out.copy_(getattr(torch.ops.facemix_ops, op)(x, key.coeffs, key.order))
     kernel(x, key.coeffs, key.order, out)
-    return out
+    return written(out)
 
 
 def group_mix(x: Tensor, key: MixKey, *, out: Tensor | None = None) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..backend import Choice, select, warn_if_slow
 from ..native import C
+from ..rules import bad_value
 
 LIB = torch.library.Library("facemix_ops", "DEF")
 C.use_openmp()  # PyTorch's own threads: they spin between its ops, and ours would wait for a core
@@ -161,12 +162,26 @@ def allows_tf32(x: Tensor, backend: Any) -> bool:
     return x.is_cuda and backend.fp32_precision == "tf32"
 
 
-def key_args(coeffs: Tensor, order: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """Coefficients as float64 and the order, both contiguous, and (G, S)."""
+def key_args(x: Tensor, coeffs: Tensor, order: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """Coefficients as float64 and the order, both contiguous, and (G, S).
+
+    A key for another number of rows than ``x`` has is refused: not every call comes through the checks of the ops'
+    faces (torch.jit.trace drops them), and kernels would write past their results.
+    """
+    if coeffs.dim() != 3 or coeffs.shape[1] != coeffs.shape[2] or coeffs.shape[:2].numel() != x.shape[0]:
+        bad_value("facemix_ops", "coeffs", f"be [G, S, S] for {x.shape[0]} rows", f"{list(coeffs.shape)}")
+    if list(order.shape) != [x.shape[0]]:
+        bad_value("facemix_ops", "order", f"have shape {[x.shape[0]]}", f"{list(order.shape)}")
     if coeffs.dtype != torch.float64 or not coeffs.is_contiguous():
         coeffs = coeffs.double().contiguous()
     groups, size, _ = coeffs.shape
     return coeffs, order if order.is_contiguous() else order.contiguous(), (groups, size)
+
+
+def written(out: Tensor) -> Tensor:
+    """``out``, which a kernel wrote into behind autograd's back: a graph that has saved it must not trust it now."""
+    torch.autograd.graph.increment_version(out)
+    return out
 
 
 # Device types that have autocast; torch.compile cannot ask, before PyTorch 2.11.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from ..checks import bad_value, check_out, check_tensor
+from ..checks import bad_value, check_no_tangent, check_out, check_tensor
 from ..keys import MixKey, check_key
 from ..native import C
 from .library import (
@@ -24,11 +24,12 @@ from .library import (
     plain,
     register,
     register_autograd,
+    written,
 )
 
 
 def _native(y: Tensor, coeffs: Tensor, order: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
-    coeffs, order, key = key_args(coeffs, order)
+    coeffs, order, key = key_args(y, coeffs, order)
     y, weight, bias = plain(y), plain(weight), plain(bias)
     n, k = weight.shape
     middle = out.numel() // max(1, n * y.shape[0])
@@ -41,7 +42,7 @@ def _native(y: Tensor, coeffs: Tensor, order: Tensor, weight: Tensor, bias: Tens
 def _triton(y: Tensor, coeffs: Tensor, order: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
     from ..triton.unmix_linear import unmix_linear
 
-    coeffs, order, _ = key_args(coeffs, order)
+    coeffs, order, _ = key_args(y, coeffs, order)
     unmix_linear(plain(y), coeffs, order, weight.resolve_neg(), plain(bias), out)
 
 
@@ -119,6 +120,7 @@ def unmix_linear(
         check_tensor(op, "bias", bias, ndim=1, like=y)
         if bias.shape[0] != weight.shape[0]:
             bad_value(op, "bias", f"have shape [{weight.shape[0]}]", f"{list(bias.shape)}")
+    check_no_tangent(op, y, weight, bias)
     if out is None:
         return torch.ops.facemix_ops.unmix_linear(y, key.coeffs, key.order, weight, bias)
     check_out(op, out, (*y.shape[:-1], weight.shape[0]), y.dtype, torch.contiguous_format, y, weight, bias)
@@ -126,4 +128,4 @@ def unmix_linear(
     if kernel is None:
         return out.copy_(torch.ops.facemix_ops.unmix_linear(y, key.coeffs, key.order, weight, bias))
     kernel(y, key.coeffs, key.order, weight, bias, out)
-    return out
+    return written(out)
