@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from facemix.wire import DATATYPE_OF
+from facemix.wire import DATATYPE_OF, WireError, parse
 from facemix.wire import open_inference_pb2 as pb
 from facemix.wire.names import DATATYPES_PROPERTY, FEATURES, NETWORK, OUTPUTS
 
@@ -137,9 +137,11 @@ class Connection:
     def _checked(self, data: bytes) -> Model:
         bundle, server = self._bundle, f"{self._bundle.name} at {self._address}"
         try:
-            reply = pb.ModelMetadataResponse.FromString(data)
+            reply = parse(pb.ModelMetadataResponse, data)
         except DecodeError as error:
             raise CloudReplyError(f"Client: {server} must describe the model, got something else") from error
+        except WireError as error:
+            raise CloudReplyError(f"Client: {server} must describe the model in few words: {error}") from error
         features, outputs = _named(reply.inputs, FEATURES, server), _named(reply.outputs, OUTPUTS, server)
         versions, network = list(reply.versions), reply.properties.get(NETWORK, bundle.network)
         shape, wanted = tuple(features.shape)[1:], tuple(bundle.features_shape)

@@ -39,6 +39,11 @@ def not_a_number(answer: pb.ModelInferResponse) -> None:
     answer.raw_output_contents[0] = np.full(8 * 7, np.nan, np.float32).tobytes()
 
 
+def many_outputs(answer: pb.ModelInferResponse) -> None:
+    answer.ClearField("raw_output_contents")
+    answer.outputs.extend([pb.ModelInferResponse.InferOutputTensor()] * 8200)  # of two bytes each
+
+
 def named(name: str) -> Callable[[pb.ModelInferResponse], None]:
     def change(answer: pb.ModelInferResponse) -> None:
         answer.parameters[NETWORK].string_param = name
@@ -52,12 +57,15 @@ def named(name: str) -> Callable[[pb.ModelInferResponse], None]:
         (drop_a_row, CloudReplyError, r"output mixed_outputs must have shape \[8, 7\], got \[7, 7\]"),
         (not_a_number, CloudReplyError, "must be finite, got 56 values that are not"),
         (lambda answer: answer.ClearField("outputs"), CloudReplyError, "got 0 tensors"),
+        (many_outputs, CloudReplyError, "must have 16384 bytes at most besides raw contents, got more"),
+        (lambda answer: answer.raw_output_contents.append(bytes(20000)), CloudReplyError,
+         "to 8 rows it must have 16608 bytes at most, got 20"),
         (named("another"), CloudMismatch, "the network that answers must be 0123456789abcdef, got 'another'"),
         (lambda answer: answer.ClearField("parameters"), CloudMismatch, "answered by one network, got several"),
         (lambda answer: setattr(answer, "model_name", "big"), CloudMismatch, "the model that answers must be small"),
         (lambda answer: setattr(answer, "model_version", "4"), CloudMismatch, "the version that answers must be 3"),
     ],
-)
+)  # fmt: skip
 def test_wrong_answers(
     change: Callable[[pb.ModelInferResponse], object],
     error: type[CloudError],
@@ -93,6 +101,7 @@ def describe(change: Callable[[pb.ModelMetadataResponse], object], text: str, er
         describe(lambda m: m.properties.update({"datatypes": "FP16"}), "must take FP32, got 'FP16'", CloudMismatch),
         describe(lambda m: setattr(m.inputs[0], "name", "x"), "must have mixed_features, got 'x'", CloudReplyError),
         describe(lambda m: m.ClearField("outputs"), "must have mixed_outputs, got none", CloudReplyError),
+        describe(lambda m: m.versions.extend([""] * 8200), "must describe the model in few words", CloudReplyError),
     ],
 )  # fmt: skip
 def test_servers_of_something_else(
