@@ -22,6 +22,7 @@ from .security import Address, Security
 __all__ = ["Connection", "Model"]
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
+MAX_DIMENSIONS = 8
 SERVICE = "/inference.GRPCInferenceService/"
 
 OPTIONS = (
@@ -151,6 +152,9 @@ class Connection:
             raise CloudMismatch(f"Client: {server} must be of network {bundle.network}, got {_short([network])}")
         if shape != wanted:
             raise CloudMismatch(f"Client: {server} must take features of shape {list(wanted)}, got {list(shape)[:16]}")
+        if not 2 <= len(outputs.shape) <= MAX_DIMENSIONS or min(outputs.shape[1:]) < 1:
+            got = list(outputs.shape[:16])
+            raise CloudReplyError(f"Client: {server} must say which shape a row of {OUTPUTS} has, got {got}")
         # A server that is not ours takes the one datatype that it names.
         offered = reply.properties.get(DATATYPES_PROPERTY, features.datatype).split(",")
         return Model(self._wire_dtype_for(offered, server), tuple(outputs.shape)[1:])

@@ -30,7 +30,8 @@ class Reply:
 
     Attributes:
         outputs: float32 [rows, ...].
-        compute_ns: how long the cloud computed for the batch that held the message; None where it does not say.
+        compute_ns: how long the cloud computed for the batch that held the message; None where it does not say, or
+            says what no clock does.
         network: the fingerprint of the network that answered; None where the server does not say.
     """
 
@@ -88,4 +89,4 @@ def unpack(data: bytes, bundle: Any, rows: int, output_shape: tuple[int, ...]) -
         if got != wanted:
             raise CloudMismatch(f"Client: the {what} that answers must be {wanted}, got {got[:80]!r}")
     compute_ns = parameters[COMPUTE_NS].int64_param if COMPUTE_NS in parameters else None
-    return Reply(outputs, compute_ns, network)
+    return Reply(outputs, compute_ns if compute_ns is not None and compute_ns >= 0 else None, network)

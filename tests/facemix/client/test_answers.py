@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from edge_halves import CLASSES, DECOYS, ROW, WatchedHalf, check, expected, images
 from facemix.edge import AsyncClient, Client, Cost
-from facemix.wire.names import DATATYPES_PROPERTY
+from facemix.wire.names import COMPUTE_NS, DATATYPES_PROPERTY
 from fake_cloud import FakeCloud, Running
 
 
@@ -146,5 +146,17 @@ def test_what_a_server_need_not_say(half: WatchedHalf, server: Running) -> None:
     cloud.behave = tersely
     with Client(half, server.address) as client:
         answer = client.classify(images(8))
+    check(answer, images(8))
+    assert answer.cost.cloud_seconds == 0
+
+
+def test_a_cloud_that_computes_for_less_than_no_time(cloud: FakeCloud, client: Client) -> None:
+    async def backwards(cloud: FakeCloud, number: int, request, context):  # type: ignore[no-untyped-def]
+        answer = cloud.answer(request)
+        answer.parameters[COMPUTE_NS].int64_param = -(2**63)
+        return answer
+
+    cloud.behave = backwards
+    answer = client.classify(images(8))
     check(answer, images(8))
     assert answer.cost.cloud_seconds == 0
