@@ -8,10 +8,12 @@ the two, they are lost, and never come back.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -63,6 +65,10 @@ class Blinders:
             if application != APPLICATION:
                 raise BlindersError(f"{self.path}: must be a file of `facemix blind`, got something else")
             settings = database.execute("SELECT network, share, energy, features, outputs FROM pool").fetchone()
+        if settings is None:
+            raise BlindersError(
+                f"{self.path}: must be a whole pool, got one whose making was interrupted: make another"
+            )
         self.network: str = settings[0]
         self.blinding = Blinding(*settings[1:3])
         self.features_shape, self.outputs_shape = (tuple(json.loads(shape)) for shape in settings[3:])
@@ -83,11 +89,16 @@ class Blinders:
             rows: of each a seed that was never used, and the cloud's output, at least one.
 
         Raises:
-            OSError: if the file exists, or cannot be written.
+            OSError: if the file exists, or cannot be written, or the folder's file system has no hard links.
         """
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        try:
-            with _connected(Path(path)) as database:
+        path = Path(path)
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        # Whoever kills us leaves a folder of rows that nobody will use. A link, unlike a renaming, replaces nothing.
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+            made = Path(folder, path.name)
+            os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            with _connected(made) as database:
                 database.executescript(f"PRAGMA application_id = {APPLICATION}; {SCHEMA}")
                 database.execute("BEGIN IMMEDIATE")
                 for seed, output in rows:
@@ -97,9 +108,7 @@ class Blinders:
                 settings = (network, blinding.share, blinding.energy, *shapes)
                 database.execute("INSERT INTO pool VALUES (?, ?, ?, ?, ?)", settings)
                 database.execute("COMMIT")
-        except BaseException:
-            os.unlink(path)
-            raise
+            os.link(made, path)
         return cls(path)
 
     @property
