@@ -136,7 +136,7 @@ def test_servers_of_something_else(
 def test_an_unknown_version(server: Running) -> None:
     with (
         Client(WatchedHalf(version=9), server.address) as client,
-        pytest.raises(CloudRefused, match=r"refused \(NOT_FOUND\): no such model"),
+        pytest.raises(CloudRefused, match=r"refused \(NOT_FOUND\): 'no such model'"),
     ):
         client.classify(PICTURES)
 
