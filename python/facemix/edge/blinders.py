@@ -1,8 +1,9 @@
 """A pool of one-time blinders: seeds of secret rows, and what the cloud's part of the network makes of each row.
 
 It is a SQLite file, because SQLite has what one-time use takes: a transaction that is on the disk before it returns,
-locks between processes, and deletion that overwrites. Rows are deleted first and used then. Whatever happens between
-the two, they are lost, and never come back.
+locks between processes, and deletion that overwrites them in the file. Rows are deleted first and used then. Whatever
+happens between the two, they are lost, and never come back. The journal that a transaction needs for that holds them
+until it ends, and is removed without being overwritten: docs/hardening.md.
 """
 
 from __future__ import annotations
@@ -161,7 +162,8 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
         f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=LOCK_SECONDS, isolation_level=None
     )
     try:
-        # EXTRA: also the end of the journal, whose return after a power failure would bring rows back.
+        # EXTRA: also the end of the journal, whose return after a power failure would bring rows back. Other kinds of
+        # journal keep rows where they are easier to find (PERSIST, WAL) or lose the pool in a crash (MEMORY, OFF).
         for setting in ("synchronous = EXTRA", "fullfsync = ON", "secure_delete = ON"):
             database.execute(f"PRAGMA {setting}")
         yield database
