@@ -117,4 +117,4 @@ def _is_text(value: Any, longest: int) -> bool:
 
 
 def _bad(field: str, rule: str, got: Any) -> NoReturn:
-    raise BundleError(f"{field} must {rule}, got {str(got)[:80]}")
+    raise BundleError(f"{field} must {rule}, got {repr(got)[:80]}")

@@ -32,6 +32,6 @@ def check_images(op: str, argument: str, images: Any, image_shape: tuple[int, in
         bad_type(op, argument, "be a NumPy array", type(images).__name__)
     if images.dtype != np.uint8:
         bad_type(op, argument, "have dtype uint8", str(images.dtype))
-    if images.ndim != 4 or images.shape[0] < 1 or images.shape[1:] != image_shape:
+    if images.ndim != 4 or images.shape[0] < 1 or images.shape[1:] != tuple(image_shape):
         rule = f"have shape [N, {', '.join(map(str, image_shape))}] (height, width, channels), N >= 1"
         bad_value(op, argument, rule, f"{list(images.shape)}")

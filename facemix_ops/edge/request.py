@@ -13,7 +13,7 @@ from . import kernels
 from .bundle import Bundle
 from .key import Key
 from .result import Result, result_of
-from .wire import widened
+from .wire import check_finite, widened
 
 
 class MixedRequest:
@@ -48,7 +48,8 @@ class MixedRequest:
             reply: [B, K], as many rows as were sent; float32, float16, or uint16 for bfloat16; any strides.
 
         Raises:
-            TypeError, ValueError: naming argument, rule and what came; the request stays open for a better reply.
+            TypeError, ValueError: naming argument, rule and what came; the request stays open for a better reply,
+                unless this one is so large that scores overflow.
         """
         op, bundle, key = "MixedRequest.classify", self._bundle, self._key
         if key.closed:
@@ -59,12 +60,12 @@ class MixedRequest:
         if reply.shape != shape:
             bad_value(op, "reply", f"have shape {list(shape)}", f"{list(reply.shape)}")
         outputs = widened(op, "reply", reply)
-        if not np.isfinite(outputs).all():
-            bad_value(op, "reply", "be finite", f"{np.count_nonzero(~np.isfinite(outputs))} values that are not")
+        check_finite(op, "be finite", outputs)
         with self:
             scores = np.empty((shape[0], len(bundle.last_weight)), np.float32)
             kernels.unmix_linear(bundle, outputs, key, scores, self._threads)
             scores = scores[key.rows[: self._images]]
+            check_finite(op, "leave scores finite", scores)
         return result_of(scores, bundle)
 
     def close(self) -> None:

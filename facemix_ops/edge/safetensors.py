@@ -141,14 +141,14 @@ def _place(name: str, entry: Any, size: int, picture: bool) -> tuple[int, int, t
     """First byte, byte after the last, and shape of a tensor."""
     what, dtype, element = f"tensor {name[:40]!r}", "U8" if picture else "F32", 1 if picture else 4
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise BundleError(f"{what} must have dtype, shape and data_offsets, got {str(entry)[:80]}")
+        raise BundleError(f"{what} must have dtype, shape and data_offsets, got {repr(entry)[:80]}")
     if entry["dtype"] != dtype:
-        raise BundleError(f"{what} must have dtype {dtype}, got {str(entry['dtype'])[:40]}")
+        raise BundleError(f"{what} must have dtype {dtype}, got {repr(entry['dtype'])[:40]}")
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not _naturals(shape) or len(shape) > MAX_DIMENSIONS or 0 in shape:
-        raise BundleError(f"{what} must have a shape of positive integers, got {str(shape)[:80]}")
+        raise BundleError(f"{what} must have a shape of positive integers, got {repr(shape)[:80]}")
     if not _naturals(offsets) or len(offsets) != 2 or not offsets[0] <= offsets[1] <= size:
-        raise BundleError(f"{what} must lie within {size} bytes, got offsets {str(offsets)[:80]}")
+        raise BundleError(f"{what} must lie within {size} bytes, got offsets {repr(offsets)[:80]}")
     if offsets[1] - offsets[0] != element * prod(shape):
         raise BundleError(
             f"{what} must have {element * prod(shape)} bytes for its shape, got {offsets[1] - offsets[0]}"

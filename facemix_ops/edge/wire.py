@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rules import bad_type
+from ..rules import bad_type, bad_value
 
 #: The array dtype of each wire dtype.
 WIRE_DTYPES: dict[str, np.dtype[Any]] = {
@@ -34,3 +34,9 @@ def widened(op: str, argument: str, values: NDArray[Any]) -> NDArray[np.float32]
     if values.dtype == np.uint16:
         return (values.astype(np.uint32) << 16).view(np.float32)
     return np.ascontiguousarray(values, np.float32) if values.flags.aligned else values.astype(np.float32)
+
+
+def check_finite(op: str, rule: str, values: NDArray[np.float32]) -> None:
+    """Refuse a reply that breaks `rule`: it, or the scores that it leads to, are not finite."""
+    if not np.isfinite(values).all():
+        bad_value(op, "reply", rule, f"{np.count_nonzero(~np.isfinite(values))} values that are not")

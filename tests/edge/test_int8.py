@@ -122,13 +122,13 @@ def test_replies_are_floats(model: EdgeModel) -> None:
         ({}, {"wire_scales": np.inf * SCALES}, "tensor 'wire.scales' must be finite, got 5 values that are not"),
         ({}, {"wire_scales": 1e-40 * SCALES}, "wire.scales must leave weights and results finite"),
         ({}, {"wire_scales": np.float32(1e38) * SCALES}, "wire.scales must leave weights and results finite"),
-        ({}, {"wire_scales": SCALES.astype(np.float16)}, "tensor 'wire.scales' must have dtype F32, got F16"),
+        ({}, {"wire_scales": SCALES.astype(np.float16)}, "tensor 'wire.scales' must have dtype F32, got 'F16'"),
         ({}, {"decoys": images(2)[:, 1:]}, "decoys must be images of (12, 10, 3), got [2, 11, 10, 3]"),
         ({}, {"decoys": images(2)[0]}, "tensor 'decoys' must be there with 4 dimensions, got [12, 10, 3]"),
-        ({}, {"decoys": images(2).astype(np.float32)}, "tensor 'decoys' must have dtype U8, got F32"),
-        ({}, {"decoys": images(2).astype(np.int8)}, "tensor 'decoys' must have dtype U8, got I8"),
+        ({}, {"decoys": images(2).astype(np.float32)}, "tensor 'decoys' must have dtype U8, got 'F32'"),
+        ({}, {"decoys": images(2).astype(np.int8)}, "tensor 'decoys' must have dtype U8, got 'I8'"),
         ({}, {"decoys": images(0)}, "tensor 'decoys' must have a shape of positive integers"),
-        ({}, {"last_bias": np.zeros(4, np.uint8)}, "tensor 'last.bias' must have dtype F32, got U8"),
+        ({}, {"last_bias": np.zeros(4, np.uint8)}, "tensor 'last.bias' must have dtype F32, got 'U8'"),
     ],
 )
 def test_what_cannot_be(config: dict[str, Any], more: dict[str, Any], message: str) -> None:

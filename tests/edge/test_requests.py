@@ -117,6 +117,16 @@ def test_a_bad_reply_may_be_followed_by_a_better(model: EdgeModel) -> None:
         assert request.classify(reply()).scores.shape == (4, CLASSES)
 
 
+@pytest.mark.parametrize("value", [3.4e38, -3.4e38])
+def test_a_reply_that_makes_scores_overflow_is_refused(model: EdgeModel, keys: list[Key], value: float) -> None:
+    """Every value of it is finite."""
+    large = np.where(np.arange(OUTPUTS) % 2, value, -value).astype(np.float32)
+    with model.mix(images(4)) as request:
+        with pytest.raises(ValueError, match=r"reply must leave scores finite, got \d+ values that are not"):
+            request.classify(np.tile(large, (4, 1)))
+        assert zeroed(keys[0])
+
+
 def test_every_request_has_a_key_of_its_own(model: EdgeModel, keys: list[Key]) -> None:
     requests = [model.mix(images(8)) for _ in range(8)]
     for name in ("coeffs", "order", "rows"):

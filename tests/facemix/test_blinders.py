@@ -140,11 +140,46 @@ def test_a_half_written_pool_is_not_left_behind(tmp_path):
     assert not os.listdir(tmp_path)
 
 
+def test_who_is_killed_while_a_pool_is_made_leaves_none_and_makes_another(tmp_path, make):
+    code = (
+        "import os, sys\nimport numpy as np\nfrom facemix.edge import Blinders\n"
+        "from facemix.edge.blinding import Blinding\ndef rows():\n"
+        " yield bytes(32), np.zeros(3, np.float32)\n os.kill(os.getpid(), 9)\n"
+        "Blinders.create(sys.argv[1], 'network', Blinding(0.5, 2.0), (2, 3, 3), rows())\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code, tmp_path / "pool0"], check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "pool0").exists()
+    (left,) = tmp_path.iterdir()
+    assert stat.S_IMODE(left.stat().st_mode) == 0o700
+    assert make().path == tmp_path / "pool0"
+    assert make().left == ROWS
+
+
+def test_a_pool_without_settings_is_refused(make):
+    pool = make()
+    with pool._open() as database:
+        database.execute("DELETE FROM pool")
+    with pytest.raises(BlindersError, match="must be a whole pool, got one whose making was interrupted"):
+        Blinders(pool.path)
+
+
 def test_a_pool_is_not_written_over(make):
     pool = make()
     with pytest.raises(FileExistsError):
         Blinders.create(pool.path, "network", Blinding(0.5, 2.0), (2, 3, 3), [])
     assert pool.left == ROWS
+
+
+def test_a_pool_that_somebody_else_made_meanwhile_is_not_written_over(tmp_path):
+    def rows():
+        (tmp_path / "pool").write_text("theirs")
+        yield seed(0), np.zeros(3, np.float32)
+
+    with pytest.raises(FileExistsError):
+        Blinders.create(tmp_path / "pool", "network", Blinding(0.5, 2.0), (2, 3, 3), rows())
+    assert (tmp_path / "pool").read_text() == "theirs"
+    assert os.listdir(tmp_path) == ["pool"]
 
 
 def test_what_is_no_pool_is_refused(tmp_path, make):

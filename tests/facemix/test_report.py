@@ -242,3 +242,21 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 1
     assert "lost.png" in capsys.readouterr().err
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["../../secret.png", "{tmp_path}/secret.png", "link.png", "notes.txt", "in/a.png", 3])
+def test_no_file_but_the_runs_pictures_goes_into_a_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: object
+) -> None:
+    """Results may be a stranger's, and name any file of whoever makes the report."""
+    out = tmp_path / "experiment"
+    named = name.format(tmp_path=tmp_path) if isinstance(name, str) else name
+    folder = save(out, {**results(0, ALL), "pictures": {"examples": named}})
+    png(tmp_path / "secret.png", 3)
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    (folder / "notes.txt").write_text("secret")
+    (folder / "in").mkdir()
+    png(folder / "in" / "a.png", 3)
+    assert main(["report", str(out)]) == 1
+    assert f"report: pictures must be .png files in {folder}, got {str(named)!r}" in capsys.readouterr().err
+    assert not (out / "report.html").exists()

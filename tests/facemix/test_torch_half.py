@@ -154,6 +154,9 @@ def test_keys_are_zeroed_on_every_path(half: TorchHalf, monkeypatch: pytest.Monk
     with half.mix(images(8)) as request, pytest.raises(ValueError, match="finite, got 512 values"):
         request.classify(np.full((8, 64), np.nan, np.float32))
     assert zeroed(request)
+    with half.mix(images(8)) as request, pytest.raises(ValueError, match="reply must leave scores finite, got"):
+        request.classify(np.where(np.arange(8 * 64) % 2, 3.4e38, -3.4e38).astype(np.float32).reshape(8, 64))
+    assert zeroed(request)
     with pytest.raises(ValueError, match=r"TorchRequest\.classify: the request must be open"):
         request.classify(np.ones((8, 64), np.float32))
 

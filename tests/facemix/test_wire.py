@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from facemix.wire import DATATYPES, WireError, get_features, get_outputs, put_outputs
+from facemix.wire import DATATYPES, HEADER_BYTES, WireError, get_features, get_outputs, parse, put_outputs
 from facemix.wire import open_inference_pb2 as pb
 from facemix.wire.tensors import put_tensor
+from google.protobuf.message import DecodeError
 from wire_requests import put_features
 
 SHAPE = (3, 4)
@@ -148,6 +150,62 @@ HUGE = np.full((2, 3), 3e38, np.float32)
 def test_malformed(message: pb.ModelInferRequest, text: str) -> None:
     with pytest.raises(WireError, match=re.escape(text)):
         get_features(message, SHAPE)
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A field with a length, as protobuf writes it."""
+    size = len(content)
+    return bytes((number << 3 | 2, *(size >> shift & 127 | 128 for shift in (0, 7, 14)), size >> 21)) + content
+
+
+SIZES = field(5, field(3, b"\x01" * HEADER_BYTES))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"\x2a\x00" * HEADER_BYTES, id="tensors"),
+        pytest.param(b"\x3a\x00" * HEADER_BYTES, id="raw contents"),
+        pytest.param(b"\x32\x00" * HEADER_BYTES, id="outputs"),
+        pytest.param(field(5, b"\x22\x00" * HEADER_BYTES), id="parameters of a tensor"),
+        pytest.param(field(5, field(5, b"\x42\x00" * HEADER_BYTES)), id="contents of a tensor"),
+        pytest.param(SIZES, id="sizes"),
+        pytest.param(field(7, bytes(10**6)) + SIZES, id="behind large contents"),
+        pytest.param(b"\x78\x01" * HEADER_BYTES, id="unknown numbers"),
+        pytest.param(b"\x7d\x00\x00\x00\x00\x79" + bytes(8) + SIZES, id="unknown fields of 4 and of 8 bytes"),
+    ],
+)
+@pytest.mark.parametrize("kind", [pb.ModelInferRequest, pb.ModelInferResponse, pb.ModelMetadataResponse])
+def test_little_comes_besides_raw_contents(data: bytes, kind: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protobuf would make gigabytes of such megabytes; it is not asked."""
+    monkeypatch.setattr(kind, "FromString", lambda data: pytest.fail("it was asked"), raising=False)
+    with pytest.raises(WireError, match="a message must have 16384 bytes at most besides raw contents, got more"):
+        parse(kind, data)
+
+
+def test_the_header_may_be_of_its_size_and_contents_of_any() -> None:
+    message = request(np.ones((4000, *SHAPE), np.float32))
+    message.parameters["a"].string_param = "a" * (HEADER_BYTES - 200)
+    assert parse(pb.ModelInferRequest, message.SerializeToString()) == message
+    answer = pb.ModelInferResponse()
+    put_outputs(answer, np.ones((4000, 7), np.float32), "FP32")
+    assert parse(pb.ModelInferResponse, answer.SerializeToString()) == answer
+
+
+@pytest.mark.parametrize(
+    "field_of_some_kind",
+    [
+        pytest.param(b"\x2b", id="a group"),
+        pytest.param(b"\x2f", id="no kind at all"),
+        pytest.param(field(7, b"")[:-1] + b"\x7f", id="contents beyond the end"),
+        pytest.param(b"\x3a" + b"\x80" * 9 + b"\x02", id="a size that 64 bits do not hold"),
+        pytest.param(b"\x3a" + b"\x80" * 10 + b"\x01", id="a size that does not end"),
+        pytest.param(b"\x80", id="a field that does not end"),
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_refused(field_of_some_kind: bytes) -> None:
+    with pytest.raises(DecodeError):
+        parse(pb.ModelInferRequest, field(7, bytes(HEADER_BYTES)) + field_of_some_kind)
 
 
 def test_scales_that_leave_nothing_finite() -> None:

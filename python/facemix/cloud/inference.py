@@ -13,7 +13,7 @@ from typing import TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
-from facemix.wire import WireError, get_features, put_outputs
+from facemix.wire import WireError, get_features, parse, put_outputs
 from facemix.wire import open_inference_pb2 as pb
 from facemix.wire.names import COMPUTE_NS, NETWORK, OUTPUTS, RETRY_AFTER
 
@@ -144,7 +144,7 @@ class Inference:
 
     def _unpack(self, data: bytes) -> tuple[CloudModel, Rows, str, str]:
         try:
-            request = pb.ModelInferRequest.FromString(data)
+            request = parse(pb.ModelInferRequest, data)
         except DecodeError:
             raise Refusal(
                 grpc.StatusCode.INVALID_ARGUMENT, "message", "the message must be a ModelInferRequest"

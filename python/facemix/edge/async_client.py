@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemix.wire import DATATYPE_OF
+from facemix_ops.edge.preprocess import check_images
 from facemix_ops.edge.result import result_of
 
 from .answer import Answer, Meter, Prediction
 from .connection import Connection
 from .errors import CloudTimeout
-from .grouping import Decoys, check_images, compose
+from .grouping import Decoys, compose
 from .loading import check_half
 from .request import Sender, all_of
 from .security import Address, Security
@@ -110,7 +111,7 @@ class AsyncClient:
             CloudError: see there; CloudTimeout when the deadline passes.
         """
         self.check_open()
-        check_images("images", images, self._half.bundle.image_shape)
+        check_images("classify", "images", images, self._half.bundle.image_shape)
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._started(self._classify(images))

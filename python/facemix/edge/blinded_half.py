@@ -97,7 +97,8 @@ class BlindedRequest:
             TypeError, ValueError: as that does.
         """
         if isinstance(reply, np.ndarray) and reply.shape == self._outputs.shape:  # else the request refuses it
-            reply = (widened("BlindedRequest.classify", "reply", reply) - self._outputs) / np.float32(self._share)
+            with np.errstate(over="ignore", invalid="ignore"):  # the request refuses what is not finite
+                reply = (widened("BlindedRequest.classify", "reply", reply) - self._outputs) / np.float32(self._share)
         result: Result = self._request.classify(reply)
         self.close()
         return result

@@ -1,17 +1,20 @@
 """A pool of one-time blinders: seeds of secret rows, and what the cloud's part of the network makes of each row.
 
 It is a SQLite file, because SQLite has what one-time use takes: a transaction that is on the disk before it returns,
-locks between processes, and deletion that overwrites. Rows are deleted first and used then. Whatever happens between
-the two, they are lost, and never come back.
+locks between processes, and deletion that overwrites them in the file. Rows are deleted first and used then. Whatever
+happens between the two, they are lost, and never come back. The journal that a transaction needs for that holds them
+until it ends, and is removed without being overwritten: docs/hardening.md.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -63,6 +66,10 @@ class Blinders:
             if application != APPLICATION:
                 raise BlindersError(f"{self.path}: must be a file of `facemix blind`, got something else")
             settings = database.execute("SELECT network, share, energy, features, outputs FROM pool").fetchone()
+        if settings is None:
+            raise BlindersError(
+                f"{self.path}: must be a whole pool, got one whose making was interrupted: make another"
+            )
         self.network: str = settings[0]
         self.blinding = Blinding(*settings[1:3])
         self.features_shape, self.outputs_shape = (tuple(json.loads(shape)) for shape in settings[3:])
@@ -83,11 +90,16 @@ class Blinders:
             rows: of each a seed that was never used, and the cloud's output, at least one.
 
         Raises:
-            OSError: if the file exists, or cannot be written.
+            OSError: if the file exists, or cannot be written, or the folder's file system has no hard links.
         """
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        try:
-            with _connected(Path(path)) as database:
+        path = Path(path)
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        # Whoever kills us leaves a folder of rows that nobody will use. A link, unlike a renaming, replaces nothing.
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+            made = Path(folder, path.name)
+            os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            with _connected(made) as database:
                 database.executescript(f"PRAGMA application_id = {APPLICATION}; {SCHEMA}")
                 database.execute("BEGIN IMMEDIATE")
                 for seed, output in rows:
@@ -97,9 +109,7 @@ class Blinders:
                 settings = (network, blinding.share, blinding.energy, *shapes)
                 database.execute("INSERT INTO pool VALUES (?, ?, ?, ?, ?)", settings)
                 database.execute("COMMIT")
-        except BaseException:
-            os.unlink(path)
-            raise
+            os.link(made, path)
         return cls(path)
 
     @property
@@ -152,7 +162,8 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
         f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=LOCK_SECONDS, isolation_level=None
     )
     try:
-        # EXTRA: also the end of the journal, whose return after a power failure would bring rows back.
+        # EXTRA: also the end of the journal, whose return after a power failure would bring rows back. Other kinds of
+        # journal keep rows where they are easier to find (PERSIST, WAL) or lose the pool in a crash (MEMORY, OFF).
         for setting in ("synchronous = EXTRA", "fullfsync = ON", "secure_delete = ON"):
             database.execute(f"PRAGMA {setting}")
         yield database

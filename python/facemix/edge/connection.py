@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from facemix.wire import DATATYPE_OF
+from facemix.wire import DATATYPE_OF, WireError, parse
 from facemix.wire import open_inference_pb2 as pb
 from facemix.wire.names import DATATYPES_PROPERTY, FEATURES, NETWORK, OUTPUTS
 
@@ -22,6 +22,7 @@ from .security import Address, Security
 __all__ = ["Connection", "Model"]
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
+MAX_DIMENSIONS = 8
 SERVICE = "/inference.GRPCInferenceService/"
 
 OPTIONS = (
@@ -137,9 +138,11 @@ class Connection:
     def _checked(self, data: bytes) -> Model:
         bundle, server = self._bundle, f"{self._bundle.name} at {self._address}"
         try:
-            reply = pb.ModelMetadataResponse.FromString(data)
+            reply = parse(pb.ModelMetadataResponse, data)
         except DecodeError as error:
             raise CloudReplyError(f"Client: {server} must describe the model, got something else") from error
+        except WireError as error:
+            raise CloudReplyError(f"Client: {server} must describe the model in few words: {error}") from error
         features, outputs = _named(reply.inputs, FEATURES, server), _named(reply.outputs, OUTPUTS, server)
         versions, network = list(reply.versions), reply.properties.get(NETWORK, bundle.network)
         shape, wanted = tuple(features.shape)[1:], tuple(bundle.features_shape)
@@ -149,6 +152,9 @@ class Connection:
             raise CloudMismatch(f"Client: {server} must be of network {bundle.network}, got {_short([network])}")
         if shape != wanted:
             raise CloudMismatch(f"Client: {server} must take features of shape {list(wanted)}, got {list(shape)[:16]}")
+        if not 2 <= len(outputs.shape) <= MAX_DIMENSIONS or min(outputs.shape[1:]) < 1:
+            got = list(outputs.shape[:16])
+            raise CloudReplyError(f"Client: {server} must say which shape a row of {OUTPUTS} has, got {got}")
         # A server that is not ours takes the one datatype that it names.
         offered = reply.properties.get(DATATYPES_PROPERTY, features.datatype).split(",")
         return Model(self._wire_dtype_for(offered, server), tuple(outputs.shape)[1:])

@@ -15,6 +15,8 @@ __all__ = ["TRANSIENT", "as_cloud_error"]
 #: What may be better the next time.
 TRANSIENT = (CloudUnreachable, CloudOverloaded, CloudTimeout)
 
+LONGEST = 400  # what gRPC itself says of a certificate is longer than 200
+
 # gRPC has no codes of their own for these.
 TOO_LARGE = "message larger than max"
 BAD_CERTIFICATE = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed")
@@ -22,10 +24,10 @@ BAD_CERTIFICATE = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check fai
 
 def as_cloud_error(error: grpc.aio.AioRpcError, server: str) -> CloudError:
     """The error that stands for a call of `server` that failed."""
-    code, details = error.code(), error.details()
-    text = f"({code.name}): {details}"
+    code, details = error.code(), str(error.details())
+    text = f"({code.name}): {details[:LONGEST]!r}"  # a stranger's words, which go to terminals
     match code:
-        case grpc.StatusCode.UNAVAILABLE if any(words in str(details) for words in BAD_CERTIFICATE):
+        case grpc.StatusCode.UNAVAILABLE if any(words in details for words in BAD_CERTIFICATE):
             return CloudDenied(f"Client: the certificate of {server} must hold {text}")
         case grpc.StatusCode.UNAVAILABLE:
             return CloudUnreachable(f"Client: no answer from {server} {text}")
@@ -33,7 +35,7 @@ def as_cloud_error(error: grpc.aio.AioRpcError, server: str) -> CloudError:
             return CloudTimeout(f"Client: no answer from {server} in time {text}")
         case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
             return CloudDenied(f"Client: {server} does not accept the credentials {text}")
-        case grpc.StatusCode.RESOURCE_EXHAUSTED | grpc.StatusCode.ABORTED if TOO_LARGE not in str(details):
+        case grpc.StatusCode.RESOURCE_EXHAUSTED | grpc.StatusCode.ABORTED if TOO_LARGE not in details:
             return CloudOverloaded(f"Client: {server} is overloaded {text}", _retry_after(error))
     return CloudRefused(f"Client: {server} refused {text}")
 

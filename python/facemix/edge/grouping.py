@@ -6,12 +6,13 @@ import hashlib
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Batch", "Decoys", "check_images", "compose", "digest"]
+from facemix_ops.edge.preprocess import check_images
+
+__all__ = ["Batch", "Decoys", "compose", "digest"]
 
 Images = NDArray[np.uint8]
 
@@ -50,7 +51,7 @@ class Decoys:
         if images is None:
             images = np.empty((0, *image_shape), np.uint8)
         elif len(images):
-            check_images("decoys", images, image_shape)
+            check_images("classify", "decoys", images, image_shape)
         different = {digest(image): row for row, image in enumerate(images)}
         self.images = images if len(different) == len(images) else images[list(different.values())]
         self._digests = list(different)
@@ -102,14 +103,3 @@ def compose(
 def digest(image: Images) -> bytes:
     """Tells images apart by their bytes."""
     return hashlib.sha256(np.ascontiguousarray(image).data).digest()
-
-
-def check_images(argument: str, images: Any, image_shape: tuple[int, int, int]) -> None:
-    """uint8 [N, H, W, C], N >= 1. Raises TypeError or ValueError."""
-    if not isinstance(images, np.ndarray):
-        raise TypeError(f"classify: {argument} must be a NumPy array, got {type(images).__name__}")
-    if images.dtype != np.uint8:
-        raise TypeError(f"classify: {argument} must have dtype uint8, got {images.dtype}")
-    if images.ndim != 4 or len(images) < 1 or images.shape[1:] != tuple(image_shape):
-        rule = f"have shape [N, {', '.join(map(str, image_shape))}] (height, width, channels), N >= 1"
-        raise ValueError(f"classify: {argument} must {rule}, got {list(images.shape)}")

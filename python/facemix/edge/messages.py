@@ -12,7 +12,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from facemix.wire import DATATYPES, WireError, get_outputs, packed_features
+from facemix.wire import DATATYPES, HEADER_BYTES, WireError, get_outputs, packed_features, parse
 from facemix.wire import open_inference_pb2 as pb
 from facemix.wire.names import COMPUTE_NS, NETWORK
 
@@ -21,6 +21,7 @@ from .errors import CloudMismatch, CloudReplyError
 __all__ = ["Reply", "cut", "pack", "row_bytes", "unpack"]
 
 SCALE_BYTES = 4
+OUTPUT_BYTES = 4  # at most
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Reply:
 
     Attributes:
         outputs: float32 [rows, ...].
-        compute_ns: how long the cloud computed for the batch that held the message; None where it does not say.
+        compute_ns: how long the cloud computed for the batch that held the message; None where it does not say, or
+            says what no clock does.
         network: the fingerprint of the network that answered; None where the server does not say.
     """
 
@@ -67,8 +69,13 @@ def unpack(data: bytes, bundle: Any, rows: int, output_shape: tuple[int, ...]) -
         CloudReplyError: if it is no such reply.
         CloudMismatch: if another model than that of `bundle` gave it.
     """
+    most = OUTPUT_BYTES * rows * math.prod(output_shape) + HEADER_BYTES
+    if len(data) > most:
+        raise CloudReplyError(
+            f"Client: bad reply of {bundle.name}: to {rows} rows it must have {most} bytes at most, got {len(data)}"
+        )
     try:
-        response = pb.ModelInferResponse.FromString(data)
+        response = parse(pb.ModelInferResponse, data)
         outputs = get_outputs(response, rows, output_shape)
     except (DecodeError, WireError) as error:
         raise CloudReplyError(f"Client: bad reply of {bundle.name}: {error}") from error
@@ -82,4 +89,4 @@ def unpack(data: bytes, bundle: Any, rows: int, output_shape: tuple[int, ...]) -
         if got != wanted:
             raise CloudMismatch(f"Client: the {what} that answers must be {wanted}, got {got[:80]!r}")
     compute_ns = parameters[COMPUTE_NS].int64_param if COMPUTE_NS in parameters else None
-    return Reply(outputs, compute_ns, network)
+    return Reply(outputs, compute_ns if compute_ns is not None and compute_ns >= 0 else None, network)

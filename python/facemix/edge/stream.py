@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facemix_ops.edge.preprocess import check_images
+
 from .answer import Answer, Prediction
 from .frames import frames
-from .grouping import check_images, digest
+from .grouping import digest
 
 __all__ = ["predictions"]
 
@@ -41,7 +43,8 @@ async def predictions(
         try:
             await slots.acquire()
             async for image in images:
-                check_images("images", image[None] if isinstance(image, np.ndarray) else image, bundle.image_shape)
+                batch = image[None] if isinstance(image, np.ndarray) else image
+                check_images("classify", "images", batch, bundle.image_shape)
                 arrived.put_nowait(image.copy())  # a camera may use its buffer again
                 await slots.acquire()
         finally:

@@ -128,7 +128,7 @@ def _build(config: dict[str, Any], scales: Tensor | None, decoys: Tensor | None)
         if type(cut) not in (int, str):
             raise BundleError(f"{name} must be a number of blocks or the name of a module, got {type(cut).__name__}")
     if not isinstance(outputs, list) or not outputs or not all(type(size) is int and size > 0 for size in outputs):
-        raise BundleError(f"outputs_shape must be positive integers, got {str(outputs)[:80]}")
+        raise BundleError(f"outputs_shape must be positive integers, got {repr(outputs)[:80]}")
     classes = config.get("classes")
     fields = Fields({"attributes": None, **config})
     image = fields.integers("image_shape", 3, 1)

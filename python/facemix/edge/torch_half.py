@@ -21,7 +21,7 @@ from facemix_ops.edge import BundleError, Result
 from facemix_ops.edge.key import Key
 from facemix_ops.edge.preprocess import check_images
 from facemix_ops.edge.result import result_of
-from facemix_ops.edge.wire import LARGEST, WIRE_DTYPES, widened
+from facemix_ops.edge.wire import LARGEST, WIRE_DTYPES, check_finite, widened
 from facemix_ops.rules import bad_type, bad_value
 
 from .halves import first_half, last_half
@@ -179,7 +179,8 @@ class TorchRequest:
             reply: [B, ...], as many rows as were sent; float32, float16, or uint16 for bfloat16; any strides.
 
         Raises:
-            TypeError, ValueError: naming argument, rule and what came; the request stays open for a better reply.
+            TypeError, ValueError: naming argument, rule and what came; the request stays open for a better reply,
+                unless this one is so large that scores overflow.
         """
         op, bundle = "TorchRequest.classify", self._half.bundle
         if self.closed:
@@ -190,10 +191,10 @@ class TorchRequest:
         if reply.shape != shape:
             bad_value(op, "reply", f"have shape {list(shape)}", f"{list(reply.shape)}")
         outputs = widened(op, "reply", reply)
-        if not np.isfinite(outputs).all():
-            bad_value(op, "reply", "be finite", f"{np.count_nonzero(~np.isfinite(outputs))} values that are not")
+        check_finite(op, "be finite", outputs)
         with self:
             scores = self._half.unmixed(outputs, self._key)
+            check_finite(op, "leave scores finite", scores)
         return result_of(scores, bundle)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from .answers import confusion
@@ -23,6 +24,7 @@ def page(experiments: list[Runs]) -> str:
 
     Raises:
         OSError: a picture that results name cannot be read.
+        ValueError: it does not lie beside them.
     """
     return template("facemix.report", TEMPLATE).render(
         title=heading(experiments),
@@ -43,7 +45,15 @@ def _pictures(runs: Runs) -> dict[str, Any]:
         "matrix": matrix(counts) if counts else None,
         "matrix_of": NETWORKS[network][1],
         "files": [
-            (f"{name}, seed {runs.first['seed']}", data_uri(runs.first.folder / file))
+            (f"{name}, seed {runs.first['seed']}", data_uri(_picture(runs.first.folder, file)))
             for name, file in runs.first.values.get("pictures", {}).items()
         ],
     }
+
+
+def _picture(folder: Path, file: object) -> Path:
+    """Where a picture of the run in `folder` lies: nowhere else. A stranger's results may name any file of ours."""
+    path = (folder / str(file)).resolve()
+    if path.parent != folder.resolve() or path.suffix != ".png":
+        raise ValueError(f"report: pictures must be .png files in {folder}, got {str(file)[:80]!r}")
+    return path

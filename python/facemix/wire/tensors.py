@@ -108,9 +108,9 @@ def get_tensors(message: Message, specs: Sequence[TensorSpec]) -> list[tuple[NDA
             shape or number of bytes is wrong, or a value is not finite.
     """
     if isinstance(message, ModelInferRequest):
-        kind, tensors, raw = "input", list(message.inputs), message.raw_input_contents
+        kind, tensors, raw = "input", message.inputs, message.raw_input_contents
     else:
-        kind, tensors, raw = "output", list(message.outputs), message.raw_output_contents
+        kind, tensors, raw = "output", message.outputs, message.raw_output_contents
     if len(tensors) != len(specs):
         raise WireError(f"{kind}s must be {', '.join(spec.name for spec in specs)}, got {len(tensors)} tensors")
     if len(raw) != len(tensors):
@@ -131,11 +131,11 @@ def _get(kind: str, tensor: Any, raw: bytes, spec: TensorSpec) -> tuple[NDArray[
         raise WireError(f"{what} must come as raw contents, got `contents`")
     if tensor.datatype not in spec.datatypes:
         raise WireError(f"{what} must have datatype {' or '.join(spec.datatypes)}, got {_short(tensor.datatype)}")
-    shape = tuple(tensor.shape)
-    if len(shape) != len(spec.shape) or any(
-        size < 1 if rule == -1 else size != rule for size, rule in zip(shape, spec.shape, strict=True)
+    if len(tensor.shape) != len(spec.shape) or any(
+        size < 1 if rule == -1 else size != rule for size, rule in zip(tensor.shape, spec.shape, strict=True)
     ):
-        raise WireError(f"{what} must have shape {list(spec.shape)}, got {list(shape)[:16]}")
+        raise WireError(f"{what} must have shape {list(spec.shape)}, got {tensor.shape[:16]}")
+    shape = tuple(tensor.shape)
     dtype = DATATYPES[tensor.datatype]
     expected = math.prod(shape) * dtype.itemsize
     if len(raw) != expected:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from typing import Any
 
+import facemix.edge.messages
+import facemix.edge.request
 import numpy as np
 import pytest
 from edge_halves import CLASSES, DECOYS, ROW, WatchedHalf, check, expected, images
 from facemix.edge import AsyncClient, Client, Cost
-from facemix.wire.names import DATATYPES_PROPERTY
+from facemix.wire.names import COMPUTE_NS, DATATYPES_PROPERTY
 from fake_cloud import FakeCloud, Running
 
 
@@ -25,6 +29,21 @@ def test_right_answers_in_the_callers_order(count: int, half: WatchedHalf, clien
 
 def test_scores_have_a_row_for_each_image_and_a_column_for_each_class(client: Client) -> None:
     assert client.classify(images(6)).scores.shape == (6, CLASSES)
+
+
+def test_large_replies_are_unpacked_aside(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def unpack(*args: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return facemix.edge.messages.unpack(*args)
+
+    monkeypatch.setattr(facemix.edge.request, "unpack", unpack)
+    check(client.classify(images(8)), images(8))
+    monkeypatch.setattr(facemix.edge.request, "SMALL_BYTES", 100)
+    check(client.classify(images(8)), images(8))
+    assert threads[0] == "facemix-client"
+    assert threads[1].startswith("facemix-edge")
 
 
 def test_attributes(server: Running) -> None:
@@ -127,5 +146,17 @@ def test_what_a_server_need_not_say(half: WatchedHalf, server: Running) -> None:
     cloud.behave = tersely
     with Client(half, server.address) as client:
         answer = client.classify(images(8))
+    check(answer, images(8))
+    assert answer.cost.cloud_seconds == 0
+
+
+def test_a_cloud_that_computes_for_less_than_no_time(cloud: FakeCloud, client: Client) -> None:
+    async def backwards(cloud: FakeCloud, number: int, request, context):  # type: ignore[no-untyped-def]
+        answer = cloud.answer(request)
+        answer.parameters[COMPUTE_NS].int64_param = -(2**63)
+        return answer
+
+    cloud.behave = backwards
+    answer = client.classify(images(8))
     check(answer, images(8))
     assert answer.cost.cloud_seconds == 0

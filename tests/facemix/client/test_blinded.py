@@ -7,7 +7,7 @@ import grpc
 import numpy as np
 import pytest
 from edge_halves import DECOYS, GROUP, MIDDLE, check, images
-from facemix.edge import BlindedHalf, Blinders, BlindersError, Client
+from facemix.edge import BlindedHalf, Blinders, BlindersError, Client, CloudReplyError
 from facemix.edge.blinding import Blinding
 from fake_cloud import failing
 
@@ -52,6 +52,20 @@ def test_a_further_attempt_takes_rows_of_its_own(half, pool, cloud, server):
     first, second = np.split(sent(cloud), 2)
     apart = np.abs(first[:, None] - second).mean(2)
     assert apart.min() > 0.5 * pool.blinding.level  # with a row of the first, the noise would fall out
+
+
+def test_a_reply_too_large_to_unblind_is_refused(half, pool, server):
+    async def behave(cloud, number, request, context):
+        answer = cloud.answer(request)
+        answer.raw_output_contents[0] = np.full(GROUP * MIDDLE.shape[1], 3e38, np.float32).tobytes()
+        return answer
+
+    server.cloud.behave = behave
+    with (
+        Client(BlindedHalf(half, pool), server.address) as client,
+        pytest.raises(CloudReplyError, match="must be finite"),
+    ):
+        client.classify(images(GROUP))
 
 
 def test_an_empty_pool_ends_the_call_and_nothing_is_sent(half, pool, cloud, server):

@@ -22,6 +22,7 @@ from facemix.edge import (
     CloudTimeout,
     CloudUnreachable,
 )
+from facemix.edge.failures import as_cloud_error
 from facemix.edge.request import FIRST_PAUSE, LONGEST_PAUSE, pause_after
 from facemix.wire.names import RETRY_AFTER
 from fake_cloud import Context, FakeCloud, Running, failing
@@ -61,7 +62,7 @@ def test_attempts_are_counted(code: Code, error: type[CloudError], half: Watched
 @pytest.mark.parametrize(
     ("code", "error", "text"),
     [
-        (Code.INVALID_ARGUMENT, CloudRefused, r"refused \(INVALID_ARGUMENT\): as the test wants it"),
+        (Code.INVALID_ARGUMENT, CloudRefused, r"refused \(INVALID_ARGUMENT\): 'as the test wants it'"),
         (Code.NOT_FOUND, CloudRefused, "NOT_FOUND"),
         (Code.INTERNAL, CloudRefused, "INTERNAL"),
         (Code.UNAUTHENTICATED, CloudDenied, "does not accept the credentials"),
@@ -79,6 +80,15 @@ def test_what_will_not_pass_fails_at_once(
         server.cloud.behave = failing(code, times=0)
         check(client.classify(PICTURES), PICTURES)
     assert server.cloud.described == 2  # what it serves may have changed
+
+
+@pytest.mark.parametrize("code", Code)
+def test_what_a_server_says_does_not_rule_the_terminal(code: Code) -> None:
+    said = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), "\x1b[2J" + "A" * 6000)
+    text = str(as_cloud_error(said, "the server"))
+    assert text.isprintable()
+    assert r"'\x1b[2JAAA" in text
+    assert len(text) < 500
 
 
 def test_the_servers_hint_is_a_minimum(half: WatchedHalf, server: Running) -> None:

@@ -39,6 +39,16 @@ def not_a_number(answer: pb.ModelInferResponse) -> None:
     answer.raw_output_contents[0] = np.full(8 * 7, np.nan, np.float32).tobytes()
 
 
+def huge(answer: pb.ModelInferResponse) -> None:
+    signs = np.where(np.arange(8 * 7) % 2, 1, -1)
+    answer.raw_output_contents[0] = (signs * np.float32(3.4e38)).astype(np.float32).tobytes()
+
+
+def many_outputs(answer: pb.ModelInferResponse) -> None:
+    answer.ClearField("raw_output_contents")
+    answer.outputs.extend([pb.ModelInferResponse.InferOutputTensor()] * 8200)  # of two bytes each
+
+
 def named(name: str) -> Callable[[pb.ModelInferResponse], None]:
     def change(answer: pb.ModelInferResponse) -> None:
         answer.parameters[NETWORK].string_param = name
@@ -51,13 +61,17 @@ def named(name: str) -> Callable[[pb.ModelInferResponse], None]:
     [
         (drop_a_row, CloudReplyError, r"output mixed_outputs must have shape \[8, 7\], got \[7, 7\]"),
         (not_a_number, CloudReplyError, "must be finite, got 56 values that are not"),
+        (huge, CloudReplyError, r"must suit .* MixedRequest.classify: reply must leave scores finite, got \d+ values"),
         (lambda answer: answer.ClearField("outputs"), CloudReplyError, "got 0 tensors"),
+        (many_outputs, CloudReplyError, "must have 16384 bytes at most besides raw contents, got more"),
+        (lambda answer: answer.raw_output_contents.append(bytes(20000)), CloudReplyError,
+         "to 8 rows it must have 16608 bytes at most, got 20"),
         (named("another"), CloudMismatch, "the network that answers must be 0123456789abcdef, got 'another'"),
         (lambda answer: answer.ClearField("parameters"), CloudMismatch, "answered by one network, got several"),
         (lambda answer: setattr(answer, "model_name", "big"), CloudMismatch, "the model that answers must be small"),
         (lambda answer: setattr(answer, "model_version", "4"), CloudMismatch, "the version that answers must be 3"),
     ],
-)
+)  # fmt: skip
 def test_wrong_answers(
     change: Callable[[pb.ModelInferResponse], object],
     error: type[CloudError],
@@ -80,6 +94,13 @@ def test_outputs_of_another_width(half: WatchedHalf, server: Running) -> None:
         client.classify(PICTURES)
 
 
+def outputs(*shape: int) -> Callable[[pb.ModelMetadataResponse], None]:
+    def change(metadata: pb.ModelMetadataResponse) -> None:
+        metadata.outputs[0].shape[:] = shape
+
+    return change
+
+
 def describe(change: Callable[[pb.ModelMetadataResponse], object], text: str, error: type[CloudError]) -> Any:
     return pytest.param(change, text, error, id=text[:30])
 
@@ -93,6 +114,12 @@ def describe(change: Callable[[pb.ModelMetadataResponse], object], text: str, er
         describe(lambda m: m.properties.update({"datatypes": "FP16"}), "must take FP32, got 'FP16'", CloudMismatch),
         describe(lambda m: setattr(m.inputs[0], "name", "x"), "must have mixed_features, got 'x'", CloudReplyError),
         describe(lambda m: m.ClearField("outputs"), "must have mixed_outputs, got none", CloudReplyError),
+        describe(outputs(-1, -1), r"which shape a row of mixed_outputs has, got \[-1, -1\]", CloudReplyError),
+        describe(outputs(-1, 0), r"has, got \[-1, 0\]", CloudReplyError),
+        describe(outputs(-1), r"has, got \[-1\]", CloudReplyError),
+        describe(outputs(), r"has, got \[\]", CloudReplyError),
+        describe(outputs(-1, *[1] * 100, 7), r"has, got \[-1(, 1){15}\]", CloudReplyError),
+        describe(lambda m: m.versions.extend([""] * 8200), "must describe the model in few words", CloudReplyError),
     ],
 )  # fmt: skip
 def test_servers_of_something_else(
@@ -109,7 +136,7 @@ def test_servers_of_something_else(
 def test_an_unknown_version(server: Running) -> None:
     with (
         Client(WatchedHalf(version=9), server.address) as client,
-        pytest.raises(CloudRefused, match=r"refused \(NOT_FOUND\): no such model"),
+        pytest.raises(CloudRefused, match=r"refused \(NOT_FOUND\): 'no such model'"),
     ):
         client.classify(PICTURES)
 
