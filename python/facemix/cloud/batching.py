@@ -140,7 +140,7 @@ class Batcher:
         self._metrics.held(sign, sign * request.features.nbytes)
 
     def _work(self) -> None:
-        # Denormal numbers take a CPU up to a hundred times as long, and a caller may send nothing else. Threads that
+        # Denormal numbers take a CPU many times as long, and a caller may send nothing else. Threads that
         # PyTorch starts from here inherit it.
         torch.set_flush_denormal(True)
         while batch := self._next():

@@ -15,12 +15,12 @@ from .access import RateLimit, TokenInterceptor, Tokens
 from .batching import Batcher
 from .health import Health
 from .inference import SERVICE, Inference
-from .malformed import MalformedInterceptor
 from .metrics import Metrics
 from .reflection import add_reflection
 from .repository import Repository
 from .servicer import Servicer
 from .settings import Settings
+from .small import SmallInterceptor
 from .tls import credentials
 
 __all__ = ["Server", "serve"]
@@ -76,7 +76,7 @@ class Server:
         self._server = grpc.aio.server(
             interceptors=[
                 *([] if self._tokens is None else [TokenInterceptor(self._tokens, self._metrics)]),
-                MalformedInterceptor(),
+                SmallInterceptor(self._metrics),
             ],
             options=_options(settings),
             maximum_concurrent_rpcs=MAX_CALLS,
