@@ -48,9 +48,12 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     try:
         tensors = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return tensors, json.loads(header["__metadata__"][CONFIG_KEY])
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        config = json.loads(header["__metadata__"][CONFIG_KEY])
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"load_tensors: {path} must be a safetensors file of facemix, got {error!r}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"load_tensors: the config in {path} must be a JSON object, got {str(config)[:80]}")
+    return tensors, config
 
 
 def fingerprint(parts: Iterable[nn.Module]) -> str:

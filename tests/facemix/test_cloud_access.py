@@ -93,19 +93,59 @@ def test_token_files_that_will_not_do(tmp_path: Path, text: str, mode: int, rule
     assert "one" not in str(caught.value).replace("none", "")
 
 
-def test_a_bad_token_file_leaves_the_clients_as_they_were(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [("bert two\n", 0o644), ("bert two\ncarl three\ncarl\n", 0o600), ("bert four\nbert two\ncarl three\n", 0o600)],
+)
+def test_a_bad_token_file_puts_out_whom_it_does_not_list_and_lets_nobody_in(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, mode: int
+) -> None:
+    path = token_file(tmp_path / "tokens", "anna one\nbert two\n")
+    tokens = Tokens(path)
+    token_file(path, text, mode)
+    for _ in range(3):
+        tokens.refresh()
+    assert [tokens.client(token) for token in ("one", "two", "three", "four")] == [None, "bert", None, None]
+    (record,) = caplog.records
+    assert (record.message, vars(record)["clients"]) == ("tokens refused", 1)
+    token_file(path, "bert two\ncarl three\n")
+    tokens.refresh()
+    assert [tokens.client(token) for token in ("one", "two", "three")] == [None, "bert", "carl"]
+
+
+def test_who_was_the_only_client_can_be_put_out(tmp_path: Path) -> None:
     path = token_file(tmp_path / "tokens", "anna one\n")
     tokens = Tokens(path)
-    token_file(path, "bert two\n", 0o644)
+    token_file(path, "# anna's device was stolen\n")
     tokens.refresh()
-    assert (tokens.client("one"), tokens.client("two")) == ("anna", None)
-    path.chmod(0o640)
-    tokens.refresh()
-    assert (tokens.client("one"), tokens.client("two")) == (None, "bert")
+    assert tokens.client("one") is None
+
+
+def test_a_token_file_that_is_gone_lets_nobody_in_from_the_second_look_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = token_file(tmp_path / "tokens", "anna one\n")
+    tokens = Tokens(path)
+    for _ in range(2):
+        path.unlink()
+        tokens.refresh()
+        assert tokens.client("one") == "anna"  # it may be being replaced
+        token_file(path, "anna one\n")
+        tokens.refresh()
+        assert tokens.client("one") == "anna"
     path.unlink()
+    caplog.clear()
+    for _ in range(4):
+        tokens.refresh()
+    assert tokens.client("one") is None
+    assert [vars(record)["clients"] for record in caplog.records] == [1, 0]
+    path.mkdir()  # nor is this one that can be read
     tokens.refresh()
-    assert tokens.client("two") == "bert"
-    assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == ["tokens refused"] * 2
+    assert tokens.client("one") is None
+    path.rmdir()
+    token_file(path, "anna one\n")
+    tokens.refresh()
+    assert tokens.client("one") == "anna"
 
 
 def test_every_token_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

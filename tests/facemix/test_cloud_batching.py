@@ -7,6 +7,7 @@ import math
 import random
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -261,6 +262,34 @@ def test_who_finds_the_queue_full_is_told_how_long_it_takes_to_empty() -> None:
         assert caught.value.retry_ms == 3200  # 64 bytes
         model.gate.set()
         await waits
+        batcher.stop()
+
+    asyncio.run(scenario())
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_denormal_numbers_are_zero_to_every_thread_that_computes() -> None:
+    """They would take so long that one message of them could hold up everybody for a minute."""
+
+    class Halver(Doubler):
+        def run(self, features: np.ndarray) -> np.ndarray:
+            return (torch.from_numpy(features) * 0.5).numpy()
+
+    async def scenario() -> None:
+        batcher = Batcher(1 << 20, 0.0, 1 << 30, Metrics())
+        for count in (1, 1 << 18):  # many are spread over threads
+            tiny, small = np.full((count, 4, 1, 1), 1e-40, np.float32), np.full((count, 4, 1, 1), 1.5e-38, np.float32)
+            for features in (tiny, small):
+                assert not (await batcher.submit(Halver(), features, math.inf)).outputs.any()
+            assert Halver().run(small).all()  # what is not the batcher's thread is left alone
         batcher.stop()
 
     asyncio.run(scenario())

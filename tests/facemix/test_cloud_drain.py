@@ -57,6 +57,32 @@ def test_what_has_begun_ends_and_nothing_new_begins(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_who_stops_watching_takes_nothing_from_the_others(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(repository([Doubler()], tmp_path)) as (server, channel):
+            watch = health_pb2_grpc.HealthStub(channel).Watch
+            stays, leaves = (watch(health_pb2.HealthCheckRequest()) for _ in range(2))
+            named = watch(health_pb2.HealthCheckRequest(service="inference.GRPCInferenceService"))
+            for watcher in (stays, leaves, named):
+                assert (await watcher.read()).status == SERVING
+            leaves.cancel()
+            assert await health_of(channel) == SERVING  # by now it has heard of that
+            await server.drain()
+            for watcher in (stays, named):
+                assert (await watcher.read()).status == NOT_SERVING
+
+    run(scenario())
+
+
+def test_nobody_watches_a_service_that_is_not_there(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(repository([Doubler()], tmp_path)) as (_, channel):
+            watcher = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="x"))
+            assert [answer.status async for answer in watcher] == [health_pb2.HealthCheckResponse.SERVICE_UNKNOWN]
+
+    run(scenario())
+
+
 def test_draining_ends_at_its_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         model = Doubler()

@@ -86,8 +86,9 @@ def test_a_bad_file_leaves_what_was(cloud_file: Path, tmp_path: Path, caplog: py
     models = Repository([path], CloudModel)
     old = models.find("middle", "")
     whole = path.read_bytes()
-    for half in (whole[: len(whole) // 2], b"", b"nonsense" * 100):
-        path.write_bytes(half)  # in place: the model in memory must not be a view of the file
+    nameless = put(tmp_path / "other", cloud_file, name=None).read_bytes()
+    for bad in (whole[: len(whole) // 2], b"", b"nonsense" * 100, nameless):
+        path.write_bytes(bad)  # in place: the model in memory must not be a view of the file
         caplog.clear()
         assert look_twice(models) == [False, False]
         assert models.find("middle", "") is old

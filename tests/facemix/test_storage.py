@@ -7,6 +7,7 @@ import torch
 from facemix.models import build
 from facemix.partition import partition
 from facemix.storage import atomic_path, fingerprint, load_tensors, save_tensors
+from safetensors.torch import save_file
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -41,6 +42,24 @@ def test_refusals_say_what_came(tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("not tensors")
     with pytest.raises(ValueError, match="must be a safetensors file of facemix"):
         load_tensors(tmp_path / "text.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "rule"),
+    [
+        (None, "must be a safetensors file of facemix, got KeyError"),
+        ({"facemix": "{"}, "must be a safetensors file of facemix, got JSONDecodeError"),
+        ({"facemix": "[" * 100_000}, "must be a safetensors file of facemix, got RecursionError"),
+        ({"facemix": f"[{'9' * 5000}]"}, "must be a safetensors file of facemix, got ValueError"),
+        ({"facemix": "[1]"}, r"config in .*bad\.safetensors must be a JSON object, got \[1\]"),
+        ({"facemix": "null"}, "must be a JSON object, got None"),
+    ],
+)
+def test_configs_that_are_none(tmp_path: Path, metadata: dict[str, str] | None, rule: str) -> None:
+    path = tmp_path / "bad.safetensors"
+    save_file({"a": torch.zeros(1)}, path, metadata)
+    with pytest.raises(ValueError, match=rule):
+        load_tensors(path)
 
 
 def test_a_fingerprint_tells_weights_and_cuts() -> None:

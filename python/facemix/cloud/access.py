@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 
@@ -21,6 +22,8 @@ from .refusal import Refusal
 __all__ = ["RateLimit", "TokenInterceptor", "Tokens", "client_of"]
 
 log = logging.getLogger(__name__)
+
+Stamp: TypeAlias = tuple[int, int, int, int]
 
 #: Methods that need no token: a load balancer has none.
 OPEN = ("/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch", "/inference.GRPCInferenceService/ServerLive")
@@ -44,8 +47,10 @@ class Tokens:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stamp = self._mark()
-        self._clients = _read(path)
+        self._stamp: Stamp | None = self._mark()  # None where the last look found no file that can be read
+        self._clients, fault = _read(path)
+        if fault or not self._clients:
+            raise ValueError(f"serve: --tokens must {fault or f'name a client, got none in {path}'}")
 
     def client(self, token: str) -> str | None:
         """The name of the client with `token`; it takes as long for any token of the same length."""
@@ -57,19 +62,29 @@ class Tokens:
         return found
 
     def refresh(self) -> None:
-        """Read the file again if it was changed; a bad one is logged, and the clients stay as they were."""
+        """Read the file again if it was changed. Whoever it does not list is out, whatever else is wrong with it; who
+        is new comes in only if nothing is. Where it cannot be read twice in a row, everybody is out: once, it may be
+        being replaced.
+        """
+        stamp: Stamp | None
         try:
             stamp = self._mark()
             if stamp == self._stamp:
                 return
-            self._stamp = stamp
-            self._clients = _read(self._path)
+            listed, fault = _read(self._path)
         except (OSError, ValueError) as error:
-            log.warning("tokens refused", extra={"error": str(error)})
+            if self._stamp is None and not self._clients:
+                return  # that was logged
+            listed = [] if self._stamp is None else self._clients
+            stamp, fault = None, str(error)
+        self._stamp = stamp
+        self._clients = [client for client in self._clients if client in listed] if fault else listed
+        if fault:
+            log.warning("tokens refused", extra={"error": fault, "clients": len(self._clients)})
         else:
             log.info("tokens read", extra={"clients": len(self._clients)})
 
-    def _mark(self) -> tuple[int, int, int, int]:
+    def _mark(self) -> Stamp:
         status = self._path.stat()
         return status.st_mtime_ns, status.st_size, status.st_ino, status.st_mode
 
@@ -156,19 +171,20 @@ class RateLimit:
             )
 
 
-def _read(path: Path) -> list[tuple[str, bytes]]:
+def _read(path: Path) -> tuple[list[tuple[str, bytes]], str]:
+    """The clients in a file, and what is wrong with it, which quotes no token; empty if nothing is."""
+    fault = ""
     if path.stat().st_mode & stat.S_IROTH:
-        raise ValueError(f"serve: --tokens must not be readable by others (chmod o-r), got {path}, which is")
-    clients: dict[str, bytes] = {}
+        fault = f"not be readable by others (chmod o-r), got {path}, which is"
+    clients: list[tuple[str, bytes]] = []
+    names = set()
     for number, line in enumerate(path.read_text().splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
-        if len(words) != 2 or words[0] in clients:
-            raise ValueError(
-                f"serve: --tokens must have lines `NAME TOKEN` with a name each, got another in line {number} of {path}"
-            )
-        clients[words[0]] = hashlib.sha256(words[1].encode()).digest()
-    if not clients:
-        raise ValueError(f"serve: --tokens must name a client, got none in {path}")
-    return list(clients.items())
+        if len(words) != 2 or words[0] in names:
+            fault = fault or f"have lines `NAME TOKEN` with a name each, got another in line {number} of {path}"
+        if len(words) == 2:
+            names.add(words[0])
+            clients.append((words[0], hashlib.sha256(words[1].encode()).digest()))
+    return clients, fault

@@ -19,6 +19,7 @@ from typing import TypeAlias
 
 import grpc
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from .metrics import Metrics
@@ -139,6 +140,9 @@ class Batcher:
         self._metrics.held(sign, sign * request.features.nbytes)
 
     def _work(self) -> None:
+        # Denormal numbers take a CPU many times as long, and a caller may send nothing else. Threads that
+        # PyTorch starts from here inherit it.
+        torch.set_flush_denormal(True)
         while batch := self._next():
             start = time.perf_counter_ns()
             results = _compute(batch[0].model, [request.features for request in batch], self._max_batch)

@@ -84,18 +84,21 @@ class Inference:
         self._idle.clear()
         code = grpc.StatusCode.CANCELLED  # unless it comes to another end
         try:
-            answer = await self._answer(context)
-            code = grpc.StatusCode.OK
-            return answer
-        except Exception as error:
-            refusal = _refusal(error)
+            try:
+                answer = await self._answer(context)
+                code = grpc.StatusCode.OK
+                return answer
+            except Exception as error:
+                # The text of an unexpected error may quote values, so only its type goes out and into the log.
+                refusal, kind = _refusal(error), type(error).__name__
+            # That error is gone before the call is aborted: its frames hold the message, and gRPC would keep them, in a
+            # cycle, until Python happens to look for those.
             code = refusal.code
             self._metrics.refusal(refusal.reason)
-            # The text of an unexpected error may quote values, so only its type goes out and into the log.
-            self._refused.warning("refused", refusal.reason, code=code.name, error=type(error).__name__)
+            self._refused.warning("refused", refusal.reason, code=code.name, error=kind)
             hint = () if refusal.retry_ms is None else ((RETRY_AFTER, str(refusal.retry_ms)),)
             await context.abort(code, str(refusal), hint)
-            raise AssertionError("abort raises") from None
+            raise AssertionError("abort raises")
         finally:
             self._metrics.request(code.name, time.perf_counter() - start)
             self._calls -= 1
@@ -168,8 +171,9 @@ def _pack(model: CloudModel, identity: str, computed: Computed, datatype: str) -
 
 
 def _refusal(error: Exception) -> Refusal:
+    """One that has no traceback."""
     if isinstance(error, Refusal):
-        return error
+        return Refusal(error.code, error.reason, str(error), error.retry_ms)
     if isinstance(error, WireError):
         return Refusal(grpc.StatusCode.INVALID_ARGUMENT, "tensors", str(error))
     return Refusal(grpc.StatusCode.INTERNAL, "failure", f"inference failed: {type(error).__name__}")

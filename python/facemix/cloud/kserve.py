@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import grpc
 import prometheus_client
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -25,7 +25,8 @@ from facemix.wire.names import FEATURES, OUTPUTS
 from . import servicer
 from .access import RateLimit
 from .batching import Batcher
-from .inference import Inference
+from .health import Health
+from .inference import SERVICE, Inference
 from .metrics import Metrics
 from .refusal import Refusal
 from .repository import Repository
@@ -174,9 +175,9 @@ class Server(ModelServer):
             maximum_concurrent_rpcs=settings.max_receiving,  # KServe's servicer is called with whole messages
         )
         add_GRPCInferenceServiceServicer_to_server(Servicer(self, self._repository, answers), self._rpc)
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._rpc)
-        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        self._health = Health(SERVICE)
+        add_HealthServicer_to_server(self._health, self._rpc)
+        self._health.set(True)
         address = f"{settings.host}:{settings.port}"
         try:
             bound = self._rpc.add_insecure_port(address)
@@ -190,7 +191,7 @@ class Server(ModelServer):
         self._stopping = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        await self._health.enter_graceful_shutdown()
+        self._health.set(False)
         await self._rpc.stop(self._settings.drain_seconds)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +20,9 @@ from .folding import folded
 
 __all__ = ["CloudModel"]
 
-CONFIG_KEYS = ("name", "version", "network", "builder", "options", "pre", "post", "input_shape")
+MAX_TEXT = 256
+MAX_VERSION = (1 << 63) - 1
+MAX_VALUES = 1 << 28  # of a row: 1 GiB
 
 # While torch.fx traces, it patches nn.Module for the whole process: what another thread computes would be traced along,
 # and fail or go wrong.
@@ -47,41 +52,36 @@ class CloudModel:
         tensors, config = load_tensors(path)
         if config.get("kind") != CLOUD_KIND:
             raise ValueError(f"CloudModel: {path} must be of kind {CLOUD_KIND!r}, got {config.get('kind')!r}")
-        if missing := [key for key in CONFIG_KEYS if key not in config]:
-            raise ValueError(
-                f"CloudModel: the config in {path} must have {', '.join(CONFIG_KEYS)}, got no {', '.join(missing)}"
-            )
+        _check(path, config)
         # On the meta device the whole network has shapes but no weights; the edge's layers vanish with it.
         try:
             with torch.device("meta"):
                 whole = build(config["builder"], config["options"])
-        except ValueError as error:
-            raise ValueError(f"CloudModel: {path} must name a network that can be built, got {error}") from error
-        with TRACING:
-            module = partition(whole, config["pre"], config["post"]).cloud
+            with TRACING:
+                module = partition(whole, config["pre"], config["post"]).cloud
+        except Exception as error:  # whatever a network's own code raises on such options
+            raise ValueError(f"CloudModel: {path} must name a network that can be built, got {_line(error)}") from error
         try:
             module.load_state_dict(tensors, assign=True)
-        except RuntimeError as error:  # PyTorch lists the names that are missing or too many
-            raise ValueError(f"CloudModel: the weights in {path} must suit its config, got {error}") from error
+            with TRACING:
+                fewer_passes = folded(module.eval().requires_grad_(False))
+        except Exception as error:  # PyTorch lists the names that are missing or too many
+            raise ValueError(f"CloudModel: the weights in {path} must suit its config, got {_line(error)}") from error
         self._device = torch.device(device)
-        with TRACING:
-            fewer_passes = folded(module.eval().requires_grad_(False))
         self.module = fewer_passes.to(self._device)
         self._forward = torch.compile(self.module, dynamic=True) if compile else self.module
         self.name: str = config["name"]
         self.version: int = config["version"]
         self.network: str = config["network"]
         self.input_shape: tuple[int, ...] = tuple(config["input_shape"])
-        if type(self.version) is not int or self.version < 1:
-            raise ValueError(f"CloudModel: the config in {path} must have a version from 1 on, got {self.version!r}")
         try:
             # The compiler makes a graph for each of a few ranges of rows, when it first meets one.
             for rows in WARM_ROWS if compile else (1,):
                 zeros = np.zeros((rows, *self.input_shape), np.float32)
                 self.output_shape: tuple[int, ...] = self._compute(zeros).shape[1:]
-        except (TypeError, RuntimeError) as error:
+        except Exception as error:  # as above
             raise ValueError(
-                f"CloudModel: the config in {path} must have the input_shape that its layers take, got {error}"
+                f"CloudModel: the config in {path} must have the input_shape that its layers take, got {_line(error)}"
             ) from error
 
     def run(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -94,3 +94,51 @@ class CloudModel:
     def _compute(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
             return self._forward(torch.from_numpy(features).to(self._device)).cpu().numpy()
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and 1 <= len(value) <= MAX_TEXT and value.isprintable()
+
+
+def _is_cut(value: object) -> bool:
+    return type(value) is int or _is_text(value)
+
+
+def _is_version(value: object) -> bool:
+    return type(value) is int and 1 <= value <= MAX_VERSION
+
+
+def _is_shape(value: object) -> bool:
+    if not isinstance(value, list) or not all(type(size) is int and size >= 1 for size in value):
+        return False
+    return math.prod(value) <= MAX_VALUES
+
+
+TEXT = f"a text of 1 to {MAX_TEXT} printable characters"
+CUT = "a number or the name of a layer"
+FIELDS: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "name": (_is_text, TEXT),
+    "version": (_is_version, f"an integer from 1 to {MAX_VERSION}"),
+    "network": (_is_text, TEXT),
+    "builder": (_is_text, TEXT),
+    "options": (lambda value: isinstance(value, dict), "an object"),
+    "pre": (_is_cut, CUT),
+    "post": (_is_cut, CUT),
+    "input_shape": (_is_shape, f"a list of integers from 1 on with a product of {MAX_VALUES} at most"),
+}
+
+
+def _check(path: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
+    """What is wrong with a config is said before anything is made of it: the file may be half another's."""
+    if missing := [field for field in FIELDS if field not in config]:
+        raise ValueError(f"CloudModel: the config in {path} must have {', '.join(FIELDS)}, got no {', '.join(missing)}")
+    for field, (suits, rule) in FIELDS.items():
+        if not suits(config[field]):
+            raise ValueError(
+                f"CloudModel: {field} in the config of {path} must be {rule}, got {repr(config[field])[:80]}"
+            )
+
+
+def _line(error: Exception) -> str:
+    """What it says, as one line; PyTorch goes on about every weight."""
+    return " ".join(str(error).split())[:500] or type(error).__name__

@@ -7,19 +7,20 @@ import logging
 import signal
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from facemix.wire.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 
 from .access import RateLimit, TokenInterceptor, Tokens
 from .batching import Batcher
+from .health import Health
 from .inference import SERVICE, Inference
-from .malformed import MalformedInterceptor
 from .metrics import Metrics
 from .reflection import add_reflection
 from .repository import Repository
 from .servicer import Servicer
 from .settings import Settings
+from .small import SmallInterceptor
 from .tls import credentials
 
 __all__ = ["Server", "serve"]
@@ -70,19 +71,19 @@ class Server:
             repository, self._batcher, RateLimit(settings.rate), self._metrics, settings.max_receiving
         )
         self._servicer = Servicer(repository, self.inference)
-        self._health = health.aio.HealthServicer()
+        self._health = Health(SERVICE)
         self._tokens = None if settings.tokens is None else Tokens(settings.tokens)
         self._server = grpc.aio.server(
             interceptors=[
                 *([] if self._tokens is None else [TokenInterceptor(self._tokens, self._metrics)]),
-                MalformedInterceptor(),
+                SmallInterceptor(self._metrics),
             ],
             options=_options(settings),
             maximum_concurrent_rpcs=MAX_CALLS,
         )
         self._server.add_generic_rpc_handlers((self.inference.handler(),))
         add_GRPCInferenceServiceServicer_to_server(self._servicer, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        add_HealthServicer_to_server(self._health, self._server)
         add_reflection(self._server)
 
     async def start(self) -> None:
@@ -106,7 +107,7 @@ class Server:
         metrics = None
         if settings.metrics_port is not None:
             metrics = f"{settings.metrics_host}:{self._metrics.serve(settings.metrics_host, settings.metrics_port)}"
-        await self._announce()
+        self._announce()
         await self._server.start()
         log.info(
             "serving",
@@ -126,7 +127,7 @@ class Server:
                 if self._tokens is not None:
                     self._tokens.refresh()
                 if await asyncio.to_thread(self._repository.refresh):
-                    await self._announce()
+                    self._announce()
                     log.info("reloaded", extra={"models": self._names()})
             except Exception as error:  # a disk may fail in any way, and come back
                 log.error("reload failed", extra={"error": type(error).__name__})
@@ -134,7 +135,7 @@ class Server:
     async def drain(self) -> None:
         """Take no more requests, and wait for those under way, `drain_seconds` at most."""
         self.inference.draining = True
-        await self._health.enter_graceful_shutdown()
+        self._health.set(False)
         log.info("draining")
         try:
             async with asyncio.timeout(self._settings.drain_seconds):
@@ -149,15 +150,9 @@ class Server:
         self.inference.close()
         log.info("stopped")
 
-    async def _announce(self) -> None:
+    def _announce(self) -> None:
         self._metrics.models(self._repository.models)
-        status = (
-            health_pb2.HealthCheckResponse.SERVING
-            if self._servicer.ready
-            else health_pb2.HealthCheckResponse.NOT_SERVING
-        )
-        for service in ("", SERVICE):
-            await self._health.set(service, status)
+        self._health.set(self._servicer.ready)
 
     def _names(self) -> list[str]:
         return [f"{model.name} {model.version}" for model in self._repository.models]

@@ -9,9 +9,10 @@ from pathlib import Path
 __all__ = ["add", "run"]
 
 EPILOG = """\
-Memory is bounded by the models, --queue-mib, --max-receiving times --max-message-mib, a window of 64 KiB for each of at
-most 4096 calls that wait unread, and what a batch of --max-batch rows takes in the model. Beyond the queue, calls are
-refused with RESOURCE_EXHAUSTED and, in the trailing metadata, when to try again. docs/serving.md says more.
+Memory is bounded by the models, --queue-mib, --max-receiving and 16 more (for other methods) times --max-message-mib, a
+window of 64 KiB for each of at most 4096 calls that wait unread, and what a batch of --max-batch rows takes in the
+model. Beyond the queue, calls are refused with RESOURCE_EXHAUSTED and, in the trailing metadata, when to try again.
+docs/serving.md says more.
 """
 
 
