@@ -170,8 +170,8 @@ def key_args(x: Tensor, coeffs: Tensor, order: Tensor) -> tuple[Tensor, Tensor, 
     """
     if coeffs.dim() != 3 or coeffs.shape[1] != coeffs.shape[2] or coeffs.shape[:2].numel() != x.shape[0]:
         bad_value("facemix_ops", "coeffs", f"be [G, S, S] for {x.shape[0]} rows", f"{list(coeffs.shape)}")
-    if list(order.shape) != [x.shape[0]]:
-        bad_value("facemix_ops", "order", f"have shape {[x.shape[0]]}", f"{list(order.shape)}")
+    if order.dtype != torch.int64 or list(order.shape) != [x.shape[0]]:
+        bad_value("facemix_ops", "order", f"be int64 {[x.shape[0]]}", f"{order.dtype} {list(order.shape)}")
     if coeffs.dtype != torch.float64 or not coeffs.is_contiguous():
         coeffs = coeffs.double().contiguous()
     groups, size, _ = coeffs.shape
