@@ -88,6 +88,7 @@ def test_a_key_for_other_rows_is_refused(op: str) -> None:
             run(*args[: place + 1], order, *args[place + 2 :])
 
 
+@pytest.mark.filterwarnings("ignore")  # of what tracing does not follow: that is the point
 def test_a_traced_graph_refuses_another_batch() -> None:
     key, weight = key_of(16), torch.randn(8, 3, 3, 3)
     traced = torch.jit.trace(lambda x: fo.conv_mix(x, weight, None, key), (torch.randn(16, 3, 6, 6),))
