@@ -206,6 +206,7 @@ def act_mix(
 
     Raises:
         TypeError, ValueError: naming argument, rule and what came.
+        NotImplementedError: in forward-mode automatic differentiation, which PyTorch's custom ops do not have.
     """
     op = "act_mix"
     check_tensor(op, "x", x, ndim=4)

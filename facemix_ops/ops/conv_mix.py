@@ -190,6 +190,7 @@ def conv_mix(
 
     Raises:
         TypeError, ValueError: naming argument, rule and what came.
+        NotImplementedError: in forward-mode automatic differentiation, which PyTorch's custom ops do not have.
     """
     op = "conv_mix"
     check_tensor(op, "x", x, ndim=4)

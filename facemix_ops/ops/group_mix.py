@@ -112,5 +112,6 @@ def group_mix(x: Tensor, key: MixKey, *, out: Tensor | None = None) -> Tensor:
 
     Raises:
         TypeError, ValueError: naming argument, rule and what came.
+        NotImplementedError: in forward-mode automatic differentiation, which PyTorch's custom ops do not have.
     """
     return apply("group_mix", x, key, out)

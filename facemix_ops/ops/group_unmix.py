@@ -56,5 +56,6 @@ def group_unmix(y: Tensor, key: MixKey, *, out: Tensor | None = None) -> Tensor:
 
     Raises:
         TypeError, ValueError: naming argument, rule and what came.
+        NotImplementedError: in forward-mode automatic differentiation, which PyTorch's custom ops do not have.
     """
     return apply("group_unmix", y, key, out)

@@ -105,6 +105,7 @@ def unmix_linear(
 
     Raises:
         TypeError, ValueError: naming argument, rule and what came.
+        NotImplementedError: in forward-mode automatic differentiation, which PyTorch's custom ops do not have.
     """
     op = "unmix_linear"
     check_tensor(op, "y", y)

@@ -151,7 +151,7 @@ def test_what_a_server_need_not_say(half: WatchedHalf, server: Running) -> None:
 
 
 def test_a_cloud_that_computes_for_less_than_no_time(cloud: FakeCloud, client: Client) -> None:
-    async def backwards(cloud: FakeCloud, number: int, request, context):  # type: ignore[no-untyped-def]
+    async def backwards(cloud: FakeCloud, number: int, request: Any, context: Any) -> Any:
         answer = cloud.answer(request)
         answer.parameters[COMPUTE_NS].int64_param = -(2**63)
         return answer
