@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# The experiments of docs/experiments.md, audit.md and baselines.md that need no GPU: four hours of one core.
+#
+#     benchmarks/experiments.sh [orl] [protections] [orl-affine] [figure4] [synthetic]    # default: all, in this order
+#
+# What was interrupted goes on with the same command; parts can run at once, but for protections, which takes orl's
+# baseline. Everything goes to OUT, and not into the tree: results say whether it had changes. To publish, from a clean tree:
+#
+#     cp -r .benchmarks/experiments/results/. benchmarks/results && make bench-report
+set -euo pipefail
+cd "$(dirname "$0")/.."
+FACEMIX="${FACEMIX:-facemix}"
+OUT="${OUT:-.benchmarks/experiments}"
+RESULTS="$OUT/results"
+SEEDS=4
+export OMP_NUM_THREADS=1 # a run repeats to the bit on as many threads
+
+keep() { # RUN NAME
+    mkdir -p "$RESULTS/experiments/$2"
+    cp "$OUT/$1/report.md" "$OUT/$1/results.json" "$RESULTS/experiments/$2"
+}
+
+audit() { # NAME RUN OPTION...
+    "$FACEMIX" audit "$OUT/$2/seed-0" --out "$OUT/audit/$1" "${@:3}"
+    mkdir -p "$RESULTS/audit"
+    cp "$OUT/audit/$1/audit.json" "$RESULTS/audit/$1.json"
+}
+
+orl() {
+    "$FACEMIX" train orl --seeds $SEEDS --out "$OUT/orl"
+    keep orl orl
+    audit orl orl
+    local half="$OUT/orl/seed-0"
+    [ -e "$OUT/blinders" ] || "$FACEMIX" blind --edge "$half/edge.safetensors" --cloud "$half/cloud.safetensors" \
+        --rows 10000 --out "$OUT/blinders"
+    audit orl-blinded orl --blinders "$OUT/blinders"
+}
+
+protected() { # NAME OPTION...
+    "$FACEMIX" train orl --out "$OUT/$1" "${@:2}"
+    audit "$1" "$1" --quick
+}
+
+protections() {
+    protected plain --protection.name plain --baselines "$OUT/orl"
+    for sigma in 4 8; do
+        protected noise-$sigma --protection.name noise --protection.sigma $sigma --baselines "$OUT/orl"
+    done
+    for size in 16 8; do
+        protected blur-$size --protection.name blur --protection.size $size --baselines "$OUT/orl"
+    done
+    protected anonymizer-8 --data.task attributes --protection.name anonymizer --protection.width 8 --mixed.epochs 40
+}
+
+affine() { # NAME OPTION...
+    "$FACEMIX" train orl-affine --out "$OUT/orl-affine/$1" "${@:2}"
+    keep "orl-affine/$1" "orl-affine/$1"
+}
+
+orl-affine() {
+    local shared=(--baselines "$OUT/orl-affine/wide") resnet=(--mixed_model null)
+    affine wide --seeds $SEEDS
+    affine resnet-4 --seeds $SEEDS "${shared[@]}" "${resnet[@]}" --mix.activation prelu
+    affine wide-256 --seeds $SEEDS "${shared[@]}" \
+        "--mixed_model={name: wide_linear, options: {width: 0.25, image_size: [56, 46], hidden: 256}}"
+    affine resnet-8 --seeds $SEEDS "${shared[@]}" "${resnet[@]}" --mix.activation prelu --mix.group_size 8
+    affine linear-4 --seeds 2 "${shared[@]}" "${resnet[@]}"
+    affine resnet-2 --seeds 2 "${shared[@]}" "${resnet[@]}" --mix.activation prelu --mix.group_size 2
+    affine short-8 "${resnet[@]}" --mix.activation prelu --mix.group_size 8 --baseline.epochs 80 --mixed.epochs 160
+}
+
+figure4() {
+    "$FACEMIX" sweep orl-affine --group-sizes 1 2 4 8 --pre 1 2 3 --seeds 1 --out "$OUT/figure4" --mixed_model null \
+        --mix.activation prelu --mix.max_coeff null --baseline.epochs 200 --mixed.epochs 200
+    mkdir -p "$RESULTS/experiments/figure4"
+    cp "$OUT/figure4"/sweep.csv "$OUT/figure4"/sweep.md "$OUT/figure4"/figure4*.png "$RESULTS/experiments/figure4"
+}
+
+synthetic() {
+    "$FACEMIX" train synthetic --seeds $SEEDS --out "$OUT/synthetic"
+    keep synthetic synthetic
+}
+
+PARTS=(orl protections orl-affine figure4 synthetic)
+for part in "${@:-${PARTS[@]}}"; do
+    case " ${PARTS[*]} " in
+        *" $part "*) ;;
+        *) echo "experiments.sh: a part must be one of ${PARTS[*]}, got $part" >&2 && exit 2 ;;
+    esac
+done
+for part in "${@:-${PARTS[@]}}"; do
+    "$part"
+done
