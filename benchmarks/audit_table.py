@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from marked_pages import markdown_table
+
 COMMITTED = Path(__file__).parent / "results" / "audit" / "orl.json"
 
 
@@ -28,6 +30,7 @@ class Row(NamedTuple):
 LABELLED = "the edge's software, labelled photographs"
 ATTRIBUTES = "the edge's software, photographs with attributes"
 PAPER = "the paper's network"
+FACES = "share of the photographs at a |correlation| above 0.9"
 #: Of each attack. Two of them are the paper's: what its network gets is told apart from what our read-outs do.
 ROWS = {
     "end_to_end": (
@@ -35,7 +38,7 @@ ROWS = {
             "Do faces come out of shuffled rows? (`end_to_end`: photographs whose features are found at a correlation "
             "above 0.9)",
             "how many rows a group has",
-            variant="share of the photographs at a |correlation| above 0.9",
+            variant=FACES,
         ),
     ),
     "key_recovery": (
@@ -83,19 +86,15 @@ README = ("end_to_end", "membership", "output_side", "identity")
 def section(data: dict[str, Any], names: tuple[str, ...] = tuple(ROWS)) -> str:
     """Rows for each attack of `names`: floor, result, ceiling."""
     attacks = {attack["name"]: attack for attack in data["attacks"]}
-    lines = [
-        "| attack | the attacker knows, besides the received rows | floor | result | ceiling |",
-        "|---|---|---:|---:|---:|",
-    ]
-    for name in names:
-        lines += [_line(row, attacks[name]) for row in ROWS[name]]
+    header = ["attack", "the attacker knows, besides the received rows", "floor", "result", "ceiling"]
+    table = markdown_table(header, (_cells(row, attacks[name]) for name in names for row in ROWS[name]), numbers=3)
     where = data["environment"]
     source = (
         f"Recipe `{data['title']}`, groups of {data['settings']['group_size']}, effort {data['settings']['effort']}, "
         f"one seed. {where['cpu']}, {where['cores']} cores; PyTorch {where['versions']['torch']}; commit "
         f"{where['commit'][:7]}."
     )
-    return "\n".join([*lines, "", source]) + "\n"
+    return f"{table}\n\n{source}\n"
 
 
 def committed() -> dict[str, Any]:
@@ -103,11 +102,11 @@ def committed() -> dict[str, Any]:
     return json.loads(COMMITTED.read_text())
 
 
-def _line(row: Row, figures: dict[str, Any]) -> str:
+def _cells(row: Row, figures: dict[str, Any]) -> list[str]:
     if row.variant:
         (figures,) = (variant for variant in figures["variants"] if variant["name"] == row.variant)
     floor, result, ceiling = (_figure(figures[kind], row.percent) for kind in ("floor", "result", "ceiling"))
-    return f"| {row.says} | {row.knows} | {floor} | **{result}** | {ceiling} |"
+    return [row.says, row.knows, floor, f"**{result}**", ceiling]
 
 
 def _figure(value: float, percent: bool) -> str:

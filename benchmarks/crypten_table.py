@@ -6,6 +6,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from marked_pages import markdown_table
+
 COMMITTED = Path(__file__).parent / "results" / "crypten.json"
 HEADER = ("ResNet-18 at 224x224", "s an image", "MB an image", "peak memory, MB", "what the computing side learns")
 MIXED = "mixtures of 8, from which published attacks recover images"
@@ -20,8 +22,6 @@ def table(data: dict[str, Any]) -> str:
     whole, split = data["whole"], data["split"]
     images = split["images"]
     rows = [
-        list(HEADER),
-        ["---"] * len(HEADER),
         ["PyTorch in one process", f"{median(whole['seconds']) / whole['images']:.3g}", "-", "-", "the image"],
         [
             f"split, one group of {images}",
@@ -41,7 +41,7 @@ def table(data: dict[str, Any]) -> str:
                 NOTHING[entry["weights"]],
             ]
         )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(HEADER, rows)
 
 
 def section(data: dict[str, Any]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from marked_pages import markdown_table
+
 COMMITTED = Path(__file__).parent / "results" / "edge.json"
 COLUMNS = {
     "install_mb": "installed, MB",
@@ -21,10 +23,12 @@ COLUMNS = {
 
 def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
     """A row for each workload and contestant."""
-    rows = [["workload", "edge half on", *COLUMNS.values()], ["---"] * (2 + len(COLUMNS))]
-    for workload, contestants in results.items():
-        rows += [[workload, who, *(_digits(row[column]) for column in COLUMNS)] for who, row in contestants.items()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rows = [
+        [workload, who, *(_digits(row[column]) for column in COLUMNS)]
+        for workload, contestants in results.items()
+        for who, row in contestants.items()
+    ]
+    return markdown_table(["workload", "edge half on", *COLUMNS.values()], rows)
 
 
 def _digits(value: float) -> str:

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The experiments of docs/experiments.md, audit.md and baselines.md that need no GPU: four hours of one core.
+# The experiments of docs/experiments.md, audit.md, baselines.md and hardening.md that need no GPU: four hours of one core.
 #
-#     benchmarks/experiments.sh [orl] [protections] [orl-affine] [figure4] [synthetic]    # default: all, in this order
+#     benchmarks/experiments.sh [orl] [protections] [hardening] [orl-affine] [figure4] [synthetic]    # default: all
 #
-# What was interrupted goes on with the same command; parts can run at once, but for protections, which takes orl's
-# baseline. Everything goes to OUT, and not into the tree: results say whether it had changes. To publish, from a clean tree:
+# What was interrupted goes on with the same command. Parts can run at once, but for protections and hardening, which take
+# what orl trained. Everything goes to OUT, and not into the tree: results say whether it had changes. To publish, from a clean tree:
 #
 #     cp -r .benchmarks/experiments/results/. benchmarks/results && make bench-report
 set -euo pipefail
@@ -15,9 +15,10 @@ RESULTS="$OUT/results"
 SEEDS=4
 export OMP_NUM_THREADS=1 # a run repeats to the bit on as many threads
 
-keep() { # RUN NAME
-    mkdir -p "$RESULTS/experiments/$2"
-    cp "$OUT/$1/report.md" "$OUT/$1/results.json" "$RESULTS/experiments/$2"
+keep() { # RUN
+    "$FACEMIX" report "$OUT/$1" # with what audits found since
+    mkdir -p "$RESULTS/experiments/$1"
+    cp "$OUT/$1/report.md" "$OUT/$1/results.json" "$RESULTS/experiments/$1"
 }
 
 audit() { # NAME RUN OPTION...
@@ -28,17 +29,19 @@ audit() { # NAME RUN OPTION...
 
 orl() {
     "$FACEMIX" train orl --seeds $SEEDS --out "$OUT/orl"
-    keep orl orl
     audit orl orl
     local half="$OUT/orl/seed-0"
     [ -e "$OUT/blinders" ] || "$FACEMIX" blind --edge "$half/edge.safetensors" --cloud "$half/cloud.safetensors" \
         --rows 10000 --out "$OUT/blinders"
     audit orl-blinded orl --blinders "$OUT/blinders"
+    keep orl
 }
 
 protected() { # NAME OPTION...
-    "$FACEMIX" train orl --out "$OUT/$1" "${@:2}"
-    audit "$1" "$1" --quick
+    local run="protections/$1"
+    "$FACEMIX" train orl --out "$OUT/$run" "${@:2}"
+    audit "$1" "$run" --quick
+    keep "$run"
 }
 
 protections() {
@@ -52,9 +55,14 @@ protections() {
     protected anonymizer-8 --data.task attributes --protection.name anonymizer --protection.width 8 --mixed.epochs 40
 }
 
+hardening() {
+    "$FACEMIX" train orl --out "$OUT/orl-patches" --mix.patches 2 --linear_control false --longer_control false
+    "${PYTHON:-python}" benchmarks/hardening.py "$OUT/orl/seed-0" "$OUT/orl-patches/seed-0" --json "$RESULTS/hardening.json"
+}
+
 affine() { # NAME OPTION...
     "$FACEMIX" train orl-affine --out "$OUT/orl-affine/$1" "${@:2}"
-    keep "orl-affine/$1" "orl-affine/$1"
+    keep "orl-affine/$1"
 }
 
 orl-affine() {
@@ -72,16 +80,17 @@ orl-affine() {
 figure4() {
     "$FACEMIX" sweep orl-affine --group-sizes 1 2 4 8 --pre 1 2 3 --seeds 1 --out "$OUT/figure4" --mixed_model null \
         --mix.activation prelu --mix.max_coeff null --baseline.epochs 200 --mixed.epochs 200
+    "$FACEMIX" report "$OUT/figure4"/pre-* --out "$OUT/figure4"
     mkdir -p "$RESULTS/experiments/figure4"
-    cp "$OUT/figure4"/sweep.csv "$OUT/figure4"/sweep.md "$OUT/figure4"/figure4*.png "$RESULTS/experiments/figure4"
+    cp "$OUT/figure4"/{results.json,sweep.csv,sweep.md,figure4a.png,figure4b.png} "$RESULTS/experiments/figure4"
 }
 
 synthetic() {
     "$FACEMIX" train synthetic --seeds $SEEDS --out "$OUT/synthetic"
-    keep synthetic synthetic
+    keep synthetic
 }
 
-PARTS=(orl protections orl-affine figure4 synthetic)
+PARTS=(orl protections hardening orl-affine figure4 synthetic)
 for part in "${@:-${PARTS[@]}}"; do
     case " ${PARTS[*]} " in
         *" $part "*) ;;

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from marked_pages import markdown_table
 from results import Quartiles, quartiles
 
 COMMITTED = Path(__file__).parent / "results" / "gpu.json"
@@ -92,8 +93,7 @@ def section(data: Entry) -> str:
     wanted = ("workload", "native, ms", "native, of the roofline", "triton, ms", "triton, of the roofline",
               "eager takes", "compile takes", "Triton takes")  # fmt: skip
     titles = [title for title in wanted if any(row.get(title) for row in rows)]
-    lines = [titles, ["---"] * len(titles), *([row.get(title) or "-" for title in titles] for row in rows)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    table = markdown_table(titles, ([row.get(title) or "-" for title in titles] for row in rows))
     versions, rounds = data["versions"], max(run["rounds"] for run in data["runs"])
     left_out = sum(len(run["left_out"]) for run in data["runs"])
     source = (

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from marked_pages import markdown_table
+
 COMMITTED = Path(__file__).parent / "results" / "hardening.json"
 
 
@@ -26,7 +28,7 @@ def cost_table(data: dict[str, Any]) -> str:
                 str(row["bytes_down"]),
             ]
         )
-    return _markdown(lines)
+    return markdown_table(lines[0], lines[1:])
 
 
 def attack_table(data: dict[str, Any]) -> str:
@@ -42,7 +44,7 @@ def attack_table(data: dict[str, Any]) -> str:
         for each in what_ifs:
             values = (one["variants"].get(each) for one in found)
             lines.append([f"{name}, {each}", *("-" if value is None else f"{value:.3f}" for value in values)])
-    return _markdown(lines)
+    return markdown_table(lines[0], lines[1:])
 
 
 def choice_table(data: dict[str, Any]) -> str:
@@ -51,7 +53,7 @@ def choice_table(data: dict[str, Any]) -> str:
     lines = [["share of a mixed row", *shares]]
     for key, name in (("one", "a secret row for each that is sent"), ("mixed_in", "32 secret rows, mixed in")):
         lines.append([name, *(f"{row[key]:.1%}" for row in data["choice"])])
-    return _markdown(lines)
+    return markdown_table(lines[0], lines[1:])
 
 
 def source(data: dict[str, Any]) -> str:
@@ -82,8 +84,3 @@ def _cell(found: dict[str, Any]) -> str:
     if found["status"] != "done":
         return found["status"]
     return f"{found['result']:.3f} ({found['floor']:.3f} to {found['ceiling']:.3f}): {found['recovered']:.0%}"
-
-
-def _markdown(lines: list[list[str]]) -> str:
-    head, *rest = lines
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rest))

@@ -11,6 +11,7 @@ import crypten_table
 import edge_table
 import link_table
 import service_table
+from marked_pages import markdown_table
 from results import Result, quartiles
 
 KERNEL = ("conv_mix", "resnet-stem-pool")
@@ -25,15 +26,13 @@ def section(data: dict[str, Any]) -> str:
         data: what `make bench` wrote; the others are the committed results.
     """
     rows = [
-        ["what", "facemix", "beside it", "measured on"],
-        ["---"] * 4,
         _kernel(data),
         _device(_committed(edge_table)),
         _service(_committed(service_table)["split"]),
         _link(_committed(link_table)),
         _crypten(_committed(crypten_table)),
     ]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows if row)
+    table = markdown_table(["what", "facemix", "beside it", "measured on"], filter(None, rows))
     return f"{table}\n\n{_range(data)}\n"
 
 

@@ -6,13 +6,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from marked_pages import markdown_table
+
 COMMITTED = Path(__file__).parent / "results" / "link.json"
 HEADER = ("workload", "on the wire", "KiB up", "messages", "loopback, s", "over 4G, s", "predicted, s", "off by")
 
 
 def table(entries: list[dict[str, Any]]) -> str:
     """A row for each workload and datatype: medians over the rounds."""
-    rows = [list(HEADER), ["---"] * len(HEADER)]
+    rows = []
     for entry in entries:
         cost, seconds = entry["cost"], {name: median(values) for name, values in entry["seconds"].items()}
         rows.append(
@@ -25,7 +27,7 @@ def table(entries: list[dict[str, Any]]) -> str:
                 f"{off_by(entry):+.1%}",
             ]
         )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(HEADER, rows)
 
 
 def off_by(entry: dict[str, Any]) -> float:

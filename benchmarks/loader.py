@@ -20,6 +20,7 @@ from facemix.data import Labelled, decoded, synthetic_faces
 from facemix.data.cache import decode
 from facemix.environment import environment
 from facemix.training.batches import FaceBatches, loader
+from marked_pages import markdown_table
 from numpy.typing import NDArray
 from PIL import Image
 from pytest_benchmark.utils import get_commit_info
@@ -70,10 +71,8 @@ def measure(photos: int, workers: list[int], rounds: int) -> None:
     where, commit = environment(), get_commit_info()["id"]
     print(f"{where['cpu']}, {where['cores']} cores; PyTorch {where['versions']['torch']}; commit {commit}")
     print(f"{len(faces)} photographs, decoded into the memory map at {once:.0f} a second\n")
-    print(f"| photographs a second | {' | '.join(f'{number} workers' for number in workers)} |")
-    print(f"|---|{'---|' * len(workers)}")
-    for way in ways:
-        print(f"| {way} | {' | '.join(f'{1 / median(seconds[way, number]):.0f}' for number in workers)} |")
+    header = ["photographs a second", *(f"{number} workers" for number in workers)]
+    print(markdown_table(header, ([way, *(f"{1 / median(seconds[way, n]):.0f}" for n in workers)] for way in ways)))
 
 
 def main() -> None:

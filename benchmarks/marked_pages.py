@@ -1,15 +1,20 @@
-"""The pages that have tables of results, and how these get there."""
+"""The pages that have tables of results, how these are written, and how they get there."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("README.md", *(f"docs/{name}.md" for name in ("benchmarks", "serving", "audit", "hardening")))
 #: Each section stands between its markers on one of these.
-PAGES = tuple(ROOT / name for name in NAMES)
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> str:
+    """Rows of cells below a header; the last `numbers` columns are set to the right."""
+    lines = [header, ["---"] * (len(header) - numbers) + ["---:"] * numbers, *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def write(path: Path, text: str) -> None:

@@ -11,18 +11,21 @@ from typing import Any
 
 import audit_table
 import crypten_table
+import demo_table
 import edge_table
+import experiments_table
 import gpu_table
 import hardening_table
 import headline_table
 import link_table
 import service_table
 import wire_table
-from marked_pages import PAGES, rewrite, write
+from marked_pages import PAGES, markdown_table, rewrite, write
 from results import Result
 
 COMMITTED = Path(__file__).parent / "results" / "cpu.json"
 TABLES = {
+    "demo": demo_table,
     "edge benchmark": edge_table,
     "wire benchmark": wire_table,
     "service benchmark": service_table,
@@ -63,6 +66,7 @@ def sections(data: dict[str, Any]) -> dict[str, str]:
             found[name] = module.section(json.loads(module.COMMITTED.read_text()))
     hardening = hardening_table.tables(json.loads(hardening_table.COMMITTED.read_text()))
     found |= {f"hardening {name}": table for name, table in hardening.items()}
+    found |= {f"experiments {name}": table for name, table in experiments_table.sections().items()}
     found["attack headlines"] = audit_table.section(audit_table.committed(), audit_table.README)
     found["attacks on orl"] = audit_table.section(audit_table.committed())
     return found
@@ -93,8 +97,7 @@ def _markdown(results: list[Result]) -> str:
         {title: cell(result, name) for title, cell in COLUMNS.items()} for result in results for name in result.ours
     ]
     titles = [title for title in COLUMNS if any(row[title] for row in rows)]
-    lines = [titles, ["---"] * len(titles), *([row[title] or "-" for title in titles] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines if rows)
+    return markdown_table(titles, ([row[title] or "-" for title in titles] for row in rows)) if rows else ""
 
 
 def _workload(result: Result, ours: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from marked_pages import markdown_table
 from results import quartiles
 
 COMMITTED = Path(__file__).parent / "results" / "service.json"
@@ -25,7 +26,7 @@ def load_table(rows: list[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    return _markdown(header, lines)
+    return markdown_table(header, lines)
 
 
 def soak_table(result: dict[str, Any]) -> str:
@@ -39,7 +40,7 @@ def soak_table(result: dict[str, Any]) -> str:
         f"{result['clients']} clients for {result['minutes']:g} minutes: {counts.get('answers', 0)} answers for "
         f"{counts.get('images', 0)} images, {counts['wrong']} wrong, {failed} errors."
     )
-    return f"{_markdown(header, lines)}\n\n{said}"
+    return f"{markdown_table(header, lines)}\n\n{said}"
 
 
 def split_table(result: dict[str, dict[str, dict[str, list[float]]]]) -> str:
@@ -65,7 +66,7 @@ def split_table(result: dict[str, dict[str, dict[str, list[float]]]]) -> str:
                     "1x" if name == best else f"{ratio.median:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})",
                 ]
             )
-    return _markdown(header, lines)
+    return markdown_table(header, lines)
 
 
 def _ms(seconds: list[float]) -> str:
@@ -75,10 +76,6 @@ def _ms(seconds: list[float]) -> str:
 def _digits(value: float) -> str:
     """Three digits, or as many as the whole number has."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _markdown(header: list[str], lines: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *lines])
 
 
 TABLES = {"load": load_table, "soak": soak_table, "split": split_table}

@@ -6,6 +6,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from marked_pages import markdown_table
+
 COMMITTED = Path(__file__).parent / "results" / "wire_dtypes.json"
 
 
@@ -13,8 +15,8 @@ def table(data: dict[str, Any]) -> str:
     """A row for each wire dtype."""
     titles = ["on the wire", "KiB up, an image", "accuracy: mean (lowest, highest)", "same prediction as float32",
               "error of the scores, mean", "largest"]  # fmt: skip
-    rows = [[*titles, *(f"mix, times float32: {workload}" for workload in data["times"])]]
-    rows.append(["---"] * len(rows[0]))
+    titles += (f"mix, times float32: {workload}" for workload in data["times"])
+    rows = []
     for name, row in data["results"].items():
         accuracy = row["accuracy"]
         cells = [
@@ -26,7 +28,7 @@ def table(data: dict[str, Any]) -> str:
             f"{row['largest_error']:.1e}",
         ]
         rows.append(cells + [f"{times[name]:.2f}" if name in times else "-" for times in data["times"].values()])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(titles, rows)
 
 
 def section(data: dict[str, Any]) -> str:

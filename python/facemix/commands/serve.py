@@ -6,6 +6,8 @@ import argparse
 import asyncio
 from pathlib import Path
 
+from facemix.cloud.settings import Settings
+
 __all__ = ["add", "run"]
 
 EPILOG = """\
@@ -39,13 +41,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     group.add_argument(
         "--reload-seconds",
         type=float,
-        default=5.0,
         metavar="S",
         help="look for new, changed and removed files this often; 0: never (default: %(default)g)",
     )
     group = parser.add_argument_group("address")
-    group.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    group.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one (default: 0)")
+    group.add_argument("--host", help="address to listen on (default: %(default)s)")
+    group.add_argument("--port", type=int, help="port to listen on; 0 takes a free one (default: %(default)s)")
     group = parser.add_argument_group("computing")
     group.add_argument(
         "--engine",
@@ -56,23 +57,19 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     group.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="auto: cuda where there is one (default: auto)",
+        help="auto: cuda where there is one (default: %(default)s)",
     )
     group.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="threads for inference; 0: PyTorch's choice (default: 0)"
+        "--threads", type=int, metavar="N", help="threads for inference; 0: PyTorch's choice (default: %(default)s)"
     )
     group.add_argument(
         "--compile", action="store_true", help="run models with torch.compile; each then takes tens of seconds to load"
     )
     group = parser.add_argument_group("batches, of whole requests of any clients for the same model")
-    group.add_argument(
-        "--max-batch", type=int, default=64, metavar="ROWS", help="most rows of a batch (default: %(default)s)"
-    )
+    group.add_argument("--max-batch", type=int, metavar="ROWS", help="most rows of a batch (default: %(default)s)")
     group.add_argument(
         "--max-delay-ms",
         type=float,
-        default=2.0,
         metavar="MS",
         help="wait so long for requests whose messages are being received; where none are, a batch starts at once "
         "(default: %(default)g)",
@@ -81,24 +78,19 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     group.add_argument(
         "--queue-mib",
         type=int,
-        default=512,
         metavar="MIB",
         help="features, unpacked to float32, that may wait or be computed (default: %(default)s)",
     )
-    group.add_argument(
-        "--max-message-mib", type=int, default=16, metavar="MIB", help="largest message (default: %(default)s)"
-    )
+    group.add_argument("--max-message-mib", type=int, metavar="MIB", help="largest message (default: %(default)s)")
     group.add_argument(
         "--max-receiving",
         type=int,
-        default=256,
         metavar="N",
         help="messages received at one time; further calls wait unread (default: %(default)s)",
     )
     group.add_argument(
         "--drain-seconds",
         type=float,
-        default=30.0,
         metavar="S",
         help="how long requests under way may take to end when told to stop (default: %(default)g)",
     )
@@ -120,10 +112,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     group.add_argument(
         "--rate",
         type=int,
-        default=0,
         metavar="ROWS",
         help="rows a second for each client (token, else certificate, else address), ten seconds' worth at once; "
-        "0: any (default: 0)",
+        "0: any (default: %(default)s)",
     )
     group.add_argument("--insecure", action="store_true", help="allow plain text outside loopback")
     group = parser.add_argument_group("observation")
@@ -133,16 +124,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="PORT",
         help="serve Prometheus metrics here; 0 takes a free one (default: off)",
     )
-    group.add_argument(
-        "--metrics-host", default="127.0.0.1", metavar="HOST", help="address for them (default: %(default)s)"
-    )
+    group.add_argument("--metrics-host", metavar="HOST", help="address for them (default: %(default)s)")
     group.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error"),
         default="info",
         help="least serious lines to log, as JSON on standard error (default: %(default)s)",
     )
-    parser.set_defaults(run=run)
+    given = {name: getattr(Settings, name) for name in Settings.__dataclass_fields__ if hasattr(Settings, name)}
+    parser.set_defaults(run=run, **given)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -152,7 +142,6 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError, OSError: for an argument that will not do.
     """
     from facemix.cloud.logs import log_to_stderr
-    from facemix.cloud.settings import Settings
 
     chosen = {name: value for name, value in vars(arguments).items() if name in Settings.__dataclass_fields__}
     settings = Settings(**{**chosen, "model": tuple(arguments.model)})
