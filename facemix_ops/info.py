@@ -9,11 +9,16 @@ import platform
 import sys
 
 from . import __version__
-from .native import C
 
 
 def collect() -> dict[str, str]:
-    """Name and value of everything a bug report should carry."""
+    """Name and value of everything a bug report should carry.
+
+    Raises:
+        ImportError: no kernels were compiled for this Python.
+        ValueError: FACEMIX_CPU_CAPABILITY names an instruction set that this CPU, or this build, has not.
+    """
+    from .native import C
 
     def version(package: str) -> str:
         try:
@@ -39,9 +44,15 @@ def collect() -> dict[str, str]:
 
 
 def main() -> None:
-    """Prints the table."""
-    argparse.ArgumentParser(prog="python -m facemix_ops.info", description=collect.__doc__).parse_args()
-    rows = collect()
+    """Prints the table, or ends with status 1 after a line about what keeps the kernels from running."""
+    parser = argparse.ArgumentParser(
+        prog="python -m facemix_ops.info", description="Everything a bug report should carry."
+    )
+    parser.parse_args()
+    try:
+        rows = collect()
+    except (ImportError, ValueError) as error:
+        parser.exit(1, f"{error}\n")
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"{name:<{width}}  {value}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,15 @@ def test_follows_the_override(tmp_path: Path) -> None:
     code = 'from facemix_ops.info import collect; print(collect()["cpu capability"])'
     narrowest = C.available_capabilities()[0]
     assert output_of(code, tmp_path, FACEMIX_CPU_CAPABILITY=narrowest) == f"{narrowest}\n"
+
+
+def test_a_wrong_override_is_a_line(tmp_path: Path) -> None:
+    command, changed = [sys.executable, "-m", "facemix_ops.info"], os.environ | {"FACEMIX_CPU_CAPABILITY": "avx3"}
+    done = subprocess.run(command, cwd=tmp_path, env=changed, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("FACEMIX_CPU_CAPABILITY: capability must be one of ")
+    assert done.stderr.endswith(", got avx3\n")
 
 
 def test_both_packages_are_of_one_version() -> None:
