@@ -8,6 +8,8 @@ from .attacks.end_to_end import EndToEnd
 from .attacks.group_matching import GroupMatching
 from .attacks.identity import Identity
 from .attacks.key_recovery import KeyRecovery
+from .attacks.known_image import KnownImage
+from .attacks.linking import Linking
 from .attacks.look import Look
 from .attacks.membership import Membership
 from .attacks.output_side import OutputSide
@@ -22,6 +24,8 @@ ATTACKS: tuple[type[Attack], ...] = (
     GroupMatching,
     EndToEnd,
     Pooling,
+    KnownImage,
+    Linking,
     Identity,
     Attributes,
     Reconstruction,

@@ -118,6 +118,11 @@ class Scene:
         """Where attacks train."""
         return best_device()
 
+    @property
+    def half(self) -> int:
+        """Groups of a request that leaves as many victims out as it holds, at most GROUPS; 0 where they are too few."""
+        return min(GROUPS, len(self.victims) // (2 * self.edge.group_size))
+
     def seed_of(self, *parts: int | str) -> int:
         """A seed that the scene's and `parts` decide."""
         return seed_of(self.seed, *parts)

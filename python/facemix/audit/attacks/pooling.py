@@ -12,6 +12,7 @@ from ..outcome import Outcome, Variant, interval
 from ..request import Request, Truth
 from ..reuse import reused
 from ..scene import Scene, send
+from ..span import basis
 
 __all__ = ["Pooling", "common"]
 
@@ -77,8 +78,7 @@ def common(received: list[Tensor], count: int) -> Tensor:
     Returns:
         float32 [count, c, h, w], of any sign and size.
     """
-    bases = [torch.linalg.qr(rows.flatten(1).double().T).Q for rows in received]
-    _, _, directions = torch.linalg.svd(torch.cat(bases, 1).T, full_matrices=False)
+    _, _, directions = torch.linalg.svd(torch.cat([basis(rows) for rows in received], 1).T, full_matrices=False)
     return directions[:count].float().view(count, *received[0].shape[1:])
 
 

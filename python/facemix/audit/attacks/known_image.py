@@ -1,0 +1,113 @@
+"""Is this photograph in the request?"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facemix.pictures import Line
+from facemix.report.spread import percent
+
+from ..attack import Attack, Progress
+from ..control import judged
+from ..curves import roc
+from ..display import compared
+from ..matching import correlation, matched
+from ..outcome import Outcome, Variant, interval
+from ..request import Request, Truth
+from ..scene import Scene, send
+from ..span import basis, leftover, outside
+
+__all__ = ["KnownImage"]
+
+REQUESTS = {"quick": 8, "full": 64}
+CHANCE = 0.5
+
+
+class KnownImage(Attack):
+    """The attacker has a photograph, and asks whether it was sent. Its features lie in what the rows of the request
+    span, or they do not: neither the key nor the shuffle changes the span. Decoys of a public set are found in the same
+    way. A further figure is of somebody who has all photographs of a request but one: an orthogonal mix keeps the
+    products of the columns of its sources, so that those of the known ones can be taken off.
+    """
+
+    name = "known_image"
+    title = "Is a photograph that the attacker has in a request?"
+    knows = "the edge's software, and the photograph; not which rows belong together"
+    source = "distance to a subspace: Scharf and Friedlander 1994"
+
+    def needs(self, scene: Scene) -> Outcome | None:
+        return None if scene.half else Outcome("skipped", "It needs two groups of victims: one is sent, one is not.")
+
+    def run(self, scene: Scene, progress: Progress) -> Outcome:
+        requests = REQUESTS[scene.effort]
+        images = torch.from_numpy(np.asarray(scene.victims.images))
+        clean = scene.edge.clean(images)
+        known = clean
+        if scene.edge.group_size == 1:  # whoever has the edge's software has what it makes of the photograph
+            known = send(scene.edge, scene.victims, torch.arange(len(images)), scene.generator(self.name)).received
+        scores, result, ceiling, last = [], [], [], []
+        for number in range(requests):
+            sent = torch.zeros(len(images), dtype=torch.bool)
+            sent[scene.rows(number, scene.half)] = True
+            request = scene.request(number, scene.half)
+            scores.append((sent, _nearness(request.received, known, len(images))))
+            result.append(_ranked(*scores[-1]))
+            ceiling.append(_ranked(sent, _nearness(request.truth.sources, clean, len(images))))
+            if scene.edge.group_size > 1:
+                last.append(_last(request))
+            progress((number + 1) / (requests + 1))
+        high, top = (sum(values) / requests for values in (result, ceiling))
+        status, reason = judged(CHANCE, high, top, ended=1)
+        curve = roc("a photograph that was sent from one that was not", *map(torch.cat, zip(*scores, strict=True)))
+        return Outcome(
+            status,
+            reason,
+            measure="share of pairs of photographs, one sent and one not, that are ranked rightly (AUC)",
+            floor=CHANCE,
+            result=high,
+            ceiling=top,
+            interval=interval(result, scene.seed_of(self.name)),
+            says=f"Asked which of two photographs that it has was sent, the cloud is right in {percent(high)} of cases "
+            f"({percent(CHANCE)} by chance).",
+            variants=_variants(last),
+            curves=(curve,) if curve else (),
+            pictures=_pictures(scene, last),
+        )
+
+
+def _nearness(rows: Tensor, known: Tensor, count: int) -> Tensor:
+    """How near each of `count` photographs is to what `rows` span, by its sources `known`: float64 [count]."""
+    return -outside(basis(rows), known).view(count, -1).mean(1)
+
+
+def _ranked(sent: Tensor, scores: Tensor) -> float:
+    """How often one that was sent has a higher score than one that was not."""
+    return float(((scores[sent][:, None] - scores[~sent]).sign() + 1).mean() / 2)
+
+
+def _last(request: Request) -> tuple[Tensor, Tensor]:
+    """The sources of a request's first image, and what is left of its rows without those of all others."""
+    unknown = request.truth.image == 0
+    sources = request.truth.sources
+    return sources[unknown], leftover(request.received, sources[~unknown])
+
+
+def _variants(last: list[tuple[Tensor, Tensor]]) -> tuple[Variant, ...]:
+    if not last:
+        return ()
+    likeness = [float(matched(correlation(sources, found).abs())[1].mean()) for sources, found in last]
+    name = "if all other photographs of a request are known: correlation with the features of the one that is not"
+    return (Variant(name, sum(likeness) / len(likeness)),)
+
+
+def _pictures(scene: Scene, last: list[tuple[Tensor, Tensor]]) -> tuple[Line, ...]:
+    """Of the first photographs that nobody knows: what was found of them."""
+    if not last:
+        return ()
+    sources, found = (torch.cat(parts) for parts in zip(*last, strict=True))
+    image = torch.arange(len(last)).repeat_interleave(len(sources) // len(last))
+    rows = torch.stack([scene.rows(number, scene.half)[0] for number in range(len(last))])
+    empty = torch.empty(0)
+    return compared(scene, rows, Request(sources, Truth(sources, image, empty, empty)), {"all others known": found})

@@ -1,0 +1,74 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from audit_scenes import OneTimePad, PixelEdge, scene
+from facemix.audit.attacks.known_image import KnownImage
+from facemix.audit.request import Request
+
+
+class NoisyEdge(PixelEdge):
+    """Sends images one by one, with noise that is drawn anew each time."""
+
+    def send(self, images, generator, reuse=None):
+        request = super().send(images, generator, reuse)
+        noise = torch.randn(request.received.shape, generator=generator)
+        return Request(request.received + 0.05 * noise, request.truth)
+
+
+class HalvedEdge(PixelEdge):
+    """Sends the upper and the lower half of an image as sources of their own."""
+
+    def clean(self, images):
+        return super().clean(images).reshape(2 * len(images), 1, -1, images.shape[-1])
+
+    def send(self, images, generator, reuse=None):
+        parts = images.reshape(2 * len(images), 1, -1, images.shape[-1])
+        request = PixelEdge(self.group_size).send(parts, generator, reuse)
+        image = torch.arange(len(images)).repeat_interleave(2)
+        return Request(request.received, replace(request.truth, image=image))
+
+
+def attack(edge, **more):
+    return KnownImage().run(scene(edge, **more), lambda done: None)
+
+
+@pytest.mark.parametrize("group_size", [2, 4, 8])
+def test_a_photograph_that_was_mixed_in_is_told_from_one_that_was_not(group_size):
+    outcome = attack(PixelEdge(group_size))
+    assert outcome.status == "done"
+    assert (outcome.floor, outcome.result, outcome.ceiling) == (0.5, 1, 1)
+    assert outcome.curves[0].auc == 1
+    assert "right in 100.0 % of cases" in outcome.says
+
+
+def test_whoever_has_all_photographs_but_one_gets_that_one():
+    (last,) = attack(PixelEdge(4)).variants
+    assert last.result == pytest.approx(1, abs=1e-6)
+    assert [line.caption for line in attack(PixelEdge(4)).pictures][-1].startswith("all others known")
+
+
+def test_a_one_time_pad_hides_what_was_sent():
+    outcome = attack(OneTimePad(4))
+    assert outcome.ceiling == 1
+    assert outcome.recovered < 0.1
+    assert outcome.variants[0].result < 0.3
+
+
+def test_parts_of_a_photograph_are_looked_for_together():
+    outcome = attack(HalvedEdge(4))
+    assert outcome.result == 1
+    assert outcome.variants[0].result > 0.7  # two directions are left, and which is which half is not known
+
+
+def test_noise_does_not_hide_a_photograph_that_is_known():
+    outcome = attack(NoisyEdge(1))
+    assert outcome.result > 0.95
+    assert outcome.variants == () == outcome.pictures
+
+
+def test_it_needs_victims_who_are_in_no_request():
+    few = scene(PixelEdge(4), people=16)
+    few = replace(few, victims=few.victims.take(torch.arange(7)))
+    assert KnownImage().needs(few).status == "skipped"
+    assert KnownImage().needs(replace(few, victims=scene(PixelEdge(4)).victims.take(torch.arange(8)))) is None
