@@ -57,7 +57,8 @@ protections() {
 
 hardening() {
     "$FACEMIX" train orl --out "$OUT/orl-patches" --mix.patches 2 --linear_control false --longer_control false
-    "${PYTHON:-python}" benchmarks/hardening.py "$OUT/orl/seed-0" "$OUT/orl-patches/seed-0" --json "$RESULTS/hardening.json"
+    "${PYTHON:-python}" benchmarks/hardening.py "$OUT/orl/seed-0" "$OUT/orl-patches/seed-0" --effort full \
+        --json "$RESULTS/hardening.json"
 }
 
 affine() { # NAME OPTION...

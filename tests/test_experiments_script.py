@@ -15,7 +15,7 @@ STUB = """#!/bin/sh
 echo "$*" >>"$OUT/calls"
 case "$1" in report) folder="$2" ;; *) folder=$(echo "$*" | sed 's/.*--out \\([^ ]*\\).*/\\1/') ;; esac
 [ "$1" = blind ] && exec touch "$folder"
-[ "$1" = benchmarks/hardening.py ] && exec touch "$5"
+[ "$1" = benchmarks/hardening.py ] && exec touch "$7"
 mkdir -p "$folder/pre-1-S-2"
 for name in report.md results.json audit.json sweep.csv sweep.md figure4a.png figure4b.png; do
     echo "$*" >"$folder/$name"
