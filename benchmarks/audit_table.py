@@ -30,6 +30,7 @@ class Row(NamedTuple):
 LABELLED = "the edge's software, labelled photographs"
 ATTRIBUTES = "the edge's software, photographs with attributes"
 PAPER = "the paper's network"
+LAST = "if all other photographs of a request are known: correlation with the features of the one that is not"
 FACES = "share of the photographs at a |correlation| above 0.9"
 #: Of each attack. Two of them are the paper's: what its network gets is told apart from what our read-outs do.
 ROWS = {
@@ -62,6 +63,16 @@ ROWS = {
     "pooling": (
         Row("A photograph that is sent eight times (`pooling`, correlation)", "which requests hold it", percent=False),
     ),
+    "known_image": (
+        Row("Which of two photographs was sent? (`known_image`)", "the edge's software, both photographs"),
+        Row(
+            "All photographs of a request but one are known: that one (`known_image`, correlation)",
+            "the edge's software, the other photographs",
+            percent=False,
+            variant=LAST,
+        ),
+    ),
+    "linking": (Row("Which of two requests holds a photograph of a third? (`linking`)", "nothing else"),),
     "identity": (
         Row("Whose row is it? The paper's attack and network (`identity`)", LABELLED, variant=PAPER),
         Row("The same, by our best read-out (`identity`)", LABELLED, variant="linear read-out"),
@@ -80,7 +91,7 @@ ROWS = {
     ),
     "look": (Row("What the rows show as they are (`look`, correlation)", "nothing else", percent=False),),
 }
-README = ("end_to_end", "membership", "output_side", "identity")
+README = ("end_to_end", "known_image", "linking", "membership", "output_side", "identity")
 
 
 def section(data: dict[str, Any], names: tuple[str, ...] = tuple(ROWS)) -> str:
@@ -109,7 +120,9 @@ def _cells(row: Row, figures: dict[str, Any]) -> list[str]:
     return [row.says, row.knows, floor, f"**{result}**", ceiling]
 
 
-def _figure(value: float, percent: bool) -> str:
+def _figure(value: float | None, percent: bool) -> str:
+    if value is None:
+        return ""
     if not percent:
         return f"{value:.3f}"
     return "100 %" if value == 1 else f"{100 * value:.1f} %"

@@ -34,8 +34,8 @@ def section(data: dict[str, Any]) -> str:
     text = (
         f"A photograph costs {mixed['bytes_up_per_image'] / 1024:.1f} KiB up and "
         f"{mixed['bytes_down_per_image'] / 1024:.1f} KiB down, {mixed['edge_ms_per_image']:.2f} ms of computing on the "
-        f"edge and {mixed['cloud_ms_per_image']:.2f} ms in the cloud. The demo took {seconds['total']:.0f} s, the audit "
-        f"{seconds['audit']:.0f} s of them. ({where['cpu']}, {where['cores']} cores; PyTorch "
+        f"edge and {mixed['cloud_ms_per_image']:.2f} ms in the cloud. The demo took {seconds['total']:.0f} s, the "
+        f"audit {seconds['audit']:.0f} s of them. ({where['cpu']}, {where['cores']} cores; PyTorch "
         f"{where['versions']['torch']}; commit {where['commit'][:7]}.)"
     )
     return f"{table}\n\n{text}\n"

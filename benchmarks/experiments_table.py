@@ -128,7 +128,7 @@ def _protections() -> str:
         cost = runs.first["cost"]
         lines.append(
             [
-                runs.method,
+                runs.method + ("; of eyeglasses and facial hair" if runs.first["data"]["task"] == "attributes" else ""),
                 _network("protected")(runs),
                 *(percent(attacks[attack]) for attack in ("identity", "membership")),
                 *(f"{attacks[attack]:.3f}" for attack in ("look", "pooling")),
