@@ -27,6 +27,7 @@ import torch
 from facemix.audit.registry import ATTACKS
 from facemix.audit.run import run_audit
 from facemix.audit.target import Target
+from facemix.audit.verdict import levels
 from facemix.blinders_offline import write_blinders
 from facemix.cloud.model import CloudModel
 from facemix.data import Labelled, channels_last, open_data
@@ -126,9 +127,10 @@ def measure(mode: Mode, faces: Labelled, rounds: int, effort: Any, attacks: list
         row |= accuracy(half, cloud, faces, rounds)
         scene = Target(edge, DATA, cloud_file, mode.max_coeff, pool).scene(victims=120, seed=0, effort=effort)
         outcomes = run_audit(scene, ATTACKS, only=attacks)
+    far = levels(outcomes)
     row["attacks"] = {
         name: {field: getattr(found, field) for field in ("status", "floor", "result", "ceiling", "recovered")}
-        | {"variants": {each.name: each.result for each in found.variants}}
+        | {"level": far[name], "variants": {each.name: each.result for each in found.variants}}
         for name, found in outcomes.items()
     }
     return row

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from facemix.audit.verdict import FAINT
 from marked_pages import markdown_table
 
 COMMITTED = Path(__file__).parent / "results" / "hardening.json"
@@ -83,4 +84,5 @@ def _known(data: dict[str, Any], name: str) -> bool:
 def _cell(found: dict[str, Any]) -> str:
     if found["status"] != "done":
         return found["status"]
-    return f"{found['result']:.3f} ({found['floor']:.3f} to {found['ceiling']:.3f}): {found['recovered']:.0%}"
+    chance = ", may be chance" * (found["level"] == "withstood" and found["recovered"] >= FAINT)
+    return f"{found['result']:.3f} ({found['floor']:.3f} to {found['ceiling']:.3f}): {found['recovered']:.0%}{chance}"
