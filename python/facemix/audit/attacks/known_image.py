@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facemix.pictures import Line
+from facemix.pictures import COLUMNS, Line
 from facemix.report.spread import percent
 
 from ..attack import Attack, Progress
@@ -87,27 +87,28 @@ def _ranked(sent: Tensor, scores: Tensor) -> float:
     return float(((scores[sent][:, None] - scores[~sent]).sign() + 1).mean() / 2)
 
 
-def _last(request: Request) -> tuple[Tensor, Tensor]:
-    """The sources of a request's first image, and what is left of its rows without those of all others."""
+def _last(request: Request) -> tuple[Tensor, Tensor, Tensor]:
+    """The sources of a request's first image, what is left of its rows without those of all others, and its rows."""
     unknown = request.truth.image == 0
     sources = request.truth.sources
-    return sources[unknown], leftover(request.received, sources[~unknown])
+    return sources[unknown], leftover(request.received, sources[~unknown]), request.received
 
 
-def _variants(last: list[tuple[Tensor, Tensor]]) -> tuple[Variant, ...]:
+def _variants(last: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Variant, ...]:
     if not last:
         return ()
-    likeness = [float(matched(correlation(sources, found).abs())[1].mean()) for sources, found in last]
+    likeness = [float(matched(correlation(sources, found).abs())[1].mean()) for sources, found, _ in last]
     name = "if all other photographs of a request are known: correlation with the features of the one that is not"
     return (Variant(name, sum(likeness) / len(likeness)),)
 
 
-def _pictures(scene: Scene, last: list[tuple[Tensor, Tensor]]) -> tuple[Line, ...]:
-    """Of the first photographs that nobody knows: what was found of them."""
+def _pictures(scene: Scene, last: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Line, ...]:
+    """Of the first requests: the photograph that is not known, and what was found of it."""
     if not last:
         return ()
-    sources, found = (torch.cat(parts) for parts in zip(*last, strict=True))
-    image = torch.arange(len(last)).repeat_interleave(len(sources) // len(last))
-    rows = torch.stack([scene.rows(number, scene.half)[0] for number in range(len(last))])
+    sources, found, received = (torch.cat(parts) for parts in zip(*last[:COLUMNS], strict=True))
+    count = min(len(last), COLUMNS)
+    image = torch.arange(count).repeat_interleave(len(sources) // count)
+    rows = torch.stack([scene.rows(number, scene.half)[0] for number in range(count)])
     empty = torch.empty(0)
-    return compared(scene, rows, Request(sources, Truth(sources, image, empty, empty)), {"all others known": found})
+    return compared(scene, rows, Request(received, Truth(sources, image, empty, empty)), {"all others known": found})
