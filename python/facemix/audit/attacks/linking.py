@@ -18,6 +18,7 @@ from ..span import basis
 __all__ = ["Linking"]
 
 TRIALS = {"quick": 32, "full": 256}
+GROUPS = 2  # in a request: more take longer, and are linked as well
 CHANCE = 0.5
 
 
@@ -36,7 +37,8 @@ class Linking(Attack):
         return None if scene.half else Outcome("skipped", "It needs two groups of victims: one for each request.")
 
     def run(self, scene: Scene, progress: Progress) -> Outcome:
-        trials, size, mixed = TRIALS[scene.effort], scene.half * scene.edge.group_size, scene.edge.group_size > 1
+        mixed, size = scene.edge.group_size > 1, min(GROUPS, scene.half) * scene.edge.group_size
+        trials = TRIALS[scene.effort]
         received, bare = torch.empty(2, trials, 2, dtype=torch.float64)
         for trial in range(trials):
             generator = scene.generator(self.name, trial)
