@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +16,12 @@ from torch import Tensor, fx
 import facemix_ops as fo
 from facemix.models import build
 from facemix.partition import partition
-from facemix_ops.edge import BundleError, Result
+from facemix_ops.edge import BundleError
 from facemix_ops.edge.key import Key
 from facemix_ops.edge.preprocess import check_images
-from facemix_ops.edge.result import result_of
-from facemix_ops.edge.wire import LARGEST, WIRE_DTYPES, check_finite, widened
-from facemix_ops.rules import bad_type, bad_value
+from facemix_ops.edge.request import Request
+from facemix_ops.edge.wire import LARGEST, WIRE_DTYPES
+from facemix_ops.rules import bad_value
 
 from .halves import first_half, last_half
 from .torch_bundle import TorchBundle, read
@@ -112,12 +111,12 @@ class TorchHalf:
             key = Key(self.rows_per_image * len(images) // bundle.group_size, bundle.group_size, bundle.max_coeff)
         try:
             with torch.inference_mode():
-                payload, scales = _on_the_wire(self._sent(images, key), wire_dtype, bundle.scales)
+                payload = _on_the_wire(self._sent(images, key), wire_dtype, bundle.scales)
         except BaseException:
             if key is not None:
                 key.close()
             raise
-        return TorchRequest(self, key, payload, scales, wire_dtype)
+        return TorchRequest(self, key, payload, wire_dtype)
 
     def inputs(self, images: NDArray[np.uint8], rows: NDArray[np.int64] | None = None) -> Tensor:
         """The first part's input, float32 [N, C, H, W], of uint8 [N, H, W, C]; image n in row rows[n], or in row n."""
@@ -149,74 +148,15 @@ class TorchHalf:
             return self.last(fo.group_unmix(y, _shared(key))[rows]).numpy()
 
 
-class TorchRequest:
-    """Made by `TorchHalf.mix`; what `facemix_ops.edge.MixedRequest` is for `EdgeModel`. A key is for one request and
-    one reply: `classify` zeroes it, and so does the end of the ``with`` block, however it is left.
+class TorchRequest(Request):
+    """Made by `TorchHalf.mix`; see `facemix_ops.edge.request.Request`. Where nothing is mixed it has no key."""
 
-    Attributes:
-        payload: [B, C, H, W], what the cloud may see; contiguous. uint16 holds the bits of bfloat16.
-        scales: float32 [B, C] for int8: value = integer * scale; else None.
-        wire_dtype: "float32", "float16", "bfloat16" or "int8".
-    """
+    def __init__(self, half: TorchHalf, key: Key | None, payload: NDArray[Any], wire_dtype: str) -> None:
+        super().__init__(key, payload, wire_dtype, half.bundle, half.bundle.outputs_shape)
+        self._half = half
 
-    def __init__(
-        self,
-        half: TorchHalf,
-        key: Key | None,
-        payload: NDArray[Any],
-        scales: NDArray[np.float32] | None,
-        wire_dtype: str,
-    ) -> None:
-        self.payload, self.scales, self.wire_dtype = payload, scales, wire_dtype
-        self._half, self._key = half, key
-        #: Whether the key, if there is one, was zeroed.
-        self.closed = False
-
-    def classify(self, reply: NDArray[Any]) -> Result:
-        """Un-shuffle and un-mix the cloud's reply, and apply the last part; zeroes the key.
-
-        Args:
-            reply: [B, ...], as many rows as were sent; float32, float16, or uint16 for bfloat16; any strides.
-
-        Raises:
-            TypeError, ValueError: naming argument, rule and what came; the request stays open for a better reply,
-                unless this one is so large that scores overflow.
-        """
-        op, bundle = "TorchRequest.classify", self._half.bundle
-        if self.closed:
-            bad_value(op, "the request", "be open", "a closed one: its key was zeroed")
-        if not isinstance(reply, np.ndarray):
-            bad_type(op, "reply", "be a NumPy array", type(reply).__name__)
-        shape = (len(self.payload), *bundle.outputs_shape)
-        if reply.shape != shape:
-            bad_value(op, "reply", f"have shape {list(shape)}", f"{list(reply.shape)}")
-        outputs = widened(op, "reply", reply)
-        check_finite(op, "be finite", outputs)
-        with self:
-            scores = self._half.unmixed(outputs, self._key)
-            check_finite(op, "leave scores finite", scores)
-        return result_of(scores, bundle)
-
-    def close(self) -> None:
-        """Zero the key. What was sent stays."""
-        self.closed = True
-        if self._key is not None:
-            self._key.close()
-
-    def __enter__(self) -> TorchRequest:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        rows = f"{self.payload.dtype} {list(self.payload.shape)}"
-        return f"TorchRequest(payload={rows}, wire_dtype={self.wire_dtype!r}{', closed' * self.closed})"
-
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise TypeError("TorchRequest: it holds a key, which is private: it cannot be pickled or copied")
+    def _scores(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._half.unmixed(outputs, self._key)
 
 
 def _shared(key: Key) -> fo.MixKey:
@@ -224,17 +164,15 @@ def _shared(key: Key) -> fo.MixKey:
     return fo.MixKey._wrap(torch.from_numpy(key.coeffs), torch.from_numpy(key.order))
 
 
-def _on_the_wire(
-    mixed: Tensor, wire_dtype: str, scales: NDArray[np.float32] | None
-) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
-    """What is sent for float32 [B, C, H, W], and for int8 the scales that go with it."""
+def _on_the_wire(mixed: Tensor, wire_dtype: str, scales: NDArray[np.float32] | None) -> NDArray[Any]:
+    """What is sent for float32 [B, C, H, W]; int8 takes the channels' scales [C]."""
     if wire_dtype == "int8":
         assert scales is not None  # see TorchHalf.mix
         steps = (mixed / torch.from_numpy(scales).view(-1, 1, 1)).round_().clamp_(-LARGEST, LARGEST)
-        return steps.to(torch.int8).contiguous().numpy(), np.tile(scales, (len(mixed), 1))
+        return steps.to(torch.int8).contiguous().numpy()
     if wire_dtype == "bfloat16":
-        return mixed.to(torch.bfloat16).contiguous().view(torch.int16).numpy().view(np.uint16), None
-    return mixed.to(torch.float16 if wire_dtype == "float16" else torch.float32).contiguous().numpy(), None
+        return mixed.to(torch.bfloat16).contiguous().view(torch.int16).numpy().view(np.uint16)
+    return mixed.to(torch.float16 if wire_dtype == "float16" else torch.float32).contiguous().numpy()
 
 
 def _parts(bundle: TorchBundle, weights: Mapping[str, Tensor]) -> tuple[fx.GraphModule, fx.GraphModule, int]:
