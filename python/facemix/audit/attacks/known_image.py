@@ -87,28 +87,29 @@ def _ranked(sent: Tensor, scores: Tensor) -> float:
     return float(((scores[sent][:, None] - scores[~sent]).sign() + 1).mean() / 2)
 
 
-def _last(request: Request) -> tuple[Tensor, Tensor, Tensor]:
-    """The sources of a request's first image, what is left of its rows without those of all others, and its rows."""
+def _last(request: Request) -> tuple[Tensor, Tensor]:
+    """The sources of a request's first image, and what is left of its rows without those of all others."""
     unknown = request.truth.image == 0
     sources = request.truth.sources
-    return sources[unknown], leftover(request.received, sources[~unknown]), request.received
+    return sources[unknown], leftover(request.received, sources[~unknown])
 
 
-def _variants(last: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Variant, ...]:
+def _variants(last: list[tuple[Tensor, Tensor]]) -> tuple[Variant, ...]:
     if not last:
         return ()
-    likeness = [float(matched(correlation(sources, found).abs())[1].mean()) for sources, found, _ in last]
+    likeness = [float(matched(correlation(sources, found).abs())[1].mean()) for sources, found in last]
     name = "if all other photographs of a request are known: correlation with the features of the one that is not"
     return (Variant(name, sum(likeness) / len(likeness)),)
 
 
-def _pictures(scene: Scene, last: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Line, ...]:
+def _pictures(scene: Scene, last: list[tuple[Tensor, Tensor]]) -> tuple[Line, ...]:
     """Of the first requests: the photograph that is not known, and what was found of it."""
     if not last:
         return ()
-    sources, found, received = (torch.cat(parts) for parts in zip(*last[:COLUMNS], strict=True))
-    count = min(len(last), COLUMNS)
-    image = torch.arange(count).repeat_interleave(len(sources) // count)
-    rows = torch.stack([scene.rows(number, scene.half)[0] for number in range(count)])
+    sources, found = (torch.cat(parts) for parts in zip(*last[:COLUMNS], strict=True))
+    numbers = range(min(len(last), COLUMNS))
+    image = torch.tensor(numbers).repeat_interleave(len(sources) // len(numbers))
+    rows = torch.stack([scene.rows(number, scene.half)[0] for number in numbers])
+    received = torch.cat([scene.request(number, scene.half).received for number in numbers])
     empty = torch.empty(0)
     return compared(scene, rows, Request(received, Truth(sources, image, empty, empty)), {"all others known": found})
