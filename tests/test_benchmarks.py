@@ -166,9 +166,11 @@ def test_every_attack_has_a_row() -> None:
     names = [attack["name"] for attack in data["attacks"]]
     assert sorted(names) == sorted(audit_table.ROWS)
     assert set(audit_table.README) <= set(names)
-    lines = audit_table.section(data, ("look", "group_matching")).splitlines()
-    assert lines[2].endswith(" | 0.613 | **0.671** | 1.000 |")
+    lines = audit_table.section(data, ("look", "group_matching", "known_image")).splitlines()
+    (look,) = (attack for attack in data["attacks"] if attack["name"] == "look")
+    assert lines[2].endswith(f" | {look['floor']:.3f} | **{look['result']:.3f}** | 1.000 |")
     assert lines[3].endswith(" | 0.0 % | **100 %** | 100 % |")  # of a variant: groups found whole
+    assert lines[5].endswith(" |  | **1.000** |  |")  # of a variant that has neither floor nor ceiling
 
 
 def test_the_papers_network_and_our_read_out_have_a_row_each() -> None:
