@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The experiments of docs/experiments.md, audit.md, baselines.md and hardening.md that need no GPU: four hours of one core.
+# The experiments of docs/experiments.md, audit.md, baselines.md and hardening.md that need no GPU: about three hours of one core.
 #
 #     benchmarks/experiments.sh [orl] [protections] [hardening] [orl-affine] [figure4] [synthetic]    # default: all
 #
