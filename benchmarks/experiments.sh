@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# The experiments of docs/experiments.md, audit.md, baselines.md and hardening.md that need no GPU: about three hours of one core.
+# The experiments of docs/experiments.md, audit.md, baselines.md and hardening.md that need no GPU: about three hours of
+# one core.
 #
 #     benchmarks/experiments.sh [orl] [protections] [hardening] [orl-affine] [figure4] [synthetic]    # default: all
 #
 # What was interrupted goes on with the same command. Parts can run at once, but for protections and hardening, which take
-# what orl trained. Everything goes to OUT, and not into the tree: results say whether it had changes. To publish, from a clean tree:
+# what orl trained. Everything goes to OUT, and not into the tree, whose changes results tell. To publish, from a clean tree:
 #
 #     cp -r .benchmarks/experiments/results/. benchmarks/results && make bench-report
 set -euo pipefail
@@ -52,7 +53,8 @@ protections() {
     for size in 16 8; do
         protected blur-$size --protection.name blur --protection.size $size --baselines "$OUT/orl"
     done
-    protected anonymizer-8 --data.task attributes --protection.name anonymizer --protection.width 8 --mixed.epochs 40
+    protected anonymizer-8 --seeds $SEEDS --data.task attributes --protection.name anonymizer --protection.width 8 \
+        --mixed.epochs 40 # an adversary trains along, and seeds differ
 }
 
 hardening() {
