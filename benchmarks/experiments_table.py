@@ -163,7 +163,7 @@ def _markdown(lines: list[list[str]], experiments: Sequence[Runs]) -> str:
 
 
 def _source(experiments: Sequence[Runs]) -> str:
-    """How many seeds, and the machines, versions and commits of all of them."""
+    """The machines, versions and commits of all seeds."""
     where = [seed["environment"] for runs in experiments for seed in runs.seeds]
     says = {
         f"{each['cpu']}, {each['cores']} cores, {each['threads']} thread{'s' * (each['threads'] > 1)}; PyTorch "

@@ -7,7 +7,7 @@ from typing import Literal
 from .outcome import Outcome, interval
 from .scene import Scene
 
-__all__ = ["fails_unprotected", "judged", "nothing_mixed"]
+__all__ = ["fails_unprotected", "judged", "nothing_mixed", "too_few"]
 
 CLEARLY, MOST = 0.1, 0.9
 
@@ -48,3 +48,8 @@ def judged(floor: float, result: float, ceiling: float, ended: float) -> tuple[L
 def nothing_mixed(scene: Scene) -> Outcome | None:
     """What `Attack.needs` returns of an attack that undoes a mix: an outcome where there is none."""
     return Outcome("does not apply", "nothing is mixed") if scene.edge.group_size == 1 else None
+
+
+def too_few(scene: Scene) -> Outcome | None:
+    """What `Attack.needs` returns of an attack that compares requests, or what was sent with what was not."""
+    return None if scene.half else Outcome("skipped", "It needs two groups of victims, got fewer.")

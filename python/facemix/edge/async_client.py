@@ -44,7 +44,7 @@ class AsyncClient:
     Args:
         half: the edge's half of the network, such as `facemix_ops.edge.EdgeModel`: `bundle`, what it needs to be told
             of, and `mix(images, wire_dtype=...)` for whole groups, which returns a request with `payload`, `scales`,
-            `classify(reply)` and `close()`; see `facemix_ops.edge.MixedRequest`. Threads use it.
+            `classify(reply)` and `close()`; see `facemix_ops.edge.request.Request`. Threads use it.
         server: "host:port", or "[IPv6]:port".
         decoys: public images uint8 [D, H, W, C] of the same kind as those to classify, to fill a batch that does not
             divide into groups; at least one less than a group has. Default: the bundle's; where it has none, such a

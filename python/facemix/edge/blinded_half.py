@@ -76,7 +76,7 @@ class BlindedRequest:
     """Made by `BlindedHalf.mix`. `classify` and `close` zero the key, and the outputs of the secret rows.
 
     Attributes:
-        payload, scales, wire_dtype: see `facemix_ops.edge.MixedRequest`.
+        payload, scales, wire_dtype: see `facemix_ops.edge.request.Request`.
     """
 
     scales = None
@@ -91,7 +91,7 @@ class BlindedRequest:
         return bool(self._request.closed)
 
     def classify(self, reply: NDArray[Any]) -> Result:
-        """Take the secret rows' outputs off the cloud's reply, and do what `facemix_ops.edge.MixedRequest` does.
+        """Take the secret rows' outputs off the cloud's reply, and do what `facemix_ops.edge.request.Request` does.
 
         Raises:
             TypeError, ValueError: as that does.

@@ -10,7 +10,7 @@ from facemix.pictures import COLUMNS, Line
 from facemix.report.spread import percent
 
 from ..attack import Attack, Progress
-from ..control import judged
+from ..control import judged, too_few
 from ..curves import roc
 from ..display import compared
 from ..matching import correlation, matched
@@ -38,7 +38,7 @@ class KnownImage(Attack):
     source = "distance to a subspace: Scharf and Friedlander 1994"
 
     def needs(self, scene: Scene) -> Outcome | None:
-        return None if scene.half else Outcome("skipped", "It needs two groups of victims: one is sent, one is not.")
+        return too_few(scene)
 
     def run(self, scene: Scene, progress: Progress) -> Outcome:
         requests = REQUESTS[scene.effort]

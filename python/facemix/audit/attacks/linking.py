@@ -8,7 +8,7 @@ from torch import Tensor
 from facemix.report.spread import percent
 
 from ..attack import Attack, Progress
-from ..control import judged
+from ..control import judged, too_few
 from ..curves import roc
 from ..matching import correlation
 from ..outcome import Outcome, interval
@@ -34,7 +34,7 @@ class Linking(Attack):
     source = "principal angles between subspaces: Björck and Golub 1973"
 
     def needs(self, scene: Scene) -> Outcome | None:
-        return None if scene.half else Outcome("skipped", "It needs two groups of victims: one for each request.")
+        return too_few(scene)
 
     def run(self, scene: Scene, progress: Progress) -> Outcome:
         mixed, size = scene.edge.group_size > 1, min(GROUPS, scene.half) * scene.edge.group_size
