@@ -1,10 +1,12 @@
-// The products of conv_mix's fast way: tensor cores, and plain multiply-adds for float32 that must stay float32.
+// What conv_mix's fast way multiplies: words of operands for tensor cores, which mix as well, and plain float32 where it
+// must stay float32.
 //
 // The weights are the left matrix and the pixels the right one: a lane's two words of the right one are then the unit
 // that it reads, and the order of K is ours to choose, as long as both agree. Lane 4 * g + t has rows g and g + 8 of
 // the weights, and columns 2t and 2t + 1 of the sums (mma.h).
 #pragma once
 
+#include <cmath>
 #include <cstring>
 #include <type_traits>
 
@@ -13,15 +15,49 @@
 
 namespace facemix::cuda {
 
-// M: what tensor cores multiply, bfloat16, float16 or Tf32. The lanes of a column read the four units of a step.
+// Two values in the 16 bits of M.
+template <class M>
+__device__ __forceinline__ uint32_t pair_of(float low, float high) {
+    uint32_t word;
+    if constexpr (std::is_same_v<M, __nv_bfloat16>) {
+        const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
+        memcpy(&word, &both, sizeof word);
+    } else {
+        const __half2 both = __floats2half2_rn(low, high);
+        memcpy(&word, &both, sizeof word);
+    }
+    return word;
+}
+
+// A coefficient in two parts that M holds: what it has of it, rounded towards zero, and then what is left. Neither is
+// zero or of another sign unless the coefficient is, so that the product of an infinite value is infinite.
+template <class M>
+__device__ __forceinline__ float leading(float c) {
+    constexpr uint32_t kept = std::is_same_v<M, __nv_bfloat16> ? 0xffff0000u : 0xffffe000u;  // 8 or 11 digits
+    uint32_t bits;
+    memcpy(&bits, &c, sizeof bits);
+    bits &= kept;
+    memcpy(&c, &bits, sizeof c);
+    return c;
+}
+template <class M>
+__device__ __forceinline__ float remaining(float c) {
+    constexpr float least = std::is_same_v<M, __half> ? 6e-8f : 1e-30f;  // of what M holds, or near it
+    return c == 0 ? 0 : copysignf(fmaxf(fabsf(c - leading<M>(c)), least), c);
+}
+
+// M: bfloat16, float16 or Tf32. The lanes of a column read the four units of a step.
+//
+// Columns are images. So the sums of a column of 8, which are those of 16 output channels, are as they lie the left
+// matrix of another product: by the key, transposed. They are rounded to M for it, as the result of a convolution of
+// PyTorch is; the key is not: what M does not hold of it is multiplied as well.
 template <class M>
 struct TensorProduct {
+    using Operand = M;
     static constexpr bool kTf32 = std::is_same_v<M, Tf32>;
     using Element = std::conditional_t<kTf32, float, M>;
-    static constexpr int kStepUnits = 4, kReads = 1;
-
-    // The column that a lane reads for a pixel tile.
-    static __device__ __forceinline__ int column(int lane, int) { return lane / 4; }
+    static constexpr int kStepUnits = 4;
+    static constexpr int kPairWords = kTf32 ? 2 : 1;  // of the values of two images
 
     static __device__ __forceinline__ uint32_t word(const Element (&elements)[kWordBytes / sizeof(Element)]) {
         if constexpr (kTf32) return to_tf32(elements[0]);
@@ -29,16 +65,79 @@ struct TensorProduct {
         memcpy(&word, elements, sizeof word);
         return word;
     }
-    // Adds to the sums of pixel tile n of one image; weights: {row g, row g + 8} of the first word of a unit, then of
-    // the second.
-    template <int kTiles>
-    static __device__ __forceinline__ void multiply(float (&sums)[kTiles][2][4], int n, const uint2 (&pixels)[kReads],
-                                                    const uint4 (&weights)[kTiles]) {
-        const uint32_t b[2] = {pixels[0].x, pixels[0].y};
+
+    // The values of two images.
+    static __device__ __forceinline__ void pack(uint32_t (&words)[kPairWords], float even, float odd) {
+        if constexpr (kTf32) words[0] = to_tf32(even), words[1] = to_tf32(odd);
+        else words[0] = pair_of<M>(even, odd);
+    }
+    static __device__ __forceinline__ float2 unpack(const uint32_t (&words)[kPairWords]) {
+        float2 values;
+        if constexpr (kTf32) {
+            memcpy(&values, words, sizeof values);
+        } else {
+            M both[2];
+            memcpy(both, words, sizeof both);
+            values = {float(both[0]), float(both[1])};
+        }
+        return values;
+    }
+    // The same value for all that a word holds.
+    static __device__ __forceinline__ uint32_t all(float value) {
+        uint32_t words[kPairWords];
+        pack(words, value, value);
+        return words[0];
+    }
+
+    // --- the mix: `kSets` columns of 8 images --------------------------------------------------------------------
+
+    // Of the right matrix, the key: for each column of results, in M and what is left; TF32, for each column of images.
+    template <int kSets>
+    using KeyWords = uint32_t[(kTf32 ? kSets : 1) * kSets][2][2];
+
+    // coeffs [kImages][kImages], of 4 images beside each other and below each other.
+    template <int kSets, int kImages>
+    static __device__ __forceinline__ void read_key(KeyWords<kSets>& key, const float* coeffs, int lane) {
+        const auto part = [&](int set, int n, int odd, int which) {  // the coefficient by an image of `set`
+            const int i = (n * 8 + lane / 4) % kImages, j = (set * 8 + lane % 4 * 2 + odd) % kImages;
+            return which == 0 ? leading<M>(coeffs[i * kImages + j]) : remaining<M>(coeffs[i * kImages + j]);
+        };
 #pragma unroll
-        for (int m = 0; m < kTiles; ++m) {
-            const uint32_t w[4] = {weights[m].x, weights[m].y, weights[m].z, weights[m].w};
-            mma<M>(sums[m][n], w, b);
+        for (int n = 0; n < kSets; ++n)
+#pragma unroll
+            for (int which = 0; which < 2; ++which)
+#pragma unroll
+                for (int set = 0; set < kSets; ++set)
+                    if constexpr (kTf32) {
+                        pack(key[set * kSets + n][which], part(set, n, 0, which), part(set, n, 1, which));
+                    } else if constexpr (kSets == 2) {
+                        key[n][which][set] = pair_of<M>(part(set, n, 0, which), part(set, n, 1, which));
+                    } else {  // both parts are one step of K
+                        key[n][0][which] = pair_of<M>(part(set, n, 0, which), part(set, n, 1, which));
+                    }
+    }
+
+    // z: of each column of 8 the values of channels g and g + 8, of images 2t and 2t + 1; out: of rows 2t and 2t + 1 as mma's d.
+    template <int kSets>
+    static __device__ __forceinline__ void mix(float (&out)[kSets][4], const uint32_t (&z)[kSets][2][kPairWords],
+                                               const KeyWords<kSets>& key) {
+#pragma unroll
+        for (int n = 0; n < kSets; ++n) {
+#pragma unroll
+            for (int r = 0; r < 4; ++r) out[n][r] = 0;
+            if constexpr (kTf32) {
+#pragma unroll
+                for (int k = 0; k < 2 * kSets; ++k) {
+                    const auto& of = z[k / 2];
+                    const uint32_t left[4] = {of[0][0], of[1][0], of[0][1], of[1][1]};
+                    mma<M>(out[n], left, key[k / 2 * kSets + n][k % 2]);
+                }
+            } else {
+                const auto &first = z[0], &second = z[kSets - 1];
+                const uint32_t left[4] = {first[0][0], first[1][0], second[0][0], second[1][0]};
+#pragma unroll
+                for (int k = 0; k < kSets; ++k) mma<M>(out[n], left, key[n][k]);
+            }
         }
     }
 };
@@ -46,30 +145,12 @@ struct TensorProduct {
 // A lane reads both columns that it has the sums of; all read the one unit of a step.
 struct FloatProduct {
     using Element = float;
-    static constexpr int kStepUnits = 1, kReads = 2;
-
-    static __device__ __forceinline__ int column(int lane, int read) { return lane % 4 * 2 + read; }
+    static constexpr int kStepUnits = 1;
 
     static __device__ __forceinline__ uint32_t word(const float (&elements)[1]) {
         uint32_t word;
         memcpy(&word, elements, sizeof word);
         return word;
-    }
-    template <int kTiles>
-    static __device__ __forceinline__ void multiply(float (&sums)[kTiles][2][4], int n, const uint2 (&pixels)[kReads],
-                                                    const uint4 (&weights)[kTiles]) {
-        float2 x[kReads];
-        memcpy(x, pixels, sizeof x);
-#pragma unroll
-        for (int m = 0; m < kTiles; ++m) {
-            float4 w;
-            memcpy(&w, &weights[m], sizeof w);
-#pragma unroll
-            for (int e = 0; e < kReads; ++e) {
-                sums[m][n][e] += w.x * x[e].x, sums[m][n][2 + e] += w.y * x[e].x;
-                sums[m][n][e] += w.z * x[e].y, sums[m][n][2 + e] += w.w * x[e].y;
-            }
-        }
     }
 };
 

@@ -1,27 +1,87 @@
-// conv_mix's fast way as kernels, and their launch.
+// conv_mix's fast way as kernels: a block's tiles, one after the other, and the launch.
 #pragma once
 
-#include "conv_mix_block.h"
+#include <type_traits>
+
+#include "conv_mix_float.h"
+#include "conv_mix_tensor.h"
 
 namespace facemix::cuda {
 
-template <class Product, int kImages>
+// Product: see conv_mix_product.h. kImages: S, or the next larger; images past S count zero.
+template <class Product, int kImages, bool kWindows>
+using ConvMixSums = std::conditional_t<std::is_same_v<Product, FloatProduct>, ConvMixFloat<Product, kImages, kWindows>,
+                                       ConvMixTensor<Product, kImages, kWindows>>;
+
+template <class Product, int kImages, bool kWindows>
+class ConvMixBlock : ConvMixSums<Product, kImages, kWindows> {
+  public:
+    using Base = ConvMixSums<Product, kImages, kWindows>;
+    using typename Base::Sums;
+
+    using Base::Base;
+
+    __device__ __forceinline__ void run() {
+        this->prepare();
+        const int64_t tiles = a.key.groups * t.tiles_h * t.tiles_w;
+        for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+            this->place = place_of_tile(t, tile);
+            for (int block = 0; block < t.blocks; ++block) {
+#pragma unroll 1
+                for (int pass = 0; pass < t.passes; ++pass) take(tile, block, pass);
+                if constexpr (kWindows && Base::kTensor) {
+                    __syncthreads();
+                    this->mix_windows(block);
+                    this->renew();
+                    __syncthreads();  // before there are other values
+                }
+            }
+        }
+        this->wipe();
+    }
+
+  private:
+    using Base::a, Base::t;
+
+    __device__ __forceinline__ void take(int64_t tile, int block, int pass) {
+        Sums sums;
+        this->begin(sums, block);
+        for (int chunk = 0; chunk < t.chunks; ++chunk) {
+            if (pass == 0) this->stage(tile, block, chunk);  // of several chunks there is one pass
+            if ((pass * kTileWarps + this->warp) * Base::kStrip < t.conv_h * t.conv_w)
+                this->multiply(sums, this->weights_of(block, chunk), pass);
+        }
+        this->renew();
+        if constexpr (!kWindows) this->store(sums, block, pass);
+        else if constexpr (Base::kTensor) this->keep(sums, pass);
+        else this->mix_windows(sums, block);
+    }
+};
+
+template <class Product, int kImages, bool kWindows>
 __global__ void __launch_bounds__(kTileThreads, 2) conv_mix_tile_kernel(const ConvMixArgs a, const Tiling t) {
-    ConvMixBlock<Product, kImages>(a, t).run();
+    ConvMixBlock<Product, kImages, kWindows>(a, t).run();
 }
 
 // False where no tile fits.
-template <class Product, int kImages>
+template <class Product, int kImages, bool kWindows>
 bool run_tiles_of(const ConvMixArgs& a, int device, cudaStream_t stream) {
     const char* op = "conv_mix";
-    const Tiling t = plan_tiles(a, ConvMixStage<Product, kImages>::kKind,
+    const Tiling t = plan_tiles(a, ConvMixStage<Product, kImages, kWindows>::kKind,
                                 device_attribute(op, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
     if (t.tile_h == 0) return false;
-    const auto kernel = conv_mix_tile_kernel<Product, kImages>;
+    const auto kernel = conv_mix_tile_kernel<Product, kImages, kWindows>;
     const int64_t tiles = a.key.groups * t.tiles_h * t.tiles_w;
     const int64_t at_once = blocks_at_once(op, kernel, kTileThreads, size_t(t.shared), device);
     launch(op, kernel, unsigned(tiles < at_once ? tiles : at_once), kTileThreads, size_t(t.shared), stream, a, t);
     return true;
+}
+
+template <class Product, int kImages>
+bool run_tiles_of(const ConvMixArgs& a, int device, cudaStream_t stream) {
+    const bool windows = !a.pool.identity() || a.codes;
+    return windows ? run_tiles_of<Product, kImages, true>(a, device, stream)
+                   : run_tiles_of<Product, kImages, false>(a, device, stream);
 }
 
 template <class Product>

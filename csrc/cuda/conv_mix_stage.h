@@ -6,19 +6,21 @@
 
 namespace facemix::cuda {
 
-template <class Product, int kImages>
+template <class Product, int kImages, bool kWindows>
 struct ConvMixStage {
     using Element = typename Product::Element;
-    static constexpr TileKind kKind = {int(sizeof(Element)), Product::kStepUnits, kImages};
+    static constexpr TileKind kKind = {int(sizeof(Element)), Product::kStepUnits, kImages, kWindows};
     static constexpr int kTiles = kKind.tiles(), kSlots = kKind.slots(), kChannels = kKind.channels(),
-                         kWord = kKind.word(), kSets = kImages / kTogether;
+                         kRun = kKind.run(), kStrip = kKind.strip(), kWord = kKind.word(),
+                         kValueRows = kKind.value_rows(), kValuePitch = kKind.value_pitch(), kQuads = kImages / kTogether;
+    static constexpr bool kTensor = kKind.tensor();
 
     const ConvMixArgs& a;
     const Tiling& t;
     const int S = int(a.key.size);
     const int64_t image_size = a.OC * a.PH * a.PW;  // of y
     int thread, lane, warp;                         // this one
-    const int pitch = patch_pitch(t);               // of two images
+    const int pitch = patch_pitch(t);               // of images side by side
     TilePlace place = {};
     int turn = 1;  // whose it is of two patches
 
@@ -30,9 +32,9 @@ struct ConvMixStage {
     int* const places = reinterpret_cast<int*>(dynamic_shared + t.places);  // [steps * kStepUnits]
     int* const taps = reinterpret_cast<int*>(dynamic_shared + t.taps);      // [steps * kStepUnits][kUnitWords][kWord]
     uint4* const weights =
-        reinterpret_cast<uint4*>(dynamic_shared + t.weights);                   // [chunk][block][steps][kTiles][kSlots]
-    uint4* const patches = reinterpret_cast<uint4*>(dynamic_shared + t.patch);  // [t.patches][kSets][pitch]: both units
-    float* const values = reinterpret_cast<float*>(dynamic_shared + t.values);  // [S][conv pixels][kValuePitch]
+        reinterpret_cast<uint4*>(dynamic_shared + t.weights);  // [chunk][block][steps][kTiles][kSlots]
+    // Of convolved pixels, by rows of images: [conv pixels][kValueRows][kValuePitch].
+    uint32_t* const values = reinterpret_cast<uint32_t*>(dynamic_shared + t.values);
 
     __device__ __forceinline__ ConvMixStage(const ConvMixArgs& args, const Tiling& tiling) : a(args), t(tiling) {
         renew();
@@ -75,9 +77,9 @@ struct ConvMixStage {
     __device__ __forceinline__ const uint4* weights_of(int block, int chunk) const {
         return weights + (t.resident ? chunk * t.blocks + block : 0) * t.steps.all * kTiles * kSlots;
     }
-    // The patch that is multiplied now, or the one after it.
-    __device__ __forceinline__ uint4* patch(int ahead) const {
-        return patches + ((turn ^ ahead) & (t.patches - 1)) * kSets * pitch;
+    // The patch that is multiplied now, or the one after it: [kQuads][pitch] places of kPlaceBytes.
+    __device__ __forceinline__ unsigned char* patch(int ahead) const {
+        return dynamic_shared + t.patch + ((turn ^ ahead) & (t.patches - 1)) * kQuads * pitch * kPlaceBytes;
     }
 
     // Leaves no coefficients behind.
@@ -116,8 +118,8 @@ struct ConvMixStage {
                       channel = part % t.blocks * kChannels;
             const int q = steps % t.steps.all * Product::kStepUnits + slot % Product::kStepUnits;
             const int row = slot / Product::kStepUnits;
-            const int low = channel + channel_of_row(tile, row, t.run);
-            const int high = channel + channel_of_row(tile, row + 8, t.run);
+            const int low = channel + channel_of_row(tile, row, kRun);
+            const int high = channel + channel_of_row(tile, row + 8, kRun);
             weights[s] = {weight_word(low, 2 * q, chunk), weight_word(high, 2 * q, chunk),
                           weight_word(low, 2 * q + 1, chunk), weight_word(high, 2 * q + 1, chunk)};
         }

@@ -7,7 +7,7 @@ namespace facemix::cuda {
 namespace {
 
 constexpr int64_t kResidentBytes = 80 << 10;  // of weights, at most; more would leave little for the patch
-constexpr int64_t kTileCost = 1024;           // of a tile's products, in pixels of x that are read; a guess
+constexpr int64_t kPixelCost = 16;            // of the products of a pixel, in pixels of x that are read; a guess
 constexpr int kReserved = 1 << 10;            // bytes of shared memory that every block takes beside its own
 constexpr int64_t kMaxCoordinate = 1 << 24;   // places in a map are ints
 constexpr int64_t kMaxTaps = 1 << 28;         // and so are those of the weights of an output channel
@@ -37,7 +37,7 @@ int64_t patch_bytes(const TileKind& kind, const Tiling& t) {
 }
 
 // Lays out shared memory for the tile; returns the bytes needed.
-int64_t lay_out(const ConvMixArgs& a, const TileKind& kind, Tiling& t) {
+int64_t lay_out(const TileKind& kind, Tiling& t) {
     int64_t at = kind.images * (kind.images * int64_t(sizeof(float)) + int64_t(sizeof(int64_t)));
     const auto take = [&](int& from, int64_t bytes) { from = int(at), at = aligned16(at + bytes); };
     take(t.bias, int64_t(t.blocks) * kind.channels() * int64_t(sizeof(float)));
@@ -47,7 +47,7 @@ int64_t lay_out(const ConvMixArgs& a, const TileKind& kind, Tiling& t) {
     // Products of images past S are taken, and dropped: they may read what they like.
     take(t.patch, t.patches * patch_bytes(kind, t));
     const int64_t pixels = int64_t(t.conv_h) * t.conv_w;
-    take(t.values, t.windows ? a.key.size * pixels * kValuePitch * int64_t(sizeof(float)) : 0);
+    take(t.values, kind.windows ? pixels * kind.value_rows() * kind.value_pitch() * kWordBytes : 0);
     return at;
 }
 
@@ -87,19 +87,24 @@ Units choose_units(const ConvMixArgs& a, int word) {
     return best;
 }
 
+// Of the convolved pixels of a tile. Chunks after the first would come in again for each further pass.
+int64_t max_pixels(const TileKind& kind, const Tiling& t) {
+    return int64_t(kind.pass()) * (t.chunks == 1 ? kind.max_passes() : 1);
+}
+
 // The tile_w given, and as many rows as fit.
 bool fit_rows(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) {
     const auto span = [](int64_t n, int64_t kernel, int64_t stride) { return (n - 1) * stride + kernel; };
     Tiling best = {};
     for (t.tile_h = 1; t.tile_h <= a.PH; ++t.tile_h) {
         const int64_t h = span(t.tile_h, a.pool.kh, a.pool.sh), w = span(t.tile_w, a.pool.kw, a.pool.sw);
-        if (h * w > kTilePixels) break;
+        if (h * w > max_pixels(kind, t)) break;
         const int64_t patch_h = span(h, (a.KH - 1) * a.dilation[0] + 1, a.stride[0]);
         const int64_t patch_w = span(w, (a.KW - 1) * a.dilation[1] + 1, a.stride[1]);
         if (patch_h * patch_w * t.units.channels * kind.element > limit) break;
-        t.conv_h = int(h), t.conv_w = int(w), t.patch_h = int(patch_h), t.patch_w = int(patch_w);
+        t.conv_h = int(h), t.conv_w = int(w), t.passes = int(ceil_div(h * w, kind.pass())), t.patch_h = int(patch_h), t.patch_w = int(patch_w);
         t.line = int(ceil_div(patch_words(t.units, kind.word(), patch_w), kUnitWords / t.units.rows));
-        const int64_t shared = lay_out(a, kind, t);
+        const int64_t shared = lay_out(kind, t);
         if (shared > limit) break;
         t.shared = int(shared);
         t.tiles_h = int(ceil_div(a.PH, t.tile_h)), t.tiles_w = int(ceil_div(a.PW, t.tile_w));
@@ -110,27 +115,28 @@ bool fit_rows(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) 
 }
 
 // A second patch, where it costs no block that would run beside this one.
-void double_patch(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) {
+void double_patch(const TileKind& kind, int limit, Tiling& t) {
     if (t.copies == 0) return;
     Tiling twice = t;
     twice.patches = 2;
-    const int64_t shared = lay_out(a, kind, twice);
+    const int64_t shared = lay_out(kind, twice);
     if (shared > limit || (two_fit(t.shared, limit) && !two_fit(shared, limit))) return;
     t = twice, t.shared = int(shared);
 }
 
-// The best of tiles; those of kind `common` in all but their size. whole: 16 pixels of a row, or all, in each.
+// The best of tiles; those of kind `common` in all but their size. whole: strips of pixels of one row, or all of it.
 Tiling best_size(const ConvMixArgs& a, const TileKind& kind, int limit, const Tiling& common, bool whole) {
     Tiling best = {};
     int64_t least = 0;
-    for (int w = 1; w <= kTilePixels && w <= a.PW; ++w) {
-        if (whole && w % 16 && w < a.PW) continue;
+    for (int w = 1; w <= max_pixels(kind, common) && w <= a.PW; ++w) {
+        if (whole && w % kind.strip() && w < a.PW) continue;
         Tiling t = common;
         t.tile_w = w;
         if (!fit_rows(a, kind, limit, t)) continue;
         const int64_t tiles = int64_t(t.tiles_h) * t.tiles_w;
         // Where only one block fits, nothing runs while it waits.
-        const int64_t cost = tiles * (kTileCost + t.patch_h * t.patch_w) * (two_fit(t.shared, limit) ? 2 : 3);
+        const int64_t products = kPixelCost * t.passes * kind.pass();
+        const int64_t cost = tiles * (products + t.patch_h * t.patch_w) * (two_fit(t.shared, limit) ? 2 : 3);
         if (best.tile_h == 0 || cost < least) best = t, least = cost;
     }
     return best;
@@ -146,12 +152,10 @@ Tiling plan_tiles(const ConvMixArgs& a, const TileKind& kind, int limit) {
     common.steps = kind.steps(common.units.all, common.units.whole);
     common.blocks = int(ceil_div(a.OC, kind.channels()));
     common.patches = 1;
-    common.windows = !a.pool.identity() || a.codes;
-    common.run = common.windows ? 2 : 2 * kind.tiles();
     common.copies = copies(a, kind.word(), common.units);
     const bool resident = int64_t(common.chunks) * common.blocks * weight_bytes(kind, common) <= kResidentBytes;
     // In NCHW pixels of a row are stored together.
-    const bool stored = !a.channels_last && !common.windows;
+    const bool stored = !a.channels_last && !kind.windows;
     // What takes more shared memory is tried first.
     Tiling best = {};
     for (const bool whole : {stored, false})
@@ -159,7 +163,7 @@ Tiling plan_tiles(const ConvMixArgs& a, const TileKind& kind, int limit) {
             common.resident = stay;
             if (best.tile_h == 0) best = best_size(a, kind, limit, common, whole);
         }
-    double_patch(a, kind, limit, best);
+    double_patch(kind, limit, best);
     return best;
 }
 

@@ -3,8 +3,9 @@
 // A block computes a tile of y, of all S images of a group. The patch of x that it needs lies in shared memory, pixel
 // after pixel with all their channels, as words of 4 bytes. Two words make a unit, which is what a lane multiplies in a
 // step: two that follow each other in a row or, where that fits the windows better, the same word of two rows. The
-// units of two images lie side by side, to be read at once. The convolution is a product of matrices: 16 pixels a warp
-// and image, times K, the units of a window, in steps, times tiles of 16 output channels. Many channels come in chunks,
+// units of four images lie side by side, which makes for reads without bank conflicts. The convolution is a product of
+// matrices: a strip of pixels a warp, of all images, times K, the units of a window, in steps, times tiles of 16 output
+// channels. A tile takes several passes of its warps, where one patch has room for it. Many channels come in chunks,
 // one after the other. Where there is room for two patches, the next one is copied while this one is multiplied.
 #pragma once
 
@@ -20,16 +21,16 @@ namespace facemix::cuda {
 
 constexpr int kTileWarps = 4;  // so that several blocks, with 128 sums a thread, share a multiprocessor
 constexpr int kTileThreads = 32 * kTileWarps;
-constexpr int kTilePixels = 16 * kTileWarps;  // convolved pixels of a block
+constexpr int kSums = 128;  // of a thread
+constexpr int kMaxPasses = 4;
 constexpr int kWordBytes = 4;
 constexpr int kUnitWords = 2;
 constexpr int kUnitBytes = kUnitWords * kWordBytes;
-constexpr int kTogether = 2;  // images whose units lie side by side
+constexpr int kTogether = 4;  // images whose units lie side by side
 constexpr int kPlaceBytes = kTogether * kUnitBytes;
 constexpr int kChunkChannels = 16;  // at most
 constexpr int kSlotBytes = 16;      // of weights: two output channels by a unit
 constexpr int kChannelTile = 16;
-constexpr int kValuePitch = kChannelTile + 4;  // floats, between pixels of convolved values: no bank conflicts
 
 // Steps of a chunk, and those of whole units alone, which come first.
 struct Steps {
@@ -38,13 +39,29 @@ struct Steps {
 
 // What a kernel is compiled for.
 struct TileKind {
-    int element;                                                 // bytes of an element of x
-    int step_units;                                              // units of a step
-    int images;                                                  // of a group, at most
+    int element;     // bytes of an element of x
+    int step_units;  // units of a step: 1 of plain multiply-adds, 4 of tensor cores
+    int images;      // of a group, at most
+    bool windows;    // pooled, or codes wanted: convolved values go through shared memory
+
+    constexpr bool tensor() const { return step_units > 1; }
     constexpr int word() const { return kWordBytes / element; }  // elements
     constexpr int slots() const { return 8 * step_units; }       // of a tile of weights and a step
-    constexpr int tiles() const { return 16 / images; }          // of output channels; 128 sums a thread
+    // Tiles of output channels in a thread's sums. Tensor cores have the images in their columns, and values that go
+    // through shared memory should leave room there for those of all pixels.
+    constexpr int tiles() const { return !tensor() ? 16 / images : windows ? 2 : 4; }
     constexpr int channels() const { return tiles() * kChannelTile; }
+    // Output channels that follow each other in the sums of one thread.
+    constexpr int run() const { return tensor() || !windows ? 2 * tiles() : 2; }
+    // Columns of 8 in a thread's sums, and convolved pixels of a warp at once.
+    constexpr int columns() const { return kSums / 4 / tiles(); }
+    constexpr int strip() const { return columns() * 8 / images; }
+    constexpr int pass() const { return kTileWarps * strip(); }  // of a block
+    constexpr int max_passes() const { return tensor() ? kMaxPasses : 1; }
+    // Of the values of a convolved pixel: rows, of a pair of images in 16 bits, else of one, and words from one to the
+    // next, without bank conflicts. Plain multiply-adds keep a tile of channels at a time.
+    constexpr int value_rows() const { return images / (tensor() ? word() : 1); }
+    constexpr int value_pitch() const { return !tensor() ? kChannelTile + 4 : word() == 2 ? 32 + 8 : 32 + 4; }
     constexpr Steps steps(int units, int whole) const {
         return {(units + step_units - 1) / step_units, whole / step_units};
     }
@@ -65,15 +82,14 @@ struct Units {
 
 struct Tiling {
     int tile_h, tile_w;    // pixels of y; 0 where nothing fits
-    int conv_h, conv_w;    // what they need before the pool, together at most kTilePixels
+    int conv_h, conv_w;    // what they need before the pool
     int patch_h, patch_w;  // and of x
     int tiles_h, tiles_w;  // tiles of a map
     Units units;
     int line;            // units from a row, or two, of the patch to the next
     int chunks, blocks;  // of channels, and of output channels
     Steps steps;
-    int run;        // output channels that follow each other in the sums of one thread
-    bool windows;   // pooled, or codes wanted: convolved values go through shared memory
+    int passes;     // of the warps over the convolved pixels
     bool resident;  // all weights stay in shared memory
     int copies;     // words of x that are copied at once, while the warp goes on; 0: they are not as the patch has them
     int patches;    // of shared memory: 1, or 2 that take turns
@@ -83,9 +99,9 @@ struct Tiling {
 
 FACEMIX_BOTH int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Which of its warp's 16 pixels a column of a pixel tile is. A thread has columns 2t and 2t + 1 of both tiles: in NCHW
-// these are four neighbours, which makes for wider stores; in NHWC columns 0 to 7 are, which makes for reads without
-// bank conflicts.
+// Of plain multiply-adds: which of its warp's 16 pixels a column of a pixel tile is. A thread has columns 2t and 2t + 1
+// of both tiles: in NCHW these are four neighbours, which makes for wider stores; in NHWC columns 0 to 7 are, which
+// makes for reads without bank conflicts.
 FACEMIX_BOTH int pixel_of_column(int tile, int column, bool channels_last) {
     return channels_last ? tile * 8 + column : column / 2 * 4 + tile * 2 + column % 2;
 }

@@ -56,6 +56,24 @@ __device__ __forceinline__ float max_nan(float a, float b) {
     return larger;
 }
 
+// The same of words: of two 16-bit elements, or of a float.
+template <class E>
+__device__ uint32_t max_nan_words(uint32_t a, uint32_t b);
+#define FACEMIX_MAX_NAN(Type, type)                                                               \
+    template <>                                                                                   \
+    __device__ __forceinline__ uint32_t max_nan_words<Type>(uint32_t a, uint32_t b) {             \
+        uint32_t larger;                                                                          \
+        asm("max.NaN." type " %0, %1, %2;" : "=r"(larger) : "r"(a), "r"(b));                      \
+        return larger;                                                                            \
+    }
+FACEMIX_MAX_NAN(__nv_bfloat16, "bf16x2")
+FACEMIX_MAX_NAN(__half, "f16x2")
+#undef FACEMIX_MAX_NAN
+template <>
+__device__ __forceinline__ uint32_t max_nan_words<Tf32>(uint32_t a, uint32_t b) {
+    return __float_as_uint(max_nan(__uint_as_float(a), __uint_as_float(b)));
+}
+
 // The value, as if nothing were known of it: what follows from it is computed where it is used, not ahead of a loop
 // into registers that others need.
 __device__ __forceinline__ int fresh(int value) {

@@ -161,13 +161,13 @@ RandomKey::RandomKey(Random& random, int64_t g, int64_t s)
 
 double roundoff(Dtype dtype) { return std::ldexp(1.0, -format_of(dtype).mantissa); }
 
-void check_near(const char* name, const Array& out, int64_t i, const Sum& want, int64_t terms) {
+void check_near(const char* name, const Array& out, int64_t i, const Sum& want, int64_t terms, double lost) {
     const Dtype dtype = out.dtype();
     const double got = out.get(i), error = std::fabs(got - want.value);
     const Format f = format_of(dtype);
     // Twice, because the reference rounds too; the smallest unit is for results below the normal numbers.
     const double allowed = 2 * double(terms) * roundoff(compute_dtype(dtype)) * want.magnitude +
-                           roundoff(dtype) * std::fabs(want.value) + std::ldexp(1.0, f.min_exponent - f.mantissa);
+                           roundoff(dtype) * (std::fabs(want.value) + lost) + lost + std::ldexp(1.0, f.min_exponent - f.mantissa);
     if (error <= allowed) return;
     char text[256];
     std::snprintf(text, sizeof text, "%s[%lld] is %.9g, expected %.9g: error %.3g, allowed %.3g", name, (long long)i,
@@ -175,9 +175,10 @@ void check_near(const char* name, const Array& out, int64_t i, const Sum& want, 
     throw Failure(text);
 }
 
-void check_whole(const char* name, const Array& out, int64_t i, const Sum& want, int64_t terms, bool exact) {
+void check_whole(const char* name, const Array& out, int64_t i, const Sum& want, int64_t terms, bool exact,
+                 double lost) {
     const double got = out.get(i), value = std::fmax(-127, std::fmin(127, want.value));
-    const double rounding = 2 * double(terms) * roundoff(Dtype::f32) * want.magnitude;
+    const double rounding = 2 * double(terms) * roundoff(Dtype::f32) * want.magnitude + lost;
     if (exact ? got == std::nearbyint(value) : std::fabs(got - value) <= 0.5 + rounding) return;
     char text[256];
     std::snprintf(text, sizeof text, "%s[%lld] is %g, expected %.9g rounded (%s)", name, (long long)i, got, want.value,

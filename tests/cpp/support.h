@@ -98,12 +98,14 @@ struct Sum {
 };
 inline Sum exact(double value) { return {value, value < 0 ? -value : value}; }
 
-// out[i] must be `want` to the rounding of `terms` operations in the compute type and of the result to its dtype.
-void check_near(const char* name, const Array& out, int64_t i, const Sum& want, int64_t terms);
+// out[i] must be `want` to the rounding of `terms` operations in the compute type and of the result to its dtype, and to
+// what was lost besides.
+void check_near(const char* name, const Array& out, int64_t i, const Sum& want, int64_t terms, double lost = 0);
 
 // The same of int8: the whole number nearest to `want`, at most 127 in magnitude; either of two where its rounding
 // errors may decide. `exact`: there are none, and a tie goes to the even one.
-void check_whole(const char* name, const Array& out, int64_t i, const Sum& want, int64_t terms, bool exact);
+void check_whole(const char* name, const Array& out, int64_t i, const Sum& want, int64_t terms, bool exact,
+                 double lost = 0);
 
 // rows [B][n] of sums, mixed into their destination rows, or the adjoint.
 std::vector<Sum> mix(const std::vector<Sum>& rows, const RandomKey& key, int64_t n, bool transpose);

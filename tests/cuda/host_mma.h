@@ -51,6 +51,19 @@ inline uint32_t to_tf32(float value) {
 }
 
 inline float max_nan(float a, float b) { return a > b || a != a ? a : b; }
+template <class E>
+uint32_t max_nan_words(uint32_t a, uint32_t b) {
+    if constexpr (std::is_same_v<E, Tf32>) {
+        return std::bit_cast<uint32_t>(max_nan(std::bit_cast<float>(a), std::bit_cast<float>(b)));
+    } else {
+        const auto larger = [&](int half) {
+            const uint16_t x = uint16_t(a >> 16 * half), y = uint16_t(b >> 16 * half);
+            const float left = float(std::bit_cast<E>(x)), right = float(std::bit_cast<E>(y));
+            return uint32_t(left > right || left != left ? x : y) << 16 * half;
+        };
+        return larger(0) | larger(1);
+    }
+}
 
 inline int fresh(int value) { return value; }
 

@@ -115,7 +115,7 @@ ConvMixArgs common(int channels, int kernel, int stride, int padding, bool chann
 
 // Words are copied only where they are as x has them, and no more at once than its addresses allow.
 void copies() {
-    const auto copied = [](const ConvMixArgs& a) { return plan_tiles(a, {2, 4, 8}, 227 << 10).copies; };
+    const auto copied = [](const ConvMixArgs& a) { return plan_tiles(a, {2, 4, 8, false}, 227 << 10).copies; };
     ConvMixArgs wide = common(64, 3, 1, 1, true), stem = common(3, 7, 2, 3, true);
     expect(copied(wide) == 2 && copied(stem) == 1, "plan_tiles: words that could be copied are not");
     wide.x = reinterpret_cast<const void*>(uintptr_t(kWordBytes));
@@ -141,7 +141,7 @@ void steps() {
                           Case{3, 1, 64, 1, true, [](const TileKind& kind) { return kind.steps_wide_3x3(); }}})
         for (const int element : {2, 4}) {
             const ConvMixArgs a = common(c.channels, c.kernel, c.stride, c.padding, c.channels_last);
-            const TileKind kind = {element, 4, 8};
+            const TileKind kind = {element, 4, 8, false};
             const Tiling t = plan_tiles(a, kind, 227 << 10);
             expect(t.tile_h > 0 && t.steps.all == c.of(kind).all && t.steps.whole == c.of(kind).whole,
                    "steps: others are planned");
@@ -176,7 +176,7 @@ void least() {
                                                                             {3, 64, 64, 2, 1, 99 << 10}}) {
         ConvMixArgs a = common(channels, kernel, stride, 1, false);
         a.OC = results, a.key.size = 16;
-        const Tiling t = plan_tiles(a, {element, element == 4 ? 1 : 4, 16}, limit);
+        const Tiling t = plan_tiles(a, {element, element == 4 ? 1 : 4, 16, false}, limit);
         expect(t.tile_h > 0 && t.shared <= limit, "plan_tiles: nothing fits");
     }
 }
@@ -188,12 +188,16 @@ void tilings() {
     for (int n = 0; n < 2000; ++n) {
         const ConvMixArgs a = draw(random);
         const int images = a.key.size <= 4 ? 4 : a.key.size <= 8 ? 8 : 16;
-        const TileKind kind = {int(random.among({2, 2, 4})), int(random.among({1, 4})), images};
+        const int element = int(random.among({2, 2, 4})), step_units = element == 2 ? 4 : int(random.among({1, 4}));
+        const TileKind kind = {element, step_units, images, !a.pool.identity() || random.chance(4)};
         const int limit = int(random.among({48 << 10, 99 << 10, 163 << 10, 227 << 10}));
         const Tiling t = plan_tiles(a, kind, limit);
         if (t.tile_h == 0) continue;
         ++found;
-        expect(t.conv_h * t.conv_w <= kTilePixels, "plan_tiles: more pixels than threads have");
+        const int pixels = t.conv_h * t.conv_w;
+        expect(pixels <= t.passes * kind.pass() && pixels > (t.passes - 1) * kind.pass(),
+               "plan_tiles: other passes than pixels");
+        expect(t.passes == 1 || (t.chunks == 1 && kind.tensor()), "plan_tiles: passes over chunks");
         expect(t.tile_h * t.tiles_h >= a.PH && t.tile_h * (t.tiles_h - 1) < a.PH && t.tile_w * t.tiles_w >= a.PW &&
                    t.tile_w * (t.tiles_w - 1) < a.PW,
                "plan_tiles: y is not covered once");

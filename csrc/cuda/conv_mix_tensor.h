@@ -1,0 +1,411 @@
+// conv_mix's fast way on tensor cores: implicit GEMM, and the mix as a second product of what the first one left in
+// registers (conv_mix_product.h).
+//
+// A warp convolves a strip of pixels of all images. The columns of a product are images, its rows 16 output channels;
+// of 4 images, two pixels share the columns. It compiles; it has not run on a GPU yet.
+#pragma once
+
+#include "conv_mix_stage.h"
+#include "window.h"
+
+namespace facemix::cuda {
+
+template <class Product, int kImages, bool kWindows>
+class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
+  public:
+    using Base = ConvMixStage<Product, kImages, kWindows>;
+    using Base::kTiles;
+    static constexpr int kColumns = Base::kKind.columns();
+    // Of a thread: column; channel tile; row g or g + 8 in [.][.][r / 2], image 2t or 2t + 1 in [r % 2].
+    using Sums = float[kColumns][kTiles][4];
+
+    using Base::Base;
+
+    __device__ __forceinline__ void begin(Sums& sums, int block) const {
+#pragma unroll
+        for (int k = 0; k < 2 * kTiles; ++k) {
+            const float b = this->bias[block * kChannels + channel_of_row(k / 2, lane / 4 + k % 2 * 8, kRun)];
+#pragma unroll
+            for (int n = 0; n < kColumns; ++n) sums[n][k / 2][k % 2 * 2] = sums[n][k / 2][k % 2 * 2 + 1] = b;
+        }
+    }
+
+    __device__ __forceinline__ void multiply(Sums& sums, const uint4* w, int pass) const {
+        const int unit = lane % Product::kStepUnits, column = lane / 4;
+        const int* places = this->places + unit;
+        w += lane;
+        const int image = column % kImages;
+        const unsigned char* const patch =
+            this->patch(0) + image / kTogether * pitch * kPlaceBytes + image % kTogether * kUnitBytes;
+        // Where the windows of the pixels begin, those of one image, two or half a one in each column.
+        Pixels start;
+        Walk walk(t, first_pixel(pass) + column / kImages * kRunPixels);
+#pragma unroll
+        for (int p = 0; p < kRunPixels; ++p, walk.next())
+            start[p] = patch + (walk.real() ? window_place(a, t, kWord, walk.row, walk.column) : 0) * kPlaceBytes;
+        // Steps without a counter, whose places are part of the instruction, are shorter.
+        if (is_of<k7x7>()) return multiply<k7x7>(sums, w, places, start);
+        if (is_of<k3x3>()) return multiply<k3x3>(sums, w, places, start);
+        if (is_of<kWide3x3>()) return multiply<kWide3x3>(sums, w, places, start);
+        int step = 0;
+#pragma unroll 1
+        for (; step < t.steps.whole; ++step, w += kTiles * kSlots, places += Product::kStepUnits)
+            multiply_step<true>(sums, w, *places, start);
+#pragma unroll 1
+        for (; step < t.steps.all; ++step, w += kTiles * kSlots, places += Product::kStepUnits)
+            multiply_step<false>(sums, w, *places, start);
+    }
+
+    // From sums to y, where nothing is pooled.
+    __device__ __forceinline__ void store(Sums& sums, int block, int pass) const {
+        activate(sums);
+        Mix mix(*this);
+        if (a.y_dtype == Dtype::f32) store_as<float>(sums, mix, block, pass);
+        else if (a.y_dtype == Dtype::bf16) store_as<__nv_bfloat16>(sums, mix, block, pass);
+        else if (a.y_dtype == Dtype::f16) store_as<__half>(sums, mix, block, pass);
+        else store_as<int8_t>(sums, mix, block, pass);
+    }
+
+    // To the values in shared memory: activated, unless codes are wanted.
+    __device__ __forceinline__ void keep(Sums& sums, int pass) const {
+        if (!a.codes) activate(sums);
+        const uint32_t floor = a.codes ? lowest() : least();
+#pragma unroll
+        for (int n = 0; n < kColumns; ++n) {
+            const int p = pixel_of(pass, n);
+            if (p >= t.conv_h * t.conv_w) continue;
+#pragma unroll
+            for (int e = 0; e < kPairWords; ++e) {
+                uint32_t words[4];  // channels 4g on
+#pragma unroll
+                for (int k = 0; k < 4; ++k) {
+                    uint32_t pair[kPairWords];
+                    Product::pack(pair, sums[n][k / 2][k % 2 * 2], sums[n][k / 2][k % 2 * 2 + 1]);
+                    words[k] = max_nan_words<M>(pair[e], floor);
+                }
+                *values_of(p, n % kSets, e) = {words[0], words[1], words[2], words[3]};
+            }
+        }
+    }
+
+    // From the values to y: a result at a time, or two of 4 images.
+    __device__ __forceinline__ void mix_windows(int block) const {
+        const Mix mix(*this);
+        const int results = t.tile_h * t.tile_w;
+        for (int first = warp * kShare; first < results; first += kTileWarps * kShare) {
+            const int result = first + half();
+            if (a.codes) mix_window<true>(mix, result, block);
+            else mix_window<false>(mix, result, block);
+        }
+    }
+
+  protected:
+    using Base::a, Base::t, Base::S, Base::image_size, Base::lane, Base::warp, Base::place, Base::pitch, Base::coeffs;
+    using Base::sent, Base::values, Base::kChannels, Base::kKind, Base::kRun, Base::kSlots, Base::kStrip, Base::kWord;
+
+  private:
+    using M = typename Product::Operand;
+    static constexpr int kSets = kImages > 8 ? 2 : 1;               // columns that a group takes
+    static constexpr int kShare = kImages < 8 ? 2 : 1;              // pixels that share a column
+    static constexpr int kRunPixels = kColumns / kSets;             // neighbours that a lane has
+    static constexpr int kPairWords = Product::kPairWords;          // of the values of two images
+    static constexpr int kRows = 2 * kSets;                         // rows of y of a lane
+    static constexpr Steps k7x7 = kKind.steps_7x7(), k3x3 = kKind.steps_3x3(), kWide3x3 = kKind.steps_wide_3x3();
+    using Pixels = const unsigned char* [kRunPixels];
+    using Values = uint32_t[kSets][2][kPairWords];  // of rows g and g + 8
+    static_assert(kRunPixels * kShare == kStrip);
+
+    // Walks along the convolved pixels of a tile.
+    struct Walk {
+        const Tiling& t;
+        int pixel, row, column;
+        __device__ __forceinline__ Walk(const Tiling& tiling, int p)
+            : t(tiling), pixel(p), row(p / t.conv_w), column(p - row * t.conv_w) {}
+        __device__ __forceinline__ bool real() const { return pixel < t.conv_h * t.conv_w; }
+        __device__ __forceinline__ void next() {
+            ++pixel;
+            if (++column == t.conv_w) column = 0, ++row;
+        }
+    };
+    __device__ __forceinline__ int first_pixel(int pass) const { return (pass * kTileWarps + warp) * kStrip; }
+    // Which of the pixels that share a column this lane has sums of, and its images: 2 * pair() and the next.
+    __device__ __forceinline__ int half() const { return kShare == 1 ? 0 : lane % 4 / 2; }
+    __device__ __forceinline__ int pair() const { return kShare == 1 ? lane % 4 : lane % 2; }
+    __device__ __forceinline__ int pixel_of(int pass, int n) const {
+        return first_pixel(pass) + half() * kRunPixels + n / kSets;
+    }
+
+    // --- the convolution ---------------------------------------------------------------------------------------------
+
+    template <Steps kSteps>
+    __device__ __forceinline__ bool is_of() const {
+        return t.steps.all == kSteps.all && t.steps.whole == kSteps.whole;
+    }
+    template <Steps kSteps>
+    __device__ __forceinline__ void multiply(Sums& sums, const uint4* w, const int* places, const Pixels& start) const {
+        [[maybe_unused]] constexpr int kUnroll = kSteps.whole > 16 ? 8 : kSteps.whole;  // more, and registers spill
+#pragma unroll kUnroll
+        for (int step = 0; step < kSteps.whole; ++step)
+            multiply_step<true>(sums, w + step * kTiles * kSlots, places[step * Product::kStepUnits], start);
+#pragma unroll
+        for (int step = kSteps.whole; step < kSteps.all; ++step)
+            multiply_step<false>(sums, w + step * kTiles * kSlots, places[step * Product::kStepUnits], start);
+    }
+
+    // kWhole: of units of which all counts. The others have no weight where they do not, but x may not be finite.
+    template <bool kWhole>
+    __device__ __forceinline__ void multiply_step(Sums& sums, const uint4* w, int unit, const Pixels& start) const {
+        const int place = kWhole ? unit : unit & -kPlaceBytes;
+        uint32_t slots[kTiles][4];
+#pragma unroll
+        for (int m = 0; m < kTiles; ++m) {
+            const uint4 both = w[m * kSlots];
+            slots[m][0] = both.x, slots[m][1] = both.y, slots[m][2] = both.z, slots[m][3] = both.w;
+        }
+#pragma unroll
+        for (int n = 0; n < kColumns; ++n) {
+            const uint2 words = *reinterpret_cast<const uint2*>(start[n / kSets] + place +
+                                                                n % kSets * 8 / kTogether * pitch * kPlaceBytes);
+            uint32_t pixels[kUnitWords] = {words.x, words.y};
+            if (!kWhole)
+#pragma unroll
+                for (int i = 0; i < kUnitWords; ++i)
+                    pixels[i] &= (unit >> 2 * i & 1 ? 0 : 0xffffu) | (unit >> 2 * i & 2 ? 0 : 0xffff0000u);
+#pragma unroll
+            for (int m = 0; m < kTiles; ++m) mma<M>(sums[n][m], slots[m], pixels);
+        }
+    }
+
+    // --- activation --------------------------------------------------------------------------------------------------
+
+    static __device__ __forceinline__ uint32_t lowest() { return Product::all(-__builtin_huge_valf()); }
+    // That of an activated value: a maximum with it is ReLU, or nothing.
+    __device__ __forceinline__ uint32_t least() const { return a.activation == Activation::relu ? 0 : lowest(); }
+
+    // But for ReLU, which costs less when values have become words.
+    __device__ __forceinline__ void activate(Sums& sums) const {
+        if (a.activation != Activation::leaky) return;
+        const float slope = negative_slope<float>(a);
+#pragma unroll
+        for (int k = 0; k < kSums; ++k) {
+            float& z = sums[k / (4 * kTiles)][k / 4 % kTiles][k % 4];
+            z = z < 0 ? slope * z : z;
+        }
+    }
+
+    // --- the mix -----------------------------------------------------------------------------------------------------
+
+    struct Mix {
+        typename Product::template KeyWords<kSets> key;
+        int64_t to[kRows];  // where the rows of y of this lane begin, in elements; -1: there is none
+        uint32_t counts[kSets][kPairWords];
+        bool left, some;
+
+        __device__ __forceinline__ explicit Mix(const ConvMixTensor& of)
+            : left(of.half() == 0), some(of.S < kImages) {
+            Product::template read_key<kSets, kImages>(key, of.coeffs, of.lane);
+#pragma unroll
+            for (int k = 0; k < kRows; ++k) {
+                const int i = k / 2 * 8 + of.pair() * 2 + k % 2;
+                to[k] = i < of.S ? of.sent[i] : -1;
+                const uint32_t all = i < of.S ? ~0u : 0;
+                if (kPairWords == 2) counts[k / 2][k % 2 * (kPairWords - 1)] = all;
+                else counts[k / 2][0] = k % 2 ? (counts[k / 2][0] & 0xffffu) | (all & 0xffff0000u) : all & 0xffffu;
+            }
+        }
+
+        // out: as mma's d, of rows 2 * pair() and the next of y, and of 8 rows further. Images past S count zero.
+        __device__ __forceinline__ void operator()(float (&out)[kSets][4], Values& z) const {
+            if (some) mask(z, [&](int set, int e) { return counts[set][e]; });
+            if constexpr (kShare == 1) {
+                Product::template mix<kSets>(out, z, key);
+            } else {  // neither pixel may meet the other: 0 times infinity is no 0
+                float other[kSets][4];
+                Values one;
+                memcpy(one, z, sizeof one);
+                mask(one, [&](int, int) { return left ? ~0u : 0u; });
+                Product::template mix<kSets>(out, one, key);
+                mask(z, [&](int, int) { return left ? 0u : ~0u; });
+                Product::template mix<kSets>(other, z, key);
+#pragma unroll
+                for (int r = 0; r < 4; ++r) out[0][r] = left ? out[0][r] : other[0][r];
+            }
+        }
+        template <class F>
+        static __device__ __forceinline__ void mask(Values& z, F&& f) {
+#pragma unroll
+            for (int k = 0; k < kSets * 2 * kPairWords; ++k)
+                z[k / 2 / kPairWords][k / kPairWords % 2][k % kPairWords] &= f(k / 2 / kPairWords, k % kPairWords);
+        }
+    };
+
+    // Channel tile m of a pixel, mixed.
+    __device__ __forceinline__ void mix_tile(float (&out)[kSets][4], const Sums& sums, int pixel, int m, const Mix& mix,
+                                             uint32_t floor) const {
+        Values z;
+#pragma unroll
+        for (int k = 0; k < 2 * kSets; ++k) {
+            const float(&of)[4] = sums[pixel * kSets + k / 2][m];
+            Product::pack(z[k / 2][k % 2], of[k % 2 * 2], of[k % 2 * 2 + 1]);
+#pragma unroll
+            for (int e = 0; e < kPairWords; ++e) z[k / 2][k % 2][e] = max_nan_words<M>(z[k / 2][k % 2][e], floor);
+        }
+        mix(out, z);
+    }
+
+    // In a plane of y; negative where it is not there.
+    __device__ __forceinline__ int64_t pixel_of_y(const Walk& at) const {
+        const int ph = place.ph + at.row, pw = place.pw + at.column;
+        return at.real() && ph < int(a.PH) && pw < int(a.PW) ? ph * a.PW + pw : -1;
+    }
+
+    template <class E>
+    __device__ __forceinline__ void store_as(const Sums& sums, const Mix& mix, int block, int pass) const {
+        const int channel = block * kChannels + lane / 4 * kRun, count = int(a.OC) - channel;
+        const uint32_t floor = least();
+        E* const y = static_cast<E*>(a.y) + channel * (a.channels_last ? 1 : a.PH * a.PW);
+        Walk walk(t, first_pixel(pass) + half() * kRunPixels);
+        if (a.channels_last) {
+#pragma unroll
+            for (int p = 0; p < kRunPixels; ++p, walk.next()) {
+                const int64_t at = pixel_of_y(walk) * a.OC;
+                float run[kRows][kRun];
+#pragma unroll
+                for (int m = 0; m < kTiles; ++m) {
+                    float out[kSets][4];
+                    mix_tile(out, sums, p, m, mix, floor);
+#pragma unroll
+                    for (int k = 0; k < 2 * kRows; ++k) run[k / 2][2 * m + k % 2] = out[k / 4][k % 2 * 2 + k / 2 % 2];
+                }
+#pragma unroll
+                for (int k = 0; k < kRows; ++k)
+                    if (at >= 0 && mix.to[k] >= 0) store_run(y + mix.to[k] + at, run[k], count);
+            }
+        } else {
+            int64_t at[kRunPixels];
+#pragma unroll
+            for (int p = 0; p < kRunPixels; ++p, walk.next()) at[p] = pixel_of_y(walk);
+            const bool whole = at[0] >= 0 && at[kRunPixels - 1] == at[0] + kRunPixels - 1;
+#pragma unroll
+            for (int m = 0; m < kTiles; ++m) {
+                float out[kRunPixels][kSets][4];
+#pragma unroll
+                for (int p = 0; p < kRunPixels; ++p) mix_tile(out[p], sums, p, m, mix, floor);
+#pragma unroll
+                for (int k = 0; k < 2 * kRows; ++k) {
+                    const int c = 2 * m + k % 2;
+                    if (c >= count || mix.to[k / 2] < 0) continue;
+                    float run[kRunPixels];
+#pragma unroll
+                    for (int p = 0; p < kRunPixels; ++p) run[p] = out[p][k / 4][k % 2 * 2 + k / 2 % 2];
+                    E* const plane = y + mix.to[k / 2] + c * (a.PH * a.PW);
+                    if (whole) {
+                        store_run(plane + at[0], run, kRunPixels);
+                        continue;
+                    }
+#pragma unroll
+                    for (int p = 0; p < kRunPixels; ++p)
+                        if (at[p] >= 0) cuda::store<1>(plane + at[p], {run[p]});
+                }
+            }
+        }
+    }
+
+    // --- through windows ---------------------------------------------------------------------------------------------
+
+    // Of a convolved pixel, four channels of a pair of images, or one of them.
+    __device__ __forceinline__ uint4* values_of(int pixel, int set, int e) const {
+        const int row = (set * 4 + pair()) * kPairWords + e;
+        return reinterpret_cast<uint4*>(
+            values + (pixel * Base::kValueRows + row) * Base::kValuePitch + lane / 4 * 4);
+    }
+
+    // A pixel of the tile of y, all channels of the block; what is not there of it takes part, but stores nothing.
+    template <bool kCodes>
+    __device__ __forceinline__ void mix_window(const Mix& mix, int result, int block) const {
+        const int r = result / t.tile_w, q = result - r * t.tile_w, ph = place.ph + r, pw = place.pw + q;
+        const bool real = r < t.tile_h && ph < int(a.PH) && pw < int(a.PW);
+        const Pool& p = a.pool;
+        const Span rows = clip_window(ph, p.kh, p.sh, p.pad_h, a.OH),
+                   columns = clip_window(pw, p.kw, p.sw, p.pad_w, a.OW);
+        uint32_t best[kSets][kPairWords][4];
+        [[maybe_unused]] WindowMax<float> window[kCodes ? kSets : 1][2][4];
+#pragma unroll
+        for (int k = 0; k < kSets * kPairWords * 4; ++k) best[k / 4 / kPairWords][k / 4 % kPairWords][k % 4] = lowest();
+        const float slope = negative_slope<float>(a);
+#pragma unroll 1
+        for (int h = rows.begin; h < rows.end && real; ++h)
+#pragma unroll 1
+            for (int w = columns.begin; w < columns.end; ++w) {
+                const int pixel = (r * int(p.sh) + h) * t.conv_w + q * int(p.sw) + w;
+#pragma unroll
+                for (int set = 0; set < kSets; ++set) {
+                    uint32_t words[kPairWords][4];
+#pragma unroll
+                    for (int e = 0; e < kPairWords; ++e) memcpy(words[e], values_of(pixel, set, e), sizeof words[e]);
+#pragma unroll
+                    for (int c = 0; c < 4; ++c) {
+                        uint32_t both[kPairWords];
+#pragma unroll
+                        for (int e = 0; e < kPairWords; ++e) {
+                            both[e] = words[e][c];
+                            if (!kCodes) best[set][e][c] = max_nan_words<M>(best[set][e][c], both[e]);
+                        }
+                        if constexpr (kCodes) {
+                            const float2 z = Product::unpack(both);
+                            const int code = h * int(p.kw) + w;
+                            window[set][0][c].add(z.x, code, slope), window[set][1][c].add(z.y, code, slope);
+                        }
+                    }
+                }
+            }
+        const int channel = block * kChannels + lane / 4 * kRun, count = int(a.OC) - channel;
+        const int64_t step = a.channels_last ? 1 : a.PH * a.PW;  // to the next channel
+        const int64_t at = (ph * a.PW + pw) * (a.channels_last ? a.OC : 1) + channel * step;
+        if constexpr (kCodes) {
+#pragma unroll
+            for (int set = 0; set < kSets; ++set)
+#pragma unroll
+                for (int c = 0; c < 4; ++c) {
+                    uint32_t both[kPairWords];
+                    Product::pack(both, window[set][0][c].best, window[set][1][c].best);
+#pragma unroll
+                    for (int e = 0; e < kPairWords; ++e) best[set][e][c] = both[e];
+#pragma unroll
+                    for (int odd = 0; odd < 2; ++odd) {
+                        const int j = set * 8 + pair() * 2 + odd;
+                        if (real && j < S && c < count)
+                            a.codes[(place.group * S + j) * image_size + at + c * step] =
+                                uint8_t(window[set][odd][c].code);
+                    }
+                }
+        }
+        __syncwarp();  // the windows of two pixels may differ
+        float run[kRows][kRun];
+#pragma unroll
+        for (int m = 0; m < kTiles; ++m) {
+            float out[kSets][4];
+            Values z;
+#pragma unroll
+            for (int k = 0; k < kSets * 2 * kPairWords; ++k)
+                z[k / 2 / kPairWords][k / kPairWords % 2][k % kPairWords] =
+                    best[k / 2 / kPairWords][k % kPairWords][2 * m + k / kPairWords % 2];
+            mix(out, z);
+#pragma unroll
+            for (int k = 0; k < 2 * kRows; ++k) run[k / 2][2 * m + k % 2] = out[k / 4][k % 2 * 2 + k / 2 % 2];
+        }
+#pragma unroll
+        for (int k = 0; k < kRows; ++k) {
+            if (!real || mix.to[k] < 0) continue;
+            if (a.channels_last) {
+                cuda::store_run(a.y, a.y_dtype, mix.to[k] + at, run[k], count);
+                continue;
+            }
+#pragma unroll
+            for (int c = 0; c < kRun; ++c)
+                if (c < count) store_wire<1>(a.y_dtype, a.y, mix.to[k] + at + c * step, {run[k][c]});
+        }
+    }
+};
+
+}  // namespace facemix::cuda
