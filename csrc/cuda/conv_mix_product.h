@@ -95,6 +95,9 @@ struct TensorProduct {
     template <int kSets>
     using KeyWords = uint32_t[(kTf32 ? kSets : 1) * kSets][2][2];
 
+    template <int kSets>
+    static constexpr int kSteps = kTf32 ? 2 * kSets : kSets;  // of K
+
     // coeffs [kImages][kImages], of 4 images beside each other and below each other.
     template <int kSets, int kImages>
     static __device__ __forceinline__ void read_key(KeyWords<kSets>& key, const float* coeffs, int lane) {
@@ -122,23 +125,16 @@ struct TensorProduct {
     static __device__ __forceinline__ void mix(float (&out)[kSets][4], const uint32_t (&z)[kSets][2][kPairWords],
                                                const KeyWords<kSets>& key) {
 #pragma unroll
-        for (int n = 0; n < kSets; ++n) {
+        for (int n = 0; n < kSets; ++n)
 #pragma unroll
-            for (int r = 0; r < 4; ++r) out[n][r] = 0;
-            if constexpr (kTf32) {
-#pragma unroll
-                for (int k = 0; k < 2 * kSets; ++k) {
-                    const auto& of = z[k / 2];
-                    const uint32_t left[4] = {of[0][0], of[1][0], of[0][1], of[1][1]};
-                    mma<M>(out[n], left, key[k / 2 * kSets + n][k % 2]);
-                }
-            } else {
-                const auto &first = z[0], &second = z[kSets - 1];
-                const uint32_t left[4] = {first[0][0], first[1][0], second[0][0], second[1][0]};
-#pragma unroll
-                for (int k = 0; k < kSets; ++k) mma<M>(out[n], left, key[n][k]);
+            for (int k = 0; k < kSteps<kSets>; ++k) {
+                // Of 16 bits, a step of K holds two columns of images, or one twice, for both parts of the key.
+                const auto &first = z[kTf32 ? k / 2 : 0], &second = z[kSets - 1];
+                const uint32_t left[4] = {first[0][0], first[1][0], kTf32 ? first[0][kPairWords - 1] : second[0][0],
+                                          kTf32 ? first[1][kPairWords - 1] : second[1][0]};
+                const auto& right = kTf32 ? key[k / 2 * kSets + n][k % 2] : key[n][k];
+                k == 0 ? product<M>(out[n], left, right) : mma<M>(out[n], left, right);
             }
-        }
     }
 };
 

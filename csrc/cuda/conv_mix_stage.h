@@ -51,6 +51,10 @@ struct ConvMixStage {
         for (int q = thread; q < t.steps.all * Product::kStepUnits; q += kTileThreads) describe_unit(q);
         for (int c = thread; c < t.blocks * kChannels; c += kTileThreads)
             bias[c] = a.bias && c < a.OC ? float(static_cast<const Element*>(a.bias)[c]) : 0;
+        // Images past S are mixed with coefficients of zero: zeros, as what is not finite would count.
+        uint32_t* const patches = reinterpret_cast<uint32_t*>(dynamic_shared + t.patch);
+        const int words = S < kImages ? t.patches * kQuads * pitch * kPlaceBytes / kWordBytes : 0;
+        for (int k = thread; k < words; k += kTileThreads) patches[k] = 0;
         __syncthreads();
     }
 

@@ -60,10 +60,8 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
     __device__ __forceinline__ void store(Sums& sums, int block, int pass) const {
         activate(sums);
         Mix mix(*this);
-        if (a.y_dtype == Dtype::f32) store_as<float>(sums, mix, block, pass);
-        else if (a.y_dtype == Dtype::bf16) store_as<__nv_bfloat16>(sums, mix, block, pass);
-        else if (a.y_dtype == Dtype::f16) store_as<__half>(sums, mix, block, pass);
-        else store_as<int8_t>(sums, mix, block, pass);
+        if (a.y_dtype == a.x_dtype) store_to(Same{static_cast<Element*>(a.y)}, sums, mix, block, pass);
+        else store_to(Any{a.y, a.y_dtype}, sums, mix, block, pass);
     }
 
     // To the values in shared memory: activated, unless codes are wanted.
@@ -104,6 +102,7 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
     using Base::sent, Base::values, Base::kChannels, Base::kKind, Base::kRun, Base::kSlots, Base::kStrip, Base::kWord;
 
   private:
+    using Element = typename Product::Element;
     using M = typename Product::Operand;
     static constexpr int kSets = kImages > 8 ? 2 : 1;               // columns that a group takes
     static constexpr int kShare = kImages < 8 ? 2 : 1;              // pixels that share a column
@@ -198,44 +197,35 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
     struct Mix {
         typename Product::template KeyWords<kSets> key;
         int64_t to[kRows];  // where the rows of y of this lane begin, in elements; -1: there is none
-        uint32_t counts[kSets][kPairWords];
-        bool left, some;
+        bool left;
 
-        __device__ __forceinline__ explicit Mix(const ConvMixTensor& of)
-            : left(of.half() == 0), some(of.S < kImages) {
+        __device__ __forceinline__ explicit Mix(const ConvMixTensor& of) : left(of.half() == 0) {
             Product::template read_key<kSets, kImages>(key, of.coeffs, of.lane);
 #pragma unroll
             for (int k = 0; k < kRows; ++k) {
                 const int i = k / 2 * 8 + of.pair() * 2 + k % 2;
                 to[k] = i < of.S ? of.sent[i] : -1;
-                const uint32_t all = i < of.S ? ~0u : 0;
-                if (kPairWords == 2) counts[k / 2][k % 2 * (kPairWords - 1)] = all;
-                else counts[k / 2][0] = k % 2 ? (counts[k / 2][0] & 0xffffu) | (all & 0xffff0000u) : all & 0xffffu;
             }
         }
 
-        // out: as mma's d, of rows 2 * pair() and the next of y, and of 8 rows further. Images past S count zero.
-        __device__ __forceinline__ void operator()(float (&out)[kSets][4], Values& z) const {
-            if (some) mask(z, [&](int set, int e) { return counts[set][e]; });
+        // out: as mma's d, of rows 2 * pair() and the next of y, and of 8 rows further.
+        __device__ __forceinline__ void operator()(float (&out)[kSets][4], const Values& z) const {
             if constexpr (kShare == 1) {
                 Product::template mix<kSets>(out, z, key);
             } else {  // neither pixel may meet the other: 0 times infinity is no 0
                 float other[kSets][4];
-                Values one;
-                memcpy(one, z, sizeof one);
-                mask(one, [&](int, int) { return left ? ~0u : 0u; });
+                Values one, two;
+#pragma unroll
+                for (int k = 0; k < 2 * kPairWords; ++k) {
+                    const uint32_t word = z[0][k / kPairWords][k % kPairWords];
+                    one[0][k / kPairWords][k % kPairWords] = left ? word : 0;
+                    two[0][k / kPairWords][k % kPairWords] = left ? 0 : word;
+                }
                 Product::template mix<kSets>(out, one, key);
-                mask(z, [&](int, int) { return left ? 0u : ~0u; });
-                Product::template mix<kSets>(other, z, key);
+                Product::template mix<kSets>(other, two, key);
 #pragma unroll
                 for (int r = 0; r < 4; ++r) out[0][r] = left ? out[0][r] : other[0][r];
             }
-        }
-        template <class F>
-        static __device__ __forceinline__ void mask(Values& z, F&& f) {
-#pragma unroll
-            for (int k = 0; k < kSets * 2 * kPairWords; ++k)
-                z[k / 2 / kPairWords][k / kPairWords % 2][k % kPairWords] &= f(k / 2 / kPairWords, k % kPairWords);
         }
     };
 
@@ -259,11 +249,27 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
         return at.real() && ph < int(a.PH) && pw < int(a.PW) ? ph * a.PW + pw : -1;
     }
 
-    template <class E>
-    __device__ __forceinline__ void store_as(const Sums& sums, const Mix& mix, int block, int pass) const {
+    // y, in x's dtype or in another: a run of values from element `at` on, as many of them as there are.
+    struct Same {
+        Element* y;
+        template <int N>
+        __device__ __forceinline__ void store(int64_t at, const float (&values)[N], int count) const {
+            store_run(y + at, values, count);
+        }
+    };
+    struct Any {
+        void* y;
+        Dtype dtype;
+        template <int N>
+        __device__ __forceinline__ void store(int64_t at, const float (&values)[N], int count) const {
+            store_run(y, dtype, at, values, count);
+        }
+    };
+
+    template <class To>
+    __device__ __forceinline__ void store_to(To to, const Sums& sums, const Mix& mix, int block, int pass) const {
         const int channel = block * kChannels + lane / 4 * kRun, count = int(a.OC) - channel;
         const uint32_t floor = least();
-        E* const y = static_cast<E*>(a.y) + channel * (a.channels_last ? 1 : a.PH * a.PW);
         Walk walk(t, first_pixel(pass) + half() * kRunPixels);
         if (a.channels_last) {
 #pragma unroll
@@ -279,7 +285,7 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
                 }
 #pragma unroll
                 for (int k = 0; k < kRows; ++k)
-                    if (at >= 0 && mix.to[k] >= 0) store_run(y + mix.to[k] + at, run[k], count);
+                    if (at >= 0 && mix.to[k] >= 0) to.store(mix.to[k] + at + channel, run[k], count);
             }
         } else {
             int64_t at[kRunPixels];
@@ -298,14 +304,14 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
                     float run[kRunPixels];
 #pragma unroll
                     for (int p = 0; p < kRunPixels; ++p) run[p] = out[p][k / 4][k % 2 * 2 + k / 2 % 2];
-                    E* const plane = y + mix.to[k / 2] + c * (a.PH * a.PW);
+                    const int64_t plane = mix.to[k / 2] + (channel + c) * (a.PH * a.PW);
                     if (whole) {
-                        store_run(plane + at[0], run, kRunPixels);
+                        to.store(plane + at[0], run, kRunPixels);
                         continue;
                     }
 #pragma unroll
                     for (int p = 0; p < kRunPixels; ++p)
-                        if (at[p] >= 0) cuda::store<1>(plane + at[p], {run[p]});
+                        if (at[p] >= 0) to.template store<1>(plane + at[p], {run[p]}, 1);
                 }
             }
         }
