@@ -54,7 +54,7 @@ class ConvMixFloat : public ConvMixStage<Product, kImages, kWindows> {
             multiply_step<false>(sums, w, this->places[step], start);
     }
 
-    // From sums to y, where nothing is pooled.
+    // From sums to y, which is of x's dtype and not pooled.
     __device__ __forceinline__ void store(Sums& sums, int block, int) const {
         activate(sums);
         if (S < kImages) for_sums(sums, [&](int j, float& z) { z = j < S ? z : 0; });
@@ -189,7 +189,7 @@ class ConvMixFloat : public ConvMixStage<Product, kImages, kWindows> {
                                                    int count) const {
 #pragma unroll
         for (int k = 0; k < 4; ++k)
-            if (at[k] >= 0) store_run(a.y, a.y_dtype, to + at[k], out[k], count);
+            if (at[k] >= 0) store_run(static_cast<float*>(a.y) + to + at[k], out[k], count);
     }
     // The pixels of `count` channels: neighbours, but at the end of a row.
     __device__ __forceinline__ void store_pixels(int64_t to, const int64_t (&at)[4], const float (&out)[4][kRun],
@@ -199,14 +199,14 @@ class ConvMixFloat : public ConvMixStage<Product, kImages, kWindows> {
         for (int k = 0; k < kRun; ++k) {
             if (k >= count) continue;
             const float run[4] = {out[0][k], out[1][k], out[2][k], out[3][k]};
-            const int64_t plane = to + k * (a.PH * a.PW);
+            float* const plane = static_cast<float*>(a.y) + to + k * (a.PH * a.PW);
             if (whole) {
-                store_run(a.y, a.y_dtype, plane + at[0], run, 4);
+                store_run(plane + at[0], run, 4);
                 continue;
             }
 #pragma unroll
             for (int pixel = 0; pixel < 4; ++pixel)
-                if (at[pixel] >= 0) store_wire<1>(a.y_dtype, a.y, plane + at[pixel], {run[pixel]});
+                if (at[pixel] >= 0) cuda::store<1>(plane + at[pixel], {run[pixel]});
         }
     }
 

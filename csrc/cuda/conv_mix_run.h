@@ -79,7 +79,7 @@ bool run_tiles_of(const ConvMixArgs& a, int device, cudaStream_t stream) {
 
 template <class Product, int kImages>
 bool run_tiles_of(const ConvMixArgs& a, int device, cudaStream_t stream) {
-    const bool windows = !a.pool.identity() || a.codes;
+    const bool windows = !a.pool.identity() || a.codes || a.y_dtype != a.x_dtype;
     return windows ? run_tiles_of<Product, kImages, true>(a, device, stream)
                    : run_tiles_of<Product, kImages, false>(a, device, stream);
 }

@@ -56,12 +56,58 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
             multiply_step<false>(sums, w, *places, start);
     }
 
-    // From sums to y, where nothing is pooled.
+    // From sums to y, which is of x's dtype and not pooled.
     __device__ __forceinline__ void store(Sums& sums, int block, int pass) const {
         activate(sums);
-        Mix mix(*this);
-        if (a.y_dtype == a.x_dtype) store_to(Same{static_cast<Element*>(a.y)}, sums, mix, block, pass);
-        else store_to(Any{a.y, a.y_dtype}, sums, mix, block, pass);
+        const Mix mix(*this);
+        const int channel = block * kChannels + lane / 4 * kRun, count = int(a.OC) - channel;
+        const uint32_t floor = least();
+        Element* const y = static_cast<Element*>(a.y) + channel * (a.channels_last ? 1 : a.PH * a.PW);
+        Walk walk(t, first_pixel(pass) + half() * kRunPixels);
+        if (a.channels_last) {
+#pragma unroll
+            for (int p = 0; p < kRunPixels; ++p, walk.next()) {
+                const int64_t at = pixel_of_y(walk) * a.OC;
+                float run[kRows][kRun];
+#pragma unroll
+                for (int m = 0; m < kTiles; ++m) {
+                    float out[kSets][4];
+                    mix_tile(out, sums, p, m, mix, floor);
+#pragma unroll
+                    for (int k = 0; k < 2 * kRows; ++k) run[k / 2][2 * m + k % 2] = out[k / 4][k % 2 * 2 + k / 2 % 2];
+                }
+#pragma unroll
+                for (int k = 0; k < kRows; ++k)
+                    if (at >= 0 && mix.to[k] >= 0) store_run(y + mix.to[k] + at, run[k], count);
+            }
+        } else {
+            int64_t at[kRunPixels];
+#pragma unroll
+            for (int p = 0; p < kRunPixels; ++p, walk.next()) at[p] = pixel_of_y(walk);
+            const bool whole = at[0] >= 0 && at[kRunPixels - 1] == at[0] + kRunPixels - 1;
+#pragma unroll
+            for (int m = 0; m < kTiles; ++m) {
+                float out[kRunPixels][kSets][4];
+#pragma unroll
+                for (int p = 0; p < kRunPixels; ++p) mix_tile(out[p], sums, p, m, mix, floor);
+#pragma unroll
+                for (int k = 0; k < 2 * kRows; ++k) {
+                    const int c = 2 * m + k % 2;
+                    if (c >= count || mix.to[k / 2] < 0) continue;
+                    float run[kRunPixels];
+#pragma unroll
+                    for (int p = 0; p < kRunPixels; ++p) run[p] = out[p][k / 4][k % 2 * 2 + k / 2 % 2];
+                    Element* const plane = y + mix.to[k / 2] + c * (a.PH * a.PW);
+                    if (whole) {
+                        store_run(plane + at[0], run, kRunPixels);
+                        continue;
+                    }
+#pragma unroll
+                    for (int p = 0; p < kRunPixels; ++p)
+                        if (at[p] >= 0) cuda::store<1>(plane + at[p], {run[p]});
+                }
+            }
+        }
     }
 
     // To the values in shared memory: activated, unless codes are wanted.
@@ -247,74 +293,6 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
     __device__ __forceinline__ int64_t pixel_of_y(const Walk& at) const {
         const int ph = place.ph + at.row, pw = place.pw + at.column;
         return at.real() && ph < int(a.PH) && pw < int(a.PW) ? ph * a.PW + pw : -1;
-    }
-
-    // y, in x's dtype or in another: a run of values from element `at` on, as many of them as there are.
-    struct Same {
-        Element* y;
-        template <int N>
-        __device__ __forceinline__ void store(int64_t at, const float (&values)[N], int count) const {
-            store_run(y + at, values, count);
-        }
-    };
-    struct Any {
-        void* y;
-        Dtype dtype;
-        template <int N>
-        __device__ __forceinline__ void store(int64_t at, const float (&values)[N], int count) const {
-            store_run(y, dtype, at, values, count);
-        }
-    };
-
-    template <class To>
-    __device__ __forceinline__ void store_to(To to, const Sums& sums, const Mix& mix, int block, int pass) const {
-        const int channel = block * kChannels + lane / 4 * kRun, count = int(a.OC) - channel;
-        const uint32_t floor = least();
-        Walk walk(t, first_pixel(pass) + half() * kRunPixels);
-        if (a.channels_last) {
-#pragma unroll
-            for (int p = 0; p < kRunPixels; ++p, walk.next()) {
-                const int64_t at = pixel_of_y(walk) * a.OC;
-                float run[kRows][kRun];
-#pragma unroll
-                for (int m = 0; m < kTiles; ++m) {
-                    float out[kSets][4];
-                    mix_tile(out, sums, p, m, mix, floor);
-#pragma unroll
-                    for (int k = 0; k < 2 * kRows; ++k) run[k / 2][2 * m + k % 2] = out[k / 4][k % 2 * 2 + k / 2 % 2];
-                }
-#pragma unroll
-                for (int k = 0; k < kRows; ++k)
-                    if (at >= 0 && mix.to[k] >= 0) to.store(mix.to[k] + at + channel, run[k], count);
-            }
-        } else {
-            int64_t at[kRunPixels];
-#pragma unroll
-            for (int p = 0; p < kRunPixels; ++p, walk.next()) at[p] = pixel_of_y(walk);
-            const bool whole = at[0] >= 0 && at[kRunPixels - 1] == at[0] + kRunPixels - 1;
-#pragma unroll
-            for (int m = 0; m < kTiles; ++m) {
-                float out[kRunPixels][kSets][4];
-#pragma unroll
-                for (int p = 0; p < kRunPixels; ++p) mix_tile(out[p], sums, p, m, mix, floor);
-#pragma unroll
-                for (int k = 0; k < 2 * kRows; ++k) {
-                    const int c = 2 * m + k % 2;
-                    if (c >= count || mix.to[k / 2] < 0) continue;
-                    float run[kRunPixels];
-#pragma unroll
-                    for (int p = 0; p < kRunPixels; ++p) run[p] = out[p][k / 4][k % 2 * 2 + k / 2 % 2];
-                    const int64_t plane = mix.to[k / 2] + (channel + c) * (a.PH * a.PW);
-                    if (whole) {
-                        to.store(plane + at[0], run, kRunPixels);
-                        continue;
-                    }
-#pragma unroll
-                    for (int p = 0; p < kRunPixels; ++p)
-                        if (at[p] >= 0) to.template store<1>(plane + at[p], {run[p]}, 1);
-                }
-            }
-        }
     }
 
     // --- through windows ---------------------------------------------------------------------------------------------

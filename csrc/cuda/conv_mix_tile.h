@@ -42,7 +42,7 @@ struct TileKind {
     int element;     // bytes of an element of x
     int step_units;  // units of a step: 1 of plain multiply-adds, 4 of tensor cores
     int images;      // of a group, at most
-    bool windows;    // pooled, or codes wanted: convolved values go through shared memory
+    bool windows;    // y is pooled or of another dtype, or codes are wanted: values go through shared memory
 
     constexpr bool tensor() const { return step_units > 1; }
     constexpr int word() const { return kWordBytes / element; }  // elements
