@@ -70,7 +70,7 @@ class ConvMixFloat : public ConvMixStage<Product, kImages, kWindows> {
         for (int i = 0; i < S; ++i) {
             float c[kImages], out[4][kRun];
 #pragma unroll
-            for (int j = 0; j < kImages; ++j) c[j] = coeffs[i * kImages + j];
+            for (int j = 0; j < kImages; ++j) c[j] = coefficient(i, j);
 #pragma unroll
             for (int k = 0; k < 4 * kRun; ++k) {
                 const int pixel = k / kRun, m = k % kRun / 2, r = k % 2 * 2 + pixel % 2;
@@ -112,7 +112,7 @@ class ConvMixFloat : public ConvMixStage<Product, kImages, kWindows> {
     }
 
   protected:
-    using Base::a, Base::t, Base::S, Base::image_size, Base::lane, Base::warp, Base::place, Base::coeffs, Base::sent;
+    using Base::a, Base::t, Base::S, Base::image_size, Base::lane, Base::warp, Base::place, Base::sent;
     using Base::kChannels, Base::kSlots, Base::kValuePitch;
 
   private:
@@ -130,6 +130,9 @@ class ConvMixFloat : public ConvMixStage<Product, kImages, kWindows> {
     // The output channel, within its block, of sums[.][tile][.][r].
     __device__ __forceinline__ int channel_of_sum(int tile, int r) const {
         return channel_of_row(tile, lane / 4 + r / 2 * 8, Base::kRun);
+    }
+    __device__ __forceinline__ float coefficient(int i, int j) const {
+        return reinterpret_cast<const float*>(this->key)[i * kImages + j];
     }
     // Calls f(image, sum).
     template <class F>
@@ -237,7 +240,7 @@ class ConvMixFloat : public ConvMixStage<Product, kImages, kWindows> {
                 }
             }
         if constexpr (kCodes) {
-            uint8_t* codes = a.codes + place.group * S * image_size + at;
+            uint8_t* codes = a.codes + int64_t(place.group) * S * image_size + at;
 #pragma unroll
             for (int j = 0; j < kImages; ++j, codes += image_size) {
                 if (j >= S) continue;
@@ -250,7 +253,7 @@ class ConvMixFloat : public ConvMixStage<Product, kImages, kWindows> {
             float out[2] = {0, 0};
 #pragma unroll
             for (int j = 0; j < kImages; ++j) {
-                const float c = coeffs[i * kImages + j];
+                const float c = coefficient(i, j);
                 if (j < S) out[0] += c * window[j][0].best, out[1] += c * window[j][1].best;
             }
             const int64_t to = sent[i] + at;

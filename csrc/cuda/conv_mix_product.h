@@ -91,33 +91,33 @@ struct TensorProduct {
 
     // --- the mix: `kSets` columns of 8 images --------------------------------------------------------------------
 
-    // Of the right matrix, the key: for each column of results, in M and what is left; TF32, for each column of images.
+    // Of the right matrix, the key, for each column of results and each step of K.
     template <int kSets>
-    using KeyWords = uint32_t[(kTf32 ? kSets : 1) * kSets][2][2];
-
+    static constexpr int kSteps = kTf32 ? 2 * kSets : kSets;
     template <int kSets>
-    static constexpr int kSteps = kTf32 ? 2 * kSets : kSets;  // of K
+    using KeyWords = uint32_t[kSets][kSteps<kSets>][2];
 
-    // coeffs [kImages][kImages], of 4 images beside each other and below each other.
-    template <int kSets, int kImages>
-    static __device__ __forceinline__ void read_key(KeyWords<kSets>& key, const float* coeffs, int lane) {
-        const auto part = [&](int set, int n, int odd, int which) {  // the coefficient by an image of `set`
-            const int i = (n * 8 + lane / 4) % kImages, j = (set * 8 + lane % 4 * 2 + odd) % kImages;
-            return which == 0 ? leading<M>(coeffs[i * kImages + j]) : remaining<M>(coeffs[i * kImages + j]);
+    // Word k of the key as it lies in shared memory: [column][step][word][lane]. Of 4 images it is there four times.
+    template <int kImages, class F>
+    static __device__ __forceinline__ uint32_t key_word(int k, F&& coefficient) {
+        constexpr int kSets = kImages > 8 ? 2 : 1;
+        const int lane = k % kWarp, word = k / kWarp % 2, step = k / kWarp / 2 % kSteps<kSets>;
+        const int column = k / kWarp / 2 / kSteps<kSets>;
+        // A step is one part of the key, or both of 8 images in 16 bits; a word two images, or one of TF32.
+        const bool rest = (kTf32 || kSets == 2 ? step : word) % 2;
+        const int set = kTf32 ? step / 2 : kSets == 2 ? word : 0;
+        const auto part = [&](int odd) {
+            const float c = coefficient((column * 8 + lane / 4) % kImages, (set * 8 + lane % 4 * 2 + odd) % kImages);
+            return rest ? remaining<M>(c) : leading<M>(c);
         };
+        if constexpr (kTf32) return to_tf32(part(word));
+        else return pair_of<M>(part(0), part(1));
+    }
+    template <int kSets>
+    static __device__ __forceinline__ void read_key(KeyWords<kSets>& words, const uint32_t* key, int lane) {
 #pragma unroll
-        for (int n = 0; n < kSets; ++n)
-#pragma unroll
-            for (int which = 0; which < 2; ++which)
-#pragma unroll
-                for (int set = 0; set < kSets; ++set)
-                    if constexpr (kTf32) {
-                        pack(key[set * kSets + n][which], part(set, n, 0, which), part(set, n, 1, which));
-                    } else if constexpr (kSets == 2) {
-                        key[n][which][set] = pair_of<M>(part(set, n, 0, which), part(set, n, 1, which));
-                    } else {  // both parts are one step of K
-                        key[n][0][which] = pair_of<M>(part(set, n, 0, which), part(set, n, 1, which));
-                    }
+        for (int k = 0; k < kSets * kSteps<kSets> * 2; ++k)
+            words[k / 2 / kSteps<kSets>][k / 2 % kSteps<kSets>][k % 2] = key[k * kWarp + lane];
     }
 
     // z: of each column of 8 the values of channels g and g + 8, of images 2t and 2t + 1; out: of rows 2t and 2t + 1 as mma's d.
@@ -132,8 +132,7 @@ struct TensorProduct {
                 const auto &first = z[kTf32 ? k / 2 : 0], &second = z[kSets - 1];
                 const uint32_t left[4] = {first[0][0], first[1][0], kTf32 ? first[0][kPairWords - 1] : second[0][0],
                                           kTf32 ? first[1][kPairWords - 1] : second[1][0]};
-                const auto& right = kTf32 ? key[k / 2 * kSets + n][k % 2] : key[n][k];
-                k == 0 ? product<M>(out[n], left, right) : mma<M>(out[n], left, right);
+                k == 0 ? product<M>(out[n], left, key[n][k]) : mma<M>(out[n], left, key[n][k]);
             }
     }
 };
@@ -143,6 +142,11 @@ struct FloatProduct {
     using Element = float;
     static constexpr int kStepUnits = 1;
 
+    // The key as it lies in shared memory: [kImages][kImages].
+    template <int kImages, class F>
+    static __device__ __forceinline__ uint32_t key_word(int k, F&& coefficient) {
+        return word({coefficient(k / kImages, k % kImages)});
+    }
     static __device__ __forceinline__ uint32_t word(const float (&elements)[1]) {
         uint32_t word;
         memcpy(&word, elements, sizeof word);

@@ -23,8 +23,8 @@ class ConvMixBlock : ConvMixSums<Product, kImages, kWindows> {
 
     __device__ __forceinline__ void run() {
         this->prepare();
-        const int64_t tiles = a.key.groups * t.tiles_h * t.tiles_w;
-        for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        const int tiles = int(a.key.groups) * t.tiles_h * t.tiles_w;
+        for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {
             this->place = place_of_tile(t, tile);
             for (int block = 0; block < t.blocks; ++block) {
 #pragma unroll 1
@@ -43,7 +43,7 @@ class ConvMixBlock : ConvMixSums<Product, kImages, kWindows> {
   private:
     using Base::a, Base::t;
 
-    __device__ __forceinline__ void take(int64_t tile, int block, int pass) {
+    __device__ __forceinline__ void take(int tile, int block, int pass) {
         Sums sums;
         this->begin(sums, block);
         for (int chunk = 0; chunk < t.chunks; ++chunk) {
@@ -63,15 +63,17 @@ __global__ void __launch_bounds__(kTileThreads, 2) conv_mix_tile_kernel(const Co
     ConvMixBlock<Product, kImages, kWindows>(a, t).run();
 }
 
+constexpr int64_t kMaxTiles = 1 << 30;  // their numbers are ints
+
 // False where no tile fits.
 template <class Product, int kImages, bool kWindows>
 bool run_tiles_of(const ConvMixArgs& a, int device, cudaStream_t stream) {
     const char* op = "conv_mix";
     const Tiling t = plan_tiles(a, ConvMixStage<Product, kImages, kWindows>::kKind,
                                 device_attribute(op, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-    if (t.tile_h == 0) return false;
-    const auto kernel = conv_mix_tile_kernel<Product, kImages, kWindows>;
     const int64_t tiles = a.key.groups * t.tiles_h * t.tiles_w;
+    if (t.tile_h == 0 || tiles >= kMaxTiles) return false;
+    const auto kernel = conv_mix_tile_kernel<Product, kImages, kWindows>;
     const int64_t at_once = blocks_at_once(op, kernel, kTileThreads, size_t(t.shared), device);
     launch(op, kernel, unsigned(tiles < at_once ? tiles : at_once), kTileThreads, size_t(t.shared), stream, a, t);
     return true;

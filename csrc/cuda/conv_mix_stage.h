@@ -13,6 +13,7 @@ struct ConvMixStage {
     static constexpr int kTiles = kKind.tiles(), kSlots = kKind.slots(), kChannels = kKind.channels(),
                          kRun = kKind.run(), kStrip = kKind.strip(), kWord = kKind.word(),
                          kValueRows = kKind.value_rows(), kValuePitch = kKind.value_pitch(), kQuads = kImages / kTogether;
+    static constexpr int kKeyWords = kKind.key_words();
     static constexpr bool kTensor = kKind.tensor();
 
     const ConvMixArgs& a;
@@ -24,8 +25,8 @@ struct ConvMixStage {
     TilePlace place = {};
     int turn = 1;  // whose it is of two patches
 
-    float* const coeffs = reinterpret_cast<float*>(dynamic_shared);                // [kImages][kImages], 0 past S
-    int64_t* const sent = reinterpret_cast<int64_t*>(coeffs + kImages * kImages);  // [S]: where rows of y begin
+    uint32_t* const key = reinterpret_cast<uint32_t*>(dynamic_shared);           // [kKeyWords], of Product
+    int64_t* const sent = reinterpret_cast<int64_t*>(key + kKeyWords);           // [S]: where rows of y begin
     float* const bias = reinterpret_cast<float*>(dynamic_shared + t.bias);         // [blocks * kChannels]
     // Of unit q of K: where it is in a patch, in bytes, and in the four bits below which halves of its words have no
     // weight; where the weights of its elements are, -1 for those.
@@ -60,8 +61,8 @@ struct ConvMixStage {
 
     // What the products of a tile, a block of output channels and a chunk read, as far as it is not there. Of two
     // patches, one comes in for those that follow.
-    __device__ __forceinline__ void stage(int64_t tile, int block, int chunk) {
-        const bool first = block == 0 && chunk == 0, very_first = first && tile == blockIdx.x;
+    __device__ __forceinline__ void stage(int tile, int block, int chunk) {
+        const bool first = block == 0 && chunk == 0, very_first = first && tile == int(blockIdx.x);
         const bool new_patch = block == 0 || t.chunks > 1, new_weights = t.resident ? very_first : true;
         if (!new_patch && !new_weights) return;
         renew();
@@ -89,7 +90,7 @@ struct ConvMixStage {
     // Leaves no coefficients behind.
     __device__ __forceinline__ void wipe() {
         __syncthreads();
-        for (int k = thread; k < kImages * kImages; k += kTileThreads) static_cast<volatile float*>(coeffs)[k] = 0;
+        for (int k = thread; k < kKeyWords; k += kTileThreads) static_cast<volatile uint32_t*>(key)[k] = 0;
     }
 
   private:
@@ -107,11 +108,12 @@ struct ConvMixStage {
     }
 
     __device__ __forceinline__ void fill_key() {
-        for (int k = thread; k < kImages * kImages; k += kTileThreads) {
-            const int i = k / kImages, j = k % kImages;
-            coeffs[k] = i < S && j < S ? float(a.key.coeffs[(place.group * S + i) * S + j]) : 0;
-        }
-        for (int i = thread; i < S; i += kTileThreads) sent[i] = a.key.order[place.group * S + i] * image_size;
+        const auto coefficient = [&](int i, int j) {  // 0 past S
+            return i < S && j < S ? float(a.key.coeffs[(int64_t(place.group) * S + i) * S + j]) : 0;
+        };
+        for (int k = thread; k < kKeyWords; k += kTileThreads)
+            key[k] = Product::template key_word<kImages>(k, coefficient);
+        for (int i = thread; i < S; i += kTileThreads) sent[i] = a.key.order[int64_t(place.group) * S + i] * image_size;
     }
 
     // Weights in the order that lanes read them: `count` parts, each of a chunk and a block, from part `first` on.
@@ -142,15 +144,15 @@ struct ConvMixStage {
     }
 
     // `ahead`: 0, the patch of this tile, block and chunk; 1, that of the one that follows, if any does.
-    __device__ __forceinline__ void fill_patch(int64_t tile, int block, int chunk, int ahead) {
+    __device__ __forceinline__ void fill_patch(int tile, int block, int chunk, int ahead) {
         TilePlace at = place;
         chunk += ahead;
         if (chunk == t.chunks) {
             chunk = 0;
-            if (t.chunks == 1 || block + 1 == t.blocks) at = place_of_tile(t, tile + gridDim.x);
+            if (t.chunks == 1 || block + 1 == t.blocks) at = place_of_tile(t, tile + int(gridDim.x));
         }
         if (at.group < a.key.groups) {
-            const Element* x = static_cast<const Element*>(a.x) + at.group * S * a.x_strides[0];
+            const Element* x = static_cast<const Element*>(a.x) + int64_t(at.group) * S * a.x_strides[0];
             const int h = (at.ph * int(a.pool.sh) - int(a.pool.pad_h)) * int(a.stride[0]) - int(a.padding[0]);
             const int v = (at.pw * int(a.pool.sw) - int(a.pool.pad_w)) * int(a.stride[1]) - int(a.padding[1]);
             uint32_t* const to = reinterpret_cast<uint32_t*>(patch(ahead));

@@ -43,10 +43,12 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
 #pragma unroll
         for (int p = 0; p < kRunPixels; ++p, walk.next())
             start[p] = patch + (walk.real() ? window_place(a, t, kWord, walk.row, walk.column) : 0) * kPlaceBytes;
-        // Steps without a counter, whose places are part of the instruction, are shorter.
-        if (is_of<k7x7>()) return multiply<k7x7>(sums, w, places, start);
-        if (is_of<k3x3>()) return multiply<k3x3>(sums, w, places, start);
-        if (is_of<kWide3x3>()) return multiply<kWide3x3>(sums, w, places, start);
+        // Steps without a counter, whose places are part of the instruction, are shorter; TF32 has too many of them.
+        if constexpr (kWord == 2) {
+            if (is_of<k7x7>()) return multiply<k7x7>(sums, w, places, start);
+            if (is_of<k3x3>()) return multiply<k3x3>(sums, w, places, start);
+            if (is_of<kWide3x3>()) return multiply<kWide3x3>(sums, w, places, start);
+        }
         int step = 0;
 #pragma unroll 1
         for (; step < t.steps.whole; ++step, w += kTiles * kSlots, places += Product::kStepUnits)
@@ -67,7 +69,7 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
         if (a.channels_last) {
 #pragma unroll
             for (int p = 0; p < kRunPixels; ++p, walk.next()) {
-                const int64_t at = pixel_of_y(walk) * a.OC;
+                const int at = pixel_of_y(walk);
                 float run[kRows][kRun];
 #pragma unroll
                 for (int m = 0; m < kTiles; ++m) {
@@ -78,13 +80,12 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
                 }
 #pragma unroll
                 for (int k = 0; k < kRows; ++k)
-                    if (at >= 0 && mix.to[k] >= 0) store_run(y + mix.to[k] + at, run[k], count);
+                    if (at >= 0 && mix.to[k] >= 0) store_run(y + mix.to[k] + at * a.OC, run[k], count);
             }
         } else {
-            int64_t at[kRunPixels];
-#pragma unroll
-            for (int p = 0; p < kRunPixels; ++p, walk.next()) at[p] = pixel_of_y(walk);
-            const bool whole = at[0] >= 0 && at[kRunPixels - 1] == at[0] + kRunPixels - 1;
+            const int first = pixel_of_y(walk);
+            const bool whole = first >= 0 && walk.column + kRunPixels <= t.conv_w &&
+                               place.pw + walk.column + kRunPixels <= int(a.PW);
 #pragma unroll
             for (int m = 0; m < kTiles; ++m) {
                 float out[kRunPixels][kSets][4];
@@ -93,18 +94,20 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
 #pragma unroll
                 for (int k = 0; k < 2 * kRows; ++k) {
                     const int c = 2 * m + k % 2;
-                    if (c >= count || mix.to[k / 2] < 0) continue;
+                    const int64_t to = row_of_y(k / 2);  // from shared memory: registers are short
+                    if (c >= count || to < 0) continue;
                     float run[kRunPixels];
 #pragma unroll
                     for (int p = 0; p < kRunPixels; ++p) run[p] = out[p][k / 4][k % 2 * 2 + k / 2 % 2];
-                    Element* const plane = y + mix.to[k / 2] + c * (a.PH * a.PW);
+                    Element* const plane = y + to + c * (a.PH * a.PW);
                     if (whole) {
-                        store_run(plane + at[0], run, kRunPixels);
+                        store_run(plane + first, run, kRunPixels);
                         continue;
                     }
+                    Walk each = walk;
 #pragma unroll
-                    for (int p = 0; p < kRunPixels; ++p)
-                        if (at[p] >= 0) cuda::store<1>(plane + at[p], {run[p]});
+                    for (int p = 0; p < kRunPixels; ++p, each.next())
+                        if (const int at = pixel_of_y(each); at >= 0) cuda::store<1>(plane + at, {run[p]});
                 }
             }
         }
@@ -144,13 +147,13 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
     }
 
   protected:
-    using Base::a, Base::t, Base::S, Base::image_size, Base::lane, Base::warp, Base::place, Base::pitch, Base::coeffs;
+    using Base::a, Base::t, Base::S, Base::image_size, Base::lane, Base::warp, Base::place, Base::pitch;
     using Base::sent, Base::values, Base::kChannels, Base::kKind, Base::kRun, Base::kSlots, Base::kStrip, Base::kWord;
 
   private:
     using Element = typename Product::Element;
     using M = typename Product::Operand;
-    static constexpr int kSets = kImages > 8 ? 2 : 1;               // columns that a group takes
+    static constexpr int kSets = Base::kKind.sets();                // columns that a group takes
     static constexpr int kShare = kImages < 8 ? 2 : 1;              // pixels that share a column
     static constexpr int kRunPixels = kColumns / kSets;             // neighbours that a lane has
     static constexpr int kPairWords = Product::kPairWords;          // of the values of two images
@@ -240,18 +243,21 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
 
     // --- the mix -----------------------------------------------------------------------------------------------------
 
+    // Where row k of this lane begins in y, in elements; -1: there is none.
+    __device__ __forceinline__ int64_t row_of_y(int k) const {
+        const int i = k / 2 * 8 + pair() * 2 + k % 2;
+        return i < S ? sent[i] : -1;
+    }
+
     struct Mix {
         typename Product::template KeyWords<kSets> key;
-        int64_t to[kRows];  // where the rows of y of this lane begin, in elements; -1: there is none
+        int64_t to[kRows];
         bool left;
 
         __device__ __forceinline__ explicit Mix(const ConvMixTensor& of) : left(of.half() == 0) {
-            Product::template read_key<kSets, kImages>(key, of.coeffs, of.lane);
+            Product::template read_key<kSets>(key, of.key, of.lane);
 #pragma unroll
-            for (int k = 0; k < kRows; ++k) {
-                const int i = k / 2 * 8 + of.pair() * 2 + k % 2;
-                to[k] = i < of.S ? of.sent[i] : -1;
-            }
+            for (int k = 0; k < kRows; ++k) to[k] = of.row_of_y(k);
         }
 
         // out: as mma's d, of rows 2 * pair() and the next of y, and of 8 rows further.
@@ -290,9 +296,9 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
     }
 
     // In a plane of y; negative where it is not there.
-    __device__ __forceinline__ int64_t pixel_of_y(const Walk& at) const {
+    __device__ __forceinline__ int pixel_of_y(const Walk& at) const {
         const int ph = place.ph + at.row, pw = place.pw + at.column;
-        return at.real() && ph < int(a.PH) && pw < int(a.PW) ? ph * a.PW + pw : -1;
+        return at.real() && ph < int(a.PH) && pw < int(a.PW) ? ph * int(a.PW) + pw : -1;
     }
 
     // --- through windows ---------------------------------------------------------------------------------------------
@@ -359,7 +365,7 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
                     for (int odd = 0; odd < 2; ++odd) {
                         const int j = set * 8 + pair() * 2 + odd;
                         if (real && j < S && c < count)
-                            a.codes[(place.group * S + j) * image_size + at + c * step] =
+                            a.codes[(int64_t(place.group) * S + j) * image_size + at + c * step] =
                                 uint8_t(window[set][odd][c].code);
                     }
                 }

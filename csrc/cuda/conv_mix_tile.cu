@@ -9,7 +9,8 @@ namespace {
 constexpr int64_t kResidentBytes = 80 << 10;  // of weights, at most; more would leave little for the patch
 constexpr int64_t kPixelCost = 16;            // of the products of a pixel, in pixels of x that are read; a guess
 constexpr int kReserved = 1 << 10;            // bytes of shared memory that every block takes beside its own
-constexpr int64_t kMaxCoordinate = 1 << 24;   // places in a map are ints
+constexpr int64_t kMaxCoordinate = 1 << 24;   // places in a map are ints,
+constexpr int64_t kMaxPixels = 1 << 30;       // so are those of pixels of y in a plane,
 constexpr int64_t kMaxTaps = 1 << 28;         // and so are those of the weights of an output channel
 
 // Whether two blocks of so much shared memory run side by side where one may take `limit`.
@@ -24,7 +25,7 @@ bool small(const ConvMixArgs& a) {
     return fits(a.H, a.KH, a.stride[0], a.padding[0], a.dilation[0]) &&
            fits(a.W, a.KW, a.stride[1], a.padding[1], a.dilation[1]) && a.KH * a.KW < kMaxCoordinate &&
            a.C < kMaxCoordinate && a.C * a.KH * a.KW < kMaxTaps && a.OC < kMaxCoordinate &&
-           a.pool.sh < kMaxCoordinate && a.pool.sw < kMaxCoordinate;
+           a.PH * a.PW < kMaxPixels && a.pool.sh < kMaxCoordinate && a.pool.sw < kMaxCoordinate;
 }
 
 // Of a block of output channels and a chunk.
@@ -38,7 +39,7 @@ int64_t patch_bytes(const TileKind& kind, const Tiling& t) {
 
 // Lays out shared memory for the tile; returns the bytes needed.
 int64_t lay_out(const TileKind& kind, Tiling& t) {
-    int64_t at = kind.images * (kind.images * int64_t(sizeof(float)) + int64_t(sizeof(int64_t)));
+    int64_t at = kind.key_words() * kWordBytes + kind.images * int64_t(sizeof(int64_t));
     const auto take = [&](int& from, int64_t bytes) { from = int(at), at = aligned16(at + bytes); };
     take(t.bias, int64_t(t.blocks) * kind.channels() * int64_t(sizeof(float)));
     take(t.places, int64_t(t.steps.all) * kind.step_units * int64_t(sizeof(int)));

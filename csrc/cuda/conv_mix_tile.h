@@ -58,6 +58,12 @@ struct TileKind {
     constexpr int strip() const { return columns() * 8 / images; }
     constexpr int pass() const { return kTileWarps * strip(); }  // of a block
     constexpr int max_passes() const { return tensor() ? kMaxPasses : 1; }
+    // Columns of 8 of the images of a group, and the steps of K that a column of its mix takes: both parts of the key
+    // by all images, in 16 bits 16 of these in a step.
+    constexpr int sets() const { return images > 8 ? 2 : 1; }
+    constexpr int mix_steps() const { return word() == 1 ? 2 * sets() : sets(); }
+    // The key in shared memory: of tensor cores, two words a lane for each column and step.
+    constexpr int key_words() const { return tensor() ? sets() * mix_steps() * 2 * 32 : images * images; }
     // Of the values of a convolved pixel: rows, of a pair of images in 16 bits, else of one, and words from one to the
     // next, without bank conflicts. Plain multiply-adds keep a tile of channels at a time.
     constexpr int value_rows() const { return images / (tensor() ? word() : 1); }
@@ -65,10 +71,10 @@ struct TileKind {
     constexpr Steps steps(int units, int whole) const {
         return {(units + step_units - 1) / step_units, whole / step_units};
     }
-    // Of common kernels: 7x7 of stride 2 and 3x3 of stride 1 on colours, 3x3 on whole chunks.
-    constexpr Steps steps_7x7() const { return word() == 1 ? steps(77, 70) : steps(44, 30); }
-    constexpr Steps steps_3x3() const { return word() == 1 ? steps(18, 18) : steps(9, 9); }
-    constexpr Steps steps_wide_3x3() const { return word() == 1 ? steps(72, 72) : steps(36, 36); }
+    // Of common kernels in 16 bits: 7x7 of stride 2 and 3x3 of stride 1 on colours, 3x3 on whole chunks.
+    constexpr Steps steps_7x7() const { return steps(44, 30); }
+    constexpr Steps steps_3x3() const { return steps(9, 9); }
+    constexpr Steps steps_wide_3x3() const { return steps(36, 36); }
 };
 
 // What a patch and K are made of.
@@ -180,12 +186,10 @@ FACEMIX_BOTH int patch_word(const Tiling& t, int image, int row, int at) {
 
 // The first pixel of y of a tile.
 struct TilePlace {
-    int64_t group;
-    int ph, pw;
+    int group, ph, pw;
 };
-FACEMIX_BOTH TilePlace place_of_tile(const Tiling& t, int64_t tile) {
-    const int64_t map = int64_t(t.tiles_h) * t.tiles_w;
-    const int within = int(tile % map);
+FACEMIX_BOTH TilePlace place_of_tile(const Tiling& t, int tile) {
+    const int map = t.tiles_h * t.tiles_w, within = tile % map;
     return {tile / map, within / t.tiles_w * t.tile_h, within % t.tiles_w * t.tile_w};
 }
 
