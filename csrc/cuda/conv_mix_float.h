@@ -118,7 +118,8 @@ class ConvMixFloat : public ConvMixStage<Product, kImages, kWindows> {
   private:
     static constexpr int kRun = 2 * kTiles;                           // output channels of a thread
     static constexpr int kHalves = kPlaceBytes / int(sizeof(uint4));  // of a place: two images each
-    using Pixels = const uint4* [2][2];  // in the patch: pixel tile; column 2t or 2t + 1; a unit of the first two images
+    using Pixels =
+        const uint4* [2][2];  // in the patch: pixel tile; column 2t or 2t + 1; a unit of the first two images
 
     float* const values = reinterpret_cast<float*>(Base::values);  // [kImages][conv pixels][kValuePitch]
     const float slope = negative_slope<float>(a);
@@ -138,8 +139,7 @@ class ConvMixFloat : public ConvMixStage<Product, kImages, kWindows> {
     template <class F>
     __device__ __forceinline__ static void for_sums(Sums& sums, F&& f) {
 #pragma unroll
-        for (int k = 0; k < kSums; ++k)
-            f(k / (kTiles * 8), sums[k / (kTiles * 8)][k / 8 % kTiles][k / 4 % 2][k % 4]);
+        for (int k = 0; k < kSums; ++k) f(k / (kTiles * 8), sums[k / (kTiles * 8)][k / 8 % kTiles][k / 4 % 2][k % 4]);
     }
     __device__ __forceinline__ void activate(Sums& sums) const {
         if (a.activation == Activation::relu) for_sums(sums, [](int, float& z) { z = max_nan(z, 0); });
@@ -175,7 +175,7 @@ class ConvMixFloat : public ConvMixStage<Product, kImages, kWindows> {
                     for (int m = 0; m < kTiles; ++m)
 #pragma unroll
                         for (int e = 0; e < 2; ++e) {
-                            float(&to)[4] = sums[j + i][m][n];
+                            float (&to)[4] = sums[j + i][m][n];
                             to[e] += slots[m].x * x[i][e].x, to[2 + e] += slots[m].y * x[i][e].x;
                             to[e] += slots[m].z * x[i][e].y, to[2 + e] += slots[m].w * x[i][e].y;
                         }

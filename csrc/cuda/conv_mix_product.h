@@ -1,5 +1,5 @@
-// What conv_mix's fast way multiplies: words of operands for tensor cores, which mix as well, and plain float32 where it
-// must stay float32.
+// What conv_mix's fast way multiplies: words of operands for tensor cores, which mix as well, and plain float32 where
+// it must stay float32.
 //
 // The weights are the left matrix and the pixels the right one: a lane's two words of the right one are then the unit
 // that it reads, and the order of K is ours to choose, as long as both agree. Lane 4 * g + t has rows g and g + 8 of
@@ -120,7 +120,8 @@ struct TensorProduct {
             words[k / 2 / kSteps<kSets>][k / 2 % kSteps<kSets>][k % 2] = key[k * kWarp + lane];
     }
 
-    // z: of each column of 8 the values of channels g and g + 8, of images 2t and 2t + 1; out: of rows 2t and 2t + 1 as mma's d.
+    // z: of each column of 8 the values of channels g and g + 8, of images 2t and 2t + 1; out: of rows 2t and 2t + 1 as
+    // mma's d.
     template <int kSets>
     static __device__ __forceinline__ void mix(float (&out)[kSets][4], const uint32_t (&z)[kSets][2][kPairWords],
                                                const KeyWords<kSets>& key) {

@@ -12,7 +12,8 @@ struct ConvMixStage {
     static constexpr TileKind kKind = {int(sizeof(Element)), Product::kStepUnits, kImages, kWindows};
     static constexpr int kTiles = kKind.tiles(), kSlots = kKind.slots(), kChannels = kKind.channels(),
                          kRun = kKind.run(), kStrip = kKind.strip(), kWord = kKind.word(),
-                         kValueRows = kKind.value_rows(), kValuePitch = kKind.value_pitch(), kQuads = kImages / kTogether;
+                         kValueRows = kKind.value_rows(), kValuePitch = kKind.value_pitch(),
+                         kQuads = kImages / kTogether;
     static constexpr int kKeyWords = kKind.key_words();
     static constexpr bool kTensor = kKind.tensor();
 
@@ -25,9 +26,9 @@ struct ConvMixStage {
     TilePlace place = {};
     int turn = 1;  // whose it is of two patches
 
-    uint32_t* const key = reinterpret_cast<uint32_t*>(dynamic_shared);           // [kKeyWords], of Product
-    int64_t* const sent = reinterpret_cast<int64_t*>(key + kKeyWords);           // [S]: where rows of y begin
-    float* const bias = reinterpret_cast<float*>(dynamic_shared + t.bias);         // [blocks * kChannels]
+    uint32_t* const key = reinterpret_cast<uint32_t*>(dynamic_shared);      // [kKeyWords], of Product
+    int64_t* const sent = reinterpret_cast<int64_t*>(key + kKeyWords);      // [S]: where rows of y begin
+    float* const bias = reinterpret_cast<float*>(dynamic_shared + t.bias);  // [blocks * kChannels]
     // Of unit q of K: where it is in a patch, in bytes, and in the four bits below which halves of its words have no
     // weight; where the weights of its elements are, -1 for those.
     int* const places = reinterpret_cast<int*>(dynamic_shared + t.places);  // [steps * kStepUnits]

@@ -84,8 +84,8 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
             }
         } else {
             const int first = pixel_of_y(walk);
-            const bool whole = first >= 0 && walk.column + kRunPixels <= t.conv_w &&
-                               place.pw + walk.column + kRunPixels <= int(a.PW);
+            const bool whole =
+                first >= 0 && walk.column + kRunPixels <= t.conv_w && place.pw + walk.column + kRunPixels <= int(a.PW);
 #pragma unroll
             for (int m = 0; m < kTiles; ++m) {
                 float out[kRunPixels][kSets][4];
@@ -153,11 +153,11 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
   private:
     using Element = typename Product::Element;
     using M = typename Product::Operand;
-    static constexpr int kSets = Base::kKind.sets();                // columns that a group takes
-    static constexpr int kShare = kImages < 8 ? 2 : 1;              // pixels that share a column
-    static constexpr int kRunPixels = kColumns / kSets;             // neighbours that a lane has
-    static constexpr int kPairWords = Product::kPairWords;          // of the values of two images
-    static constexpr int kRows = 2 * kSets;                         // rows of y of a lane
+    static constexpr int kSets = Base::kKind.sets();        // columns that a group takes
+    static constexpr int kShare = kImages < 8 ? 2 : 1;      // pixels that share a column
+    static constexpr int kRunPixels = kColumns / kSets;     // neighbours that a lane has
+    static constexpr int kPairWords = Product::kPairWords;  // of the values of two images
+    static constexpr int kRows = 2 * kSets;                 // rows of y of a lane
     static constexpr Steps k7x7 = kKind.steps_7x7(), k3x3 = kKind.steps_3x3(), kWide3x3 = kKind.steps_wide_3x3();
     using Pixels = const unsigned char* [kRunPixels];
     using Values = uint32_t[kSets][2][kPairWords];  // of rows g and g + 8
@@ -287,7 +287,7 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
         Values z;
 #pragma unroll
         for (int k = 0; k < 2 * kSets; ++k) {
-            const float(&of)[4] = sums[pixel * kSets + k / 2][m];
+            const float (&of)[4] = sums[pixel * kSets + k / 2][m];
             Product::pack(z[k / 2][k % 2], of[k % 2 * 2], of[k % 2 * 2 + 1]);
 #pragma unroll
             for (int e = 0; e < kPairWords; ++e) z[k / 2][k % 2][e] = max_nan_words<M>(z[k / 2][k % 2][e], floor);
@@ -306,8 +306,7 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
     // Of a convolved pixel, four channels of a pair of images, or one of them.
     __device__ __forceinline__ uint4* values_of(int pixel, int set, int e) const {
         const int row = (set * 4 + pair()) * kPairWords + e;
-        return reinterpret_cast<uint4*>(
-            values + (pixel * Base::kValueRows + row) * Base::kValuePitch + lane / 4 * 4);
+        return reinterpret_cast<uint4*>(values + (pixel * Base::kValueRows + row) * Base::kValuePitch + lane / 4 * 4);
     }
 
     // A pixel of the tile of y, all channels of the block; what is not there of it takes part, but stores nothing.

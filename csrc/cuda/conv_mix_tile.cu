@@ -24,8 +24,8 @@ bool small(const ConvMixArgs& a) {
     };
     return fits(a.H, a.KH, a.stride[0], a.padding[0], a.dilation[0]) &&
            fits(a.W, a.KW, a.stride[1], a.padding[1], a.dilation[1]) && a.KH * a.KW < kMaxCoordinate &&
-           a.C < kMaxCoordinate && a.C * a.KH * a.KW < kMaxTaps && a.OC < kMaxCoordinate &&
-           a.PH * a.PW < kMaxPixels && a.pool.sh < kMaxCoordinate && a.pool.sw < kMaxCoordinate;
+           a.C < kMaxCoordinate && a.C * a.KH * a.KW < kMaxTaps && a.OC < kMaxCoordinate && a.PH * a.PW < kMaxPixels &&
+           a.pool.sh < kMaxCoordinate && a.pool.sw < kMaxCoordinate;
 }
 
 // Of a block of output channels and a chunk.
@@ -93,26 +93,21 @@ int64_t max_pixels(const TileKind& kind, const Tiling& t) {
     return int64_t(kind.pass()) * (t.chunks == 1 ? kind.max_passes() : 1);
 }
 
-// The tile_w given, and as many rows as fit.
-bool fit_rows(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) {
+// Fills in what follows from the tile's size; false where it does not fit.
+bool fits(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) {
     const auto span = [](int64_t n, int64_t kernel, int64_t stride) { return (n - 1) * stride + kernel; };
-    Tiling best = {};
-    for (t.tile_h = 1; t.tile_h <= a.PH; ++t.tile_h) {
-        const int64_t h = span(t.tile_h, a.pool.kh, a.pool.sh), w = span(t.tile_w, a.pool.kw, a.pool.sw);
-        if (h * w > max_pixels(kind, t)) break;
-        const int64_t patch_h = span(h, (a.KH - 1) * a.dilation[0] + 1, a.stride[0]);
-        const int64_t patch_w = span(w, (a.KW - 1) * a.dilation[1] + 1, a.stride[1]);
-        if (patch_h * patch_w * t.units.channels * kind.element > limit) break;
-        t.conv_h = int(h), t.conv_w = int(w), t.passes = int(ceil_div(h * w, kind.pass())), t.patch_h = int(patch_h), t.patch_w = int(patch_w);
-        t.line = int(ceil_div(patch_words(t.units, kind.word(), patch_w), kUnitWords / t.units.rows));
-        const int64_t shared = lay_out(kind, t);
-        if (shared > limit) break;
-        t.shared = int(shared);
-        t.tiles_h = int(ceil_div(a.PH, t.tile_h)), t.tiles_w = int(ceil_div(a.PW, t.tile_w));
-        best = t;
-    }
-    t = best;
-    return t.tile_h > 0;
+    const int64_t h = span(t.tile_h, a.pool.kh, a.pool.sh), w = span(t.tile_w, a.pool.kw, a.pool.sw);
+    if (h * w > max_pixels(kind, t)) return false;
+    const int64_t patch_h = span(h, (a.KH - 1) * a.dilation[0] + 1, a.stride[0]);
+    const int64_t patch_w = span(w, (a.KW - 1) * a.dilation[1] + 1, a.stride[1]);
+    if (patch_h * patch_w * t.units.channels * kind.element > limit) return false;
+    t.conv_h = int(h), t.conv_w = int(w), t.passes = int(ceil_div(h * w, kind.pass()));
+    t.patch_h = int(patch_h), t.patch_w = int(patch_w);
+    t.line = int(ceil_div(patch_words(t.units, kind.word(), patch_w), kUnitWords / t.units.rows));
+    t.tiles_h = int(ceil_div(a.PH, t.tile_h)), t.tiles_w = int(ceil_div(a.PW, t.tile_w));
+    const int64_t shared = lay_out(kind, t);
+    t.shared = int(shared);
+    return shared <= limit;
 }
 
 // A second patch, where it costs no block that would run beside this one.
@@ -129,16 +124,15 @@ void double_patch(const TileKind& kind, int limit, Tiling& t) {
 Tiling best_size(const ConvMixArgs& a, const TileKind& kind, int limit, const Tiling& common, bool whole) {
     Tiling best = {};
     int64_t least = 0;
-    for (int w = 1; w <= max_pixels(kind, common) && w <= a.PW; ++w) {
-        if (whole && w % kind.strip() && w < a.PW) continue;
-        Tiling t = common;
-        t.tile_w = w;
-        if (!fit_rows(a, kind, limit, t)) continue;
-        const int64_t tiles = int64_t(t.tiles_h) * t.tiles_w;
-        // Where only one block fits, nothing runs while it waits.
-        const int64_t products = kPixelCost * t.passes * kind.pass();
-        const int64_t cost = tiles * (products + t.patch_h * t.patch_w) * (two_fit(t.shared, limit) ? 2 : 3);
-        if (best.tile_h == 0 || cost < least) best = t, least = cost;
+    Tiling t = common;
+    for (t.tile_w = 1; t.tile_w <= max_pixels(kind, t) && t.tile_w <= a.PW; ++t.tile_w) {
+        if (whole && t.tile_w % kind.strip() && t.tile_w < a.PW) continue;
+        for (t.tile_h = 1; t.tile_h <= a.PH && fits(a, kind, limit, t); ++t.tile_h) {
+            const int64_t products = kPixelCost * t.passes * kind.pass(), tiles = int64_t(t.tiles_h) * t.tiles_w;
+            // Where only one block fits, nothing runs while it waits.
+            const int64_t cost = tiles * (products + t.patch_h * t.patch_w) * (two_fit(t.shared, limit) ? 2 : 3);
+            if (best.tile_h == 0 || cost < least) best = t, least = cost;
+        }
     }
     return best;
 }

@@ -30,23 +30,22 @@ __device__ void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2
 template <class E>
 __device__ void product(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 
-#define FACEMIX_MMA(Type, shape, type)                                                                         \
-    template <>                                                                                                \
-    __device__ __forceinline__ void mma<Type>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { \
-        asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type                                   \
-                     ".f32 "                                                                                   \
-                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                         \
-                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                          \
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                      \
-    }                                                                                                          \
-    template <>                                                                                                \
-    __device__ __forceinline__ void product<Type>(float (&d)[4], const uint32_t (&a)[4],                       \
-                                                  const uint32_t (&b)[2]) {                                    \
-        asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type                                   \
-                     ".f32 "                                                                                   \
-                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %10, %10, %10};"                     \
-                     : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])                                          \
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(0.f));            \
+#define FACEMIX_MMA(Type, shape, type)                                                                             \
+    template <>                                                                                                    \
+    __device__ __forceinline__ void mma<Type>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {     \
+        asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type                                       \
+                     ".f32 "                                                                                       \
+                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                             \
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                              \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                          \
+    }                                                                                                              \
+    template <>                                                                                                    \
+    __device__ __forceinline__ void product<Type>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { \
+        asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type                                       \
+                     ".f32 "                                                                                       \
+                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %10, %10, %10};"                         \
+                     : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])                                              \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(0.f));                \
     }
 FACEMIX_MMA(__nv_bfloat16, "m16n8k16", "bf16")
 FACEMIX_MMA(__half, "m16n8k16", "f16")
@@ -70,12 +69,12 @@ __device__ __forceinline__ float max_nan(float a, float b) {
 // The same of words: of two 16-bit elements, or of a float.
 template <class E>
 __device__ uint32_t max_nan_words(uint32_t a, uint32_t b);
-#define FACEMIX_MAX_NAN(Type, type)                                                               \
-    template <>                                                                                   \
-    __device__ __forceinline__ uint32_t max_nan_words<Type>(uint32_t a, uint32_t b) {             \
-        uint32_t larger;                                                                          \
-        asm("max.NaN." type " %0, %1, %2;" : "=r"(larger) : "r"(a), "r"(b));                      \
-        return larger;                                                                            \
+#define FACEMIX_MAX_NAN(Type, type)                                                   \
+    template <>                                                                       \
+    __device__ __forceinline__ uint32_t max_nan_words<Type>(uint32_t a, uint32_t b) { \
+        uint32_t larger;                                                              \
+        asm("max.NaN." type " %0, %1, %2;" : "=r"(larger) : "r"(a), "r"(b));          \
+        return larger;                                                                \
     }
 FACEMIX_MAX_NAN(__nv_bfloat16, "bf16x2")
 FACEMIX_MAX_NAN(__half, "f16x2")

@@ -167,7 +167,8 @@ void check_near(const char* name, const Array& out, int64_t i, const Sum& want, 
     const Format f = format_of(dtype);
     // Twice, because the reference rounds too; the smallest unit is for results below the normal numbers.
     const double allowed = 2 * double(terms) * roundoff(compute_dtype(dtype)) * want.magnitude +
-                           roundoff(dtype) * (std::fabs(want.value) + lost) + lost + std::ldexp(1.0, f.min_exponent - f.mantissa);
+                           roundoff(dtype) * (std::fabs(want.value) + lost) + lost +
+                           std::ldexp(1.0, f.min_exponent - f.mantissa);
     if (error <= allowed) return;
     char text[256];
     std::snprintf(text, sizeof text, "%s[%lld] is %.9g, expected %.9g: error %.3g, allowed %.3g", name, (long long)i,

@@ -98,8 +98,8 @@ struct Sum {
 };
 inline Sum exact(double value) { return {value, value < 0 ? -value : value}; }
 
-// out[i] must be `want` to the rounding of `terms` operations in the compute type and of the result to its dtype, and to
-// what was lost besides.
+// out[i] must be `want` to the rounding of `terms` operations in the compute type and of the result to its dtype, and
+// to what was lost besides.
 void check_near(const char* name, const Array& out, int64_t i, const Sum& want, int64_t terms, double lost = 0);
 
 // The same of int8: the whole number nearest to `want`, at most 127 in magnitude; either of two where its rounding

@@ -14,18 +14,20 @@ using facemix::ConvMixArgs;
 
 // What is infinite reaches the windows that hold it and no others: not where it is beside a window of an odd number of
 // elements, between the rows of x, or in a row that is read with the last of it; and it is not multiplied by the zeros
-// that fill K. Tiles follow each other in a block, so that words that are copied take turns.
-void infinities(Dtype dtype, bool tf32, int kernel, int stride, bool channels_last, int W, int row_pixels) {
-    constexpr int S = 3, C = 3, H = 26;
+// that fill K, or by those of a key for other images, or another pixel's. Tiles follow each other in a block, so that
+// words that are copied take turns. Into y of another dtype it goes through shared memory.
+void infinities(Dtype dtype, bool tf32, int kernel, int stride, bool channels_last, int W, int row_pixels, int S,
+                Dtype y_dtype) {
+    constexpr int C = 3, H = 26;
     const int padding = kernel / 2, OH = (H + 2 * padding - kernel) / stride + 1,
               OW = (W + 2 * padding - kernel) / stride + 1;
     Random random(2);
     RandomKey key(random, 2, S);
     for (int k = 0; k < 2 * S * S; ++k) key.coeffs[size_t(k)] = 1;
-    Array x(dtype, 2 * S * C * H * row_pixels), weight(dtype, C * kernel * kernel), y(dtype, 2 * S * OH * OW);
+    Array x(dtype, 2 * S * C * H * row_pixels), weight(dtype, C * kernel * kernel), y(y_dtype, 2 * S * OH * OW);
     for (int64_t i = 0; i < weight.count(); ++i) weight.set(i, 1);
     ConvMixArgs a = {};
-    a.x = x.data(), a.weight = weight.data(), a.y = y.data(), a.x_dtype = a.y_dtype = dtype;
+    a.x = x.data(), a.weight = weight.data(), a.y = y.data(), a.x_dtype = dtype, a.y_dtype = y_dtype;
     a.x_strides[0] = C * H * row_pixels, a.x_strides[1] = channels_last ? 1 : H * row_pixels;
     a.x_strides[2] = channels_last ? row_pixels * C : row_pixels, a.x_strides[3] = channels_last ? C : 1;
     a.C = C, a.OC = 1, a.H = H, a.W = W, a.KH = a.KW = kernel, a.OH = a.PH = OH, a.OW = a.PW = OW;
@@ -91,11 +93,16 @@ void conv_mix_patches() {
     for (const bool channels_last : {false, true})
         for (const int kernel : {3, 7})
             for (const int stride : {1, 2}) {
-                infinities(Dtype::bf16, false, kernel, stride, channels_last, 30, 30);
-                infinities(Dtype::f32, kernel == 7, kernel, stride, channels_last, 29, 30);
+                infinities(Dtype::bf16, false, kernel, stride, channels_last, 30, 30, 3, Dtype::bf16);
+                infinities(Dtype::f32, kernel == 7, kernel, stride, channels_last, 29, 30, 3, Dtype::f32);
             }
-    infinities(Dtype::bf16, false, 7, 2, true, 29, 30);
-    infinities(Dtype::bf16, false, 7, 2, true, 30, 31);
+    infinities(Dtype::bf16, false, 7, 2, true, 29, 30, 3, Dtype::bf16);
+    infinities(Dtype::bf16, false, 7, 2, true, 30, 31, 3, Dtype::bf16);
+    for (const int S : {4, 5, 9})
+        for (const Dtype y_dtype : {Dtype::f32, Dtype::bf16}) {
+            infinities(Dtype::bf16, false, 3, 1, true, 29, 29, S, y_dtype);
+            infinities(Dtype::f32, true, 3, 1, true, 29, 29, S, y_dtype);
+        }
     turns(128, 336, 90, false);
     turns(16, 100, 200, true);
 }
