@@ -43,7 +43,7 @@ class ConvMixFloat : public ConvMixStage<Product, kImages, kWindows> {
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
             const int p = pixel_of_sum(k / 2, k % 2), real = p < t.conv_h * t.conv_w ? p : 0;
-            start[k / 2][k % 2] = patch + window_place(a, t, Base::kWord, real / t.conv_w, real % t.conv_w) * kHalves;
+            start[k / 2][k % 2] = patch + window_place(t, real / t.conv_w, real % t.conv_w) * kHalves;
         }
         int step = 0;
 #pragma unroll 1

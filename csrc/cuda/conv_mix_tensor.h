@@ -42,7 +42,7 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
         Walk walk(t, first_pixel(pass) + column / kImages * kRunPixels);
 #pragma unroll
         for (int p = 0; p < kRunPixels; ++p, walk.next())
-            start[p] = patch + (walk.real() ? window_place(a, t, kWord, walk.row, walk.column) : 0) * kPlaceBytes;
+            start[p] = patch + (walk.real() ? window_place(t, walk.row, walk.column) : 0) * kPlaceBytes;
         // Steps without a counter, whose places are part of the instruction, are shorter; TF32 has too many of them.
         if constexpr (kWord == 2) {
             if (is_of<k7x7>()) return multiply<k7x7>(sums, w, places, start);
@@ -64,53 +64,9 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
         const Mix mix(*this);
         const int channel = block * kChannels + lane / 4 * kRun, count = int(a.OC) - channel;
         const uint32_t floor = least();
-        Element* const y = static_cast<Element*>(a.y) + channel * (a.channels_last ? 1 : a.PH * a.PW);
         Walk walk(t, first_pixel(pass) + half() * kRunPixels);
-        if (a.channels_last) {
-#pragma unroll
-            for (int p = 0; p < kRunPixels; ++p, walk.next()) {
-                const int at = pixel_of_y(walk);
-                float run[kRows][kRun];
-#pragma unroll
-                for (int m = 0; m < kTiles; ++m) {
-                    float out[kSets][4];
-                    mix_tile(out, sums, p, m, mix, floor);
-#pragma unroll
-                    for (int k = 0; k < 2 * kRows; ++k) run[k / 2][2 * m + k % 2] = out[k / 4][k % 2 * 2 + k / 2 % 2];
-                }
-#pragma unroll
-                for (int k = 0; k < kRows; ++k)
-                    if (at >= 0 && mix.to[k] >= 0) store_run(y + mix.to[k] + at * a.OC, run[k], count);
-            }
-        } else {
-            const int first = pixel_of_y(walk);
-            const bool whole =
-                first >= 0 && walk.column + kRunPixels <= t.conv_w && place.pw + walk.column + kRunPixels <= int(a.PW);
-#pragma unroll
-            for (int m = 0; m < kTiles; ++m) {
-                float out[kRunPixels][kSets][4];
-#pragma unroll
-                for (int p = 0; p < kRunPixels; ++p) mix_tile(out[p], sums, p, m, mix, floor);
-#pragma unroll
-                for (int k = 0; k < 2 * kRows; ++k) {
-                    const int c = 2 * m + k % 2;
-                    const int64_t to = row_of_y(k / 2);  // from shared memory: registers are short
-                    if (c >= count || to < 0) continue;
-                    float run[kRunPixels];
-#pragma unroll
-                    for (int p = 0; p < kRunPixels; ++p) run[p] = out[p][k / 4][k % 2 * 2 + k / 2 % 2];
-                    Element* const plane = y + to + c * (a.PH * a.PW);
-                    if (whole) {
-                        store_run(plane + first, run, kRunPixels);
-                        continue;
-                    }
-                    Walk each = walk;
-#pragma unroll
-                    for (int p = 0; p < kRunPixels; ++p, each.next())
-                        if (const int at = pixel_of_y(each); at >= 0) cuda::store<1>(plane + at, {run[p]});
-                }
-            }
-        }
+        a.channels_last ? store_channels(sums, mix, walk, channel, count, floor)
+                        : store_pixels(sums, mix, walk, channel, count, floor);
     }
 
     // To the values in shared memory: activated, unless codes are wanted.
@@ -168,7 +124,7 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
         const Tiling& t;
         int pixel, row, column;
         __device__ __forceinline__ Walk(const Tiling& tiling, int p)
-            : t(tiling), pixel(p), row(p / t.conv_w), column(p - row * t.conv_w) {}
+            : t(tiling), pixel(p), row(quotient(p, t.conv_inverse)), column(p - row * t.conv_w) {}
         __device__ __forceinline__ bool real() const { return pixel < t.conv_h * t.conv_w; }
         __device__ __forceinline__ void next() {
             ++pixel;
@@ -243,21 +199,15 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
 
     // --- the mix -----------------------------------------------------------------------------------------------------
 
-    // Where row k of this lane begins in y, in elements; -1: there is none.
-    __device__ __forceinline__ int64_t row_of_y(int k) const {
-        const int i = k / 2 * 8 + pair() * 2 + k % 2;
-        return i < S ? sent[i] : -1;
-    }
+    // Which image of the group, or row of its mix, is the k-th of this lane.
+    __device__ __forceinline__ int image_of_row(int k) const { return k / 2 * 8 + pair() * 2 + k % 2; }
 
     struct Mix {
         typename Product::template KeyWords<kSets> key;
-        int64_t to[kRows];
         bool left;
 
         __device__ __forceinline__ explicit Mix(const ConvMixTensor& of) : left(of.half() == 0) {
             Product::template read_key<kSets>(key, of.key, of.lane);
-#pragma unroll
-            for (int k = 0; k < kRows; ++k) to[k] = of.row_of_y(k);
         }
 
         // out: as mma's d, of rows 2 * pair() and the next of y, and of 8 rows further.
@@ -295,10 +245,77 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
         mix(out, z);
     }
 
+    // Row k of y of this lane from element `at` of its image on; null: there is none.
+    __device__ __forceinline__ Element* row_of_y(int k, int at) const {
+        const int i = image_of_row(k);
+        return i < S ? static_cast<Element*>(a.y) + sent[i] + at : nullptr;
+    }
     // In a plane of y; negative where it is not there.
     __device__ __forceinline__ int pixel_of_y(const Walk& at) const {
         const int ph = place.ph + at.row, pw = place.pw + at.column;
         return at.real() && ph < int(a.PH) && pw < int(a.PW) ? ph * int(a.PW) + pw : -1;
+    }
+
+    __device__ __forceinline__ void store_channels(const Sums& sums, const Mix& mix, Walk walk, int channel, int count,
+                                                   uint32_t floor) const {
+        constexpr int kAligned = kRun * int(sizeof(Element)) < kAccess ? kRun * int(sizeof(Element)) : kAccess;
+        const bool whole = count >= kRun && a.OC % kRun == 0 && reinterpret_cast<uintptr_t>(a.y) % kAligned == 0;
+        Element* rows[kRows];
+#pragma unroll
+        for (int k = 0; k < kRows; ++k) rows[k] = row_of_y(k, channel);
+#pragma unroll
+        for (int p = 0; p < kRunPixels; ++p, walk.next()) {
+            float run[kRows][kRun];
+#pragma unroll
+            for (int m = 0; m < kTiles; ++m) {
+                float out[kSets][4];
+                mix_tile(out, sums, p, m, mix, floor);
+#pragma unroll
+                for (int k = 0; k < 2 * kRows; ++k) run[k / 2][2 * m + k % 2] = out[k / 4][k % 2 * 2 + k / 2 % 2];
+            }
+            const int at = pixel_of_y(walk) * int(a.OC);
+            if (at < 0) continue;
+#pragma unroll
+            for (int k = 0; k < kRows; ++k) {
+                if (!rows[k]) continue;
+                if (whole) {
+                    cuda::store(rows[k] + at, run[k]);
+                    continue;
+                }
+#pragma unroll
+                for (int c = 0; c < kRun; ++c)
+                    if (c < count) cuda::store<1>(rows[k] + at + c, {run[k][c]});
+            }
+        }
+    }
+    __device__ __forceinline__ void store_pixels(const Sums& sums, const Mix& mix, const Walk& walk, int channel,
+                                                 int count, uint32_t floor) const {
+        const int first = pixel_of_y(walk), plane = int(a.PH * a.PW);
+        const bool whole =
+            first >= 0 && walk.column + kRunPixels <= t.conv_w && place.pw + walk.column + kRunPixels <= int(a.PW);
+#pragma unroll
+        for (int m = 0; m < kTiles; ++m) {
+            float out[kRunPixels][kSets][4];
+#pragma unroll
+            for (int p = 0; p < kRunPixels; ++p) mix_tile(out[p], sums, p, m, mix, floor);
+#pragma unroll
+            for (int k = 0; k < 2 * kRows; ++k) {
+                const int c = 2 * m + k % 2;
+                Element* const to = row_of_y(k / 2, (channel + c) * plane);  // anew: registers are short
+                if (c >= count || !to) continue;
+                float run[kRunPixels];
+#pragma unroll
+                for (int p = 0; p < kRunPixels; ++p) run[p] = out[p][k / 4][k % 2 * 2 + k / 2 % 2];
+                if (whole) {
+                    store_run(to + first, run, kRunPixels);
+                    continue;
+                }
+                Walk each = walk;
+#pragma unroll
+                for (int p = 0; p < kRunPixels; ++p, each.next())
+                    if (const int at = pixel_of_y(each); at >= 0) cuda::store<1>(to + at, {run[p]});
+            }
+        }
     }
 
     // --- through windows ---------------------------------------------------------------------------------------------
@@ -312,7 +329,7 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
     // A pixel of the tile of y, all channels of the block; what is not there of it takes part, but stores nothing.
     template <bool kCodes>
     __device__ __forceinline__ void mix_window(const Mix& mix, int result, int block) const {
-        const int r = result / t.tile_w, q = result - r * t.tile_w, ph = place.ph + r, pw = place.pw + q;
+        const int r = quotient(result, t.tile_inverse), q = result - r * t.tile_w, ph = place.ph + r, pw = place.pw + q;
         const bool real = r < t.tile_h && ph < int(a.PH) && pw < int(a.PW);
         const Pool& p = a.pool;
         const Span rows = clip_window(ph, p.kh, p.sh, p.pad_h, a.OH),
@@ -385,14 +402,15 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
         }
 #pragma unroll
         for (int k = 0; k < kRows; ++k) {
-            if (!real || mix.to[k] < 0) continue;
+            const int i = image_of_row(k);
+            if (!real || i >= S) continue;
             if (a.channels_last) {
-                cuda::store_run(a.y, a.y_dtype, mix.to[k] + at, run[k], count);
+                cuda::store_run(a.y, a.y_dtype, sent[i] + at, run[k], count);
                 continue;
             }
 #pragma unroll
             for (int c = 0; c < kRun; ++c)
-                if (c < count) store_wire<1>(a.y_dtype, a.y, mix.to[k] + at + c * step, {run[k][c]});
+                if (c < count) store_wire<1>(a.y_dtype, a.y, sent[i] + at + c * step, {run[k][c]});
         }
     }
 };

@@ -10,7 +10,7 @@ constexpr int64_t kResidentBytes = 80 << 10;  // of weights, at most; more would
 constexpr int64_t kPixelCost = 16;            // of the products of a pixel, in pixels of x that are read; a guess
 constexpr int kReserved = 1 << 10;            // bytes of shared memory that every block takes beside its own
 constexpr int64_t kMaxCoordinate = 1 << 24;   // places in a map are ints,
-constexpr int64_t kMaxPixels = 1 << 30;       // so are those of pixels of y in a plane,
+constexpr int64_t kMaxImage = 1 << 30;        // so are those of elements in an image of y,
 constexpr int64_t kMaxTaps = 1 << 28;         // and so are those of the weights of an output channel
 
 // Whether two blocks of so much shared memory run side by side where one may take `limit`.
@@ -24,8 +24,8 @@ bool small(const ConvMixArgs& a) {
     };
     return fits(a.H, a.KH, a.stride[0], a.padding[0], a.dilation[0]) &&
            fits(a.W, a.KW, a.stride[1], a.padding[1], a.dilation[1]) && a.KH * a.KW < kMaxCoordinate &&
-           a.C < kMaxCoordinate && a.C * a.KH * a.KW < kMaxTaps && a.OC < kMaxCoordinate && a.PH * a.PW < kMaxPixels &&
-           a.pool.sh < kMaxCoordinate && a.pool.sw < kMaxCoordinate;
+           a.C < kMaxCoordinate && a.C * a.KH * a.KW < kMaxTaps && a.OC < kMaxCoordinate &&
+           a.OC * a.PH * a.PW < kMaxImage && a.pool.sh < kMaxCoordinate && a.pool.sw < kMaxCoordinate;
 }
 
 // Of a block of output channels and a chunk.
@@ -104,6 +104,9 @@ bool fits(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) {
     t.conv_h = int(h), t.conv_w = int(w), t.passes = int(ceil_div(h * w, kind.pass()));
     t.patch_h = int(patch_h), t.patch_w = int(patch_w);
     t.line = int(ceil_div(patch_words(t.units, kind.word(), patch_w), kUnitWords / t.units.rows));
+    t.down = int(a.stride[0]) / t.units.rows * t.line;
+    t.right = int(a.stride[1]) * t.units.channels / unit_run(t.units, kind.word());
+    t.conv_inverse = inverse_of(t.conv_w), t.tile_inverse = inverse_of(t.tile_w);
     t.tiles_h = int(ceil_div(a.PH, t.tile_h)), t.tiles_w = int(ceil_div(a.PW, t.tile_w));
     const int64_t shared = lay_out(kind, t);
     t.shared = int(shared);

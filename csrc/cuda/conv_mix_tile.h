@@ -92,8 +92,10 @@ struct Tiling {
     int patch_h, patch_w;  // and of x
     int tiles_h, tiles_w;  // tiles of a map
     Units units;
-    int line;            // units from a row, or two, of the patch to the next
-    int chunks, blocks;  // of channels, and of output channels
+    int line;                        // units from a row, or two, of the patch to the next
+    int down, right;                 // and from the window of a convolved pixel to that of the one below, and beside it
+    int conv_inverse, tile_inverse;  // of conv_w and tile_w, see quotient()
+    int chunks, blocks;              // of channels, and of output channels
     Steps steps;
     int passes;     // of the warps over the convolved pixels
     bool resident;  // all weights stay in shared memory
@@ -111,6 +113,10 @@ FACEMIX_BOTH int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 FACEMIX_BOTH int pixel_of_column(int tile, int column, bool channels_last) {
     return channels_last ? tile * 8 + column : column / 2 * 4 + tile * 2 + column % 2;
 }
+
+// n / d of n, d < 1024, without a division.
+FACEMIX_BOTH int inverse_of(int d) { return (1 << 20) / d + 1; }
+FACEMIX_BOTH int quotient(int n, int inverse) { return int(unsigned(n) * unsigned(inverse) >> 20); }
 
 // Which output channel of its block a row of a channel tile is, so that `run` of them follow each other in a thread,
 // which has rows g and g + 8. run: even, and the number of rows that a thread has divides by it.
@@ -160,10 +166,7 @@ FACEMIX_BOTH int kernel_tap(const ConvMixArgs& a, const Units& u, int word, Kern
 }
 
 // Places of a patch, in units: that of the window of a convolved pixel, and from there to a unit of K.
-FACEMIX_BOTH int window_place(const ConvMixArgs& a, const Tiling& t, int word, int row, int column) {
-    return row * int(a.stride[0]) / t.units.rows * t.line +
-           column * int(a.stride[1]) * t.units.channels / unit_run(t.units, word);
-}
+FACEMIX_BOTH int window_place(const Tiling& t, int row, int column) { return row * t.down + column * t.right; }
 FACEMIX_BOTH int unit_place(const ConvMixArgs& a, const Tiling& t, int word, KernelUnit unit) {
     if (unit.group * t.units.rows >= a.KH) return 0;                         // past the last: any place will do
     const int pixel = unit.at * unit_run(t.units, word) / t.units.channels;  // used where it is a whole one

@@ -24,6 +24,11 @@ void columns() {
             expect(pixel_of_column(k / 2, 2 * t + k % 2, false) == 4 * t + k, "pixel_of_column: no neighbours");
 }
 
+void quotients() {
+    for (int d = 1; d < 1024; ++d)
+        for (int n = 0; n < 1024; ++n) expect(quotient(n, inverse_of(d)) == n / d, "quotient: another");
+}
+
 void rows() {
     for (const int tiles : {1, 2, 4})
         for (int run = 2; run <= 2 * tiles; run *= 2) {
@@ -79,7 +84,7 @@ void units(const ConvMixArgs& a, const Tiling& t, const TileKind& kind) {
     std::set<int> seen;
     for (int q = 0; q < count; ++q) {
         const KernelUnit unit = kernel_unit(a, u, word, q);
-        const int last = window_place(a, t, word, t.conv_h - 1, t.conv_w - 1) + unit_place(a, t, word, unit);
+        const int last = window_place(t, t.conv_h - 1, t.conv_w - 1) + unit_place(a, t, word, unit);
         expect(last < patch_pitch(t), "unit_place: reads past the patch");
         int weightless = 0;
         for (int k = 0; k < kUnitWords * word; ++k) {
@@ -92,7 +97,7 @@ void units(const ConvMixArgs& a, const Tiling& t, const TileKind& kind) {
                 const int row = p / t.conv_w * int(a.stride[0]) + kh * int(a.dilation[0]);
                 const int column = p % t.conv_w * int(a.stride[1]) + kw * int(a.dilation[1]);
                 const int at = u.phase + column * u.channels + c;
-                const int place = window_place(a, t, word, p / t.conv_w, p % t.conv_w) + unit_place(a, t, word, unit);
+                const int place = window_place(t, p / t.conv_w, p % t.conv_w) + unit_place(a, t, word, unit);
                 expect(row < t.patch_h && at < patch_words(u, word, t.patch_w) * word && at % word == e &&
                            place * kTogether * kUnitWords + w == patch_word(t, 0, row, at / word),
                        "unit_place: reads what is not there");
@@ -230,6 +235,7 @@ void tilings() {
 }  // namespace
 
 void conv_mix_tiles() {
+    quotients();
     columns();
     rows();
     copies();
