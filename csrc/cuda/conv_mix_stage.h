@@ -161,9 +161,12 @@ struct ConvMixStage {
             for (int word = lane / kTogether * step; word < patch_words(t.units, kWord, t.patch_w);
                  word += kWarp / kTogether * step) {
                 const Column column(a, t, word, v, chunk);
-                if (kWord == 2 && t.copies == kUnitWords) copy_words<kUnitBytes>(to, x, h, column, word);
-                else if (kWord == 2 && t.copies == 1) copy_words<kWordBytes>(to, x, h, column, word);
-                else read_words(to, x, h, column, word);
+                for (int image = lane % kTogether; image < S; image += kTogether) {
+                    const PatchRows rows(a, t, warp, image, word);
+                    if (kWord == 2 && t.copies == kUnitWords) copy_words<kUnitBytes>(to, x, h, column, rows);
+                    else if (kWord == 2 && t.copies == 1) copy_words<kWordBytes>(to, x, h, column, rows);
+                    else read_words(to, x, h, column, rows);
+                }
             }
         }
         cp_async_commit();
@@ -190,36 +193,33 @@ struct ConvMixStage {
     // none.
     template <int kBytes>
     __device__ __forceinline__ void copy_words(uint32_t* to, const Element* x, int h, const Column& column,
-                                               int word) const {
+                                               PatchRows rows) const {
         const unsigned height = column.real[0] ? unsigned(a.H) : 0;
         x += h * a.x_strides[2] + column.offset[0];
 #pragma unroll 4
-        for (PatchRows rows(a, t, warp, lane, word); rows.image < S; rows.next())
-            cp_async<kBytes>(to + rows.to, x + rows.from, unsigned(h + rows.row) < height);
+        for (; rows.more(); rows.next()) cp_async<kBytes>(to + rows.to, x + rows.from, unsigned(h + rows.row) < height);
     }
     __device__ __forceinline__ void read_words(uint32_t* to, const Element* x, int h, const Column& column,
-                                               int word) const {
+                                               PatchRows rows) const {
         constexpr int kBatch = 8;  // words that are on their way at once
         x += h * a.x_strides[2];
-        for (PatchRows rows(a, t, warp, lane, word); rows.image < S;) {
+        while (rows.more()) {
+            PatchRows put = rows;
             uint32_t words[kBatch];
-            int places[kBatch];
 #pragma unroll
             for (int b = 0; b < kBatch; ++b) {
-                places[b] = -1;
-                if (rows.image >= S) continue;
+                if (!rows.more()) continue;
                 const bool inside = unsigned(h + rows.row) < unsigned(a.H);
                 Element elements[kWord];
 #pragma unroll
                 for (int e = 0; e < kWord; ++e)
                     elements[e] = inside && column.real[e] ? x[rows.from + column.offset[e]] : Element(0.f);
                 words[b] = Product::word(elements);
-                places[b] = rows.to;
                 rows.next();
             }
 #pragma unroll
-            for (int b = 0; b < kBatch; ++b)
-                if (places[b] >= 0) to[places[b]] = words[b];
+            for (int b = 0; b < kBatch; ++b, put.next())
+                if (put.more()) to[put.to] = words[b];
         }
     }
 };

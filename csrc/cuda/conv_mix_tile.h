@@ -196,31 +196,21 @@ FACEMIX_BOTH TilePlace place_of_tile(const Tiling& t, int tile) {
     return {tile / map, within / t.tiles_w * t.tile_h, within % t.tiles_w * t.tile_w};
 }
 
-// Walks down a column of words, over the rows of the patches of all images, one for each warp and two images side by
-// side: `to`, where word `at` of the row is in the patches; `from`, where the row begins in x, in elements.
+// Walks down a column of words of one image, over the rows that are a warp's: `to`, where word `at` of the row is in
+// the patches; `from`, where the row begins in x, in elements.
 struct PatchRows {
-    int height, row, image;
-    int to, to_step;
-    int64_t from, from_step, from_turn;  // the last from one image to the next but one
+    int row, end, to, to_step;
+    int64_t from, from_step;
 
-    FACEMIX_BOTH PatchRows(const ConvMixArgs& a, const Tiling& t, int warp, int lane, int at)
-        : height(patch_lines(t) * t.units.rows),
-          row(warp),
-          image(lane % kTogether),
+    FACEMIX_BOTH PatchRows(const ConvMixArgs& a, const Tiling& t, int warp, int image, int at)
+        : row(warp),
+          end(patch_lines(t) * t.units.rows),
           to(patch_word(t, image, row, at)),
-          to_step(kTileWarps / t.units.rows * t.line * kTogether * kUnitWords),  // the next image's lines follow
+          to_step(kTileWarps / t.units.rows * t.line * kTogether * kUnitWords),
           from(image * a.x_strides[0] + row * a.x_strides[2]),
-          from_step(kTileWarps * a.x_strides[2]),
-          from_turn(kTogether * a.x_strides[0] - height * a.x_strides[2]) {
-        turn();
-    }
-    FACEMIX_BOTH void next() {
-        row += kTileWarps, to += to_step, from += from_step;
-        turn();
-    }
-    FACEMIX_BOTH void turn() {
-        while (row >= height) row -= height, image += kTogether, from += from_turn;
-    }
+          from_step(kTileWarps * a.x_strides[2]) {}
+    FACEMIX_BOTH bool more() const { return row < end; }
+    FACEMIX_BOTH void next() { row += kTileWarps, to += to_step, from += from_step; }
 };
 
 // The tiling that computes and reads least, in at most `limit` bytes of shared memory.

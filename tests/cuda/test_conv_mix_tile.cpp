@@ -59,10 +59,10 @@ void patches(const ConvMixArgs& a, const Tiling& t, const TileKind& kind) {
         for (int image = 0; image < images; ++image)
             for (int row = 0; row < rows; ++row) ++seen.at(size_t(patch_word(t, image, row, at)));
         for (int warp = 0; warp < kTileWarps; ++warp)
-            for (int lane = 0; lane < kTogether; ++lane)
-                for (PatchRows walk(a, t, warp, lane, at); walk.image < images; walk.next()) {
-                    expect(walk.to == patch_word(t, walk.image, walk.row, at) && walk.row < rows &&
-                               walk.from == walk.image * a.x_strides[0] + walk.row * a.x_strides[2],
+            for (int image = 0; image < images; ++image)
+                for (PatchRows walk(a, t, warp, image, at); walk.more(); walk.next()) {
+                    expect(walk.to == patch_word(t, image, walk.row, at) && walk.row < rows &&
+                               walk.from == image * a.x_strides[0] + walk.row * a.x_strides[2],
                            "PatchRows: not where it should be");
                     --seen.at(size_t(walk.to));
                 }
