@@ -158,30 +158,33 @@ struct ConvMixStage {
             const int v = (at.pw * int(a.pool.sw) - int(a.pool.pad_w)) * int(a.stride[1]) - int(a.padding[1]);
             uint32_t* const to = reinterpret_cast<uint32_t*>(patch(ahead));
             const int step = t.copies == kUnitWords ? kUnitWords : 1;
+            const PatchRows first(a, t, warp, lane % kTogether);
             for (int word = lane / kTogether * step; word < patch_words(t.units, kWord, t.patch_w);
                  word += kWarp / kTogether * step) {
-                const Column column(a, t, word, v, chunk);
-                for (int image = lane % kTogether; image < S; image += kTogether) {
-                    const PatchRows rows(a, t, warp, image, word);
-                    if (kWord == 2 && t.copies == kUnitWords) copy_words<kUnitBytes>(to, x, h, column, rows);
-                    else if (kWord == 2 && t.copies == 1) copy_words<kWordBytes>(to, x, h, column, rows);
-                    else read_words(to, x, h, column, rows);
-                }
+                PatchRows rows = first;
+                rows.to += patch_word(t.units, word);
+                if (kWord == 2 && t.copies == kUnitWords)
+                    copy_words<kUnitBytes>(to, x, h, Column<1>(a, t, word, v, chunk), rows);
+                else if (kWord == 2 && t.copies == 1)
+                    copy_words<kWordBytes>(to, x, h, Column<1>(a, t, word, v, chunk), rows);
+                else read_words(to, x, h, Column<kWord>(a, t, word, v, chunk), rows);
             }
         }
         cp_async_commit();
     }
 
-    // Where the elements of a word are in every row of x, and whether they are.
+    // Where the first elements of a word are in every row of x, and whether they are.
+    template <int kElements>
     struct Column {
-        int64_t offset[kWord];
-        bool real[kWord];
+        int64_t offset[kElements];
+        bool real[kElements];
 
         // The word of a row of the patch whose first pixel is at column v of x.
         __device__ __forceinline__ Column(const ConvMixArgs& a, const Tiling& t, int word, int v, int chunk) {
 #pragma unroll
-            for (int e = 0; e < kWord; ++e) {
-                const int at = word * kWord + e - t.units.phase, pixel = at < 0 ? -1 : at / t.units.channels;
+            for (int e = 0; e < kElements; ++e) {
+                const int at = word * kWord + e - t.units.phase;  // -1 at least
+                const int pixel = quotient(at + t.units.channels, t.pixel_inverse) - 1;
                 const int c = chunk * t.units.channels + at - pixel * t.units.channels, column = v + pixel;
                 offset[e] = column * a.x_strides[3] + c * a.x_strides[1];
                 real[e] = column >= 0 && column < a.W && c < a.C;
@@ -189,38 +192,51 @@ struct ConvMixStage {
         }
     };
 
+    // Calls f with a lane's rows of one image after another, `rows` those of the first.
+    template <class F>
+    __device__ __forceinline__ void for_images(PatchRows rows, F&& f) const {
+        for (int image = lane % kTogether; image < S; image += kTogether) {
+            f(rows);
+            rows.to += pitch * kPlaceBytes / kWordBytes, rows.from += kTogether * a.x_strides[0];
+        }
+    }
     // A word of all rows that are this warp's, or several. Where they are copied as they are, all elements are real or
     // none.
     template <int kBytes>
-    __device__ __forceinline__ void copy_words(uint32_t* to, const Element* x, int h, const Column& column,
-                                               PatchRows rows) const {
+    __device__ __forceinline__ void copy_words(uint32_t* to, const Element* x, int h, const Column<1>& column,
+                                               const PatchRows& first) const {
         const unsigned height = column.real[0] ? unsigned(a.H) : 0;
         x += h * a.x_strides[2] + column.offset[0];
+        for_images(first, [&](PatchRows rows) {
 #pragma unroll 4
-        for (; rows.more(); rows.next()) cp_async<kBytes>(to + rows.to, x + rows.from, unsigned(h + rows.row) < height);
+            for (; rows.more(); rows.next())
+                cp_async<kBytes>(to + rows.to, x + rows.from, unsigned(h + rows.row) < height);
+        });
     }
-    __device__ __forceinline__ void read_words(uint32_t* to, const Element* x, int h, const Column& column,
-                                               PatchRows rows) const {
+    __device__ __forceinline__ void read_words(uint32_t* to, const Element* x, int h, const Column<kWord>& column,
+                                               const PatchRows& first) const {
         constexpr int kBatch = 8;  // words that are on their way at once
         x += h * a.x_strides[2];
-        while (rows.more()) {
-            PatchRows put = rows;
-            uint32_t words[kBatch];
+        for_images(first, [&](PatchRows rows) {
+            while (rows.more()) {
+                PatchRows put = rows;
+                uint32_t words[kBatch];
 #pragma unroll
-            for (int b = 0; b < kBatch; ++b) {
-                if (!rows.more()) continue;
-                const bool inside = unsigned(h + rows.row) < unsigned(a.H);
-                Element elements[kWord];
+                for (int b = 0; b < kBatch; ++b) {
+                    if (!rows.more()) continue;
+                    const bool inside = unsigned(h + rows.row) < unsigned(a.H);
+                    Element elements[kWord];
 #pragma unroll
-                for (int e = 0; e < kWord; ++e)
-                    elements[e] = inside && column.real[e] ? x[rows.from + column.offset[e]] : Element(0.f);
-                words[b] = Product::word(elements);
-                rows.next();
+                    for (int e = 0; e < kWord; ++e)
+                        elements[e] = inside && column.real[e] ? x[rows.from + column.offset[e]] : Element(0.f);
+                    words[b] = Product::word(elements);
+                    rows.next();
+                }
+#pragma unroll
+                for (int b = 0; b < kBatch; ++b, put.next())
+                    if (put.more()) to[put.to] = words[b];
             }
-#pragma unroll
-            for (int b = 0; b < kBatch; ++b, put.next())
-                if (put.more()) to[put.to] = words[b];
-        }
+        });
     }
 };
 

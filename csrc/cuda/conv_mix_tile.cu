@@ -107,6 +107,7 @@ bool fits(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) {
     t.down = int(a.stride[0]) / t.units.rows * t.line;
     t.right = int(a.stride[1]) * t.units.channels / unit_run(t.units, kind.word());
     t.conv_inverse = inverse_of(t.conv_w), t.tile_inverse = inverse_of(t.tile_w);
+    t.pixel_inverse = inverse_of(t.units.channels);
     t.tiles_h = int(ceil_div(a.PH, t.tile_h)), t.tiles_w = int(ceil_div(a.PW, t.tile_w));
     const int64_t shared = lay_out(kind, t);
     t.shared = int(shared);

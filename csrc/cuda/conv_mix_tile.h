@@ -92,10 +92,10 @@ struct Tiling {
     int patch_h, patch_w;  // and of x
     int tiles_h, tiles_w;  // tiles of a map
     Units units;
-    int line;                        // units from a row, or two, of the patch to the next
-    int down, right;                 // and from the window of a convolved pixel to that of the one below, and beside it
-    int conv_inverse, tile_inverse;  // of conv_w and tile_w, see quotient()
-    int chunks, blocks;              // of channels, and of output channels
+    int line;         // units from a row, or two, of the patch to the next
+    int down, right;  // and from the window of a convolved pixel to that of the one below, and beside it
+    int conv_inverse, tile_inverse, pixel_inverse;  // of conv_w, tile_w and units.channels, see quotient()
+    int chunks, blocks;                             // of channels, and of output channels
     Steps steps;
     int passes;     // of the warps over the convolved pixels
     bool resident;  // all weights stay in shared memory
@@ -114,9 +114,9 @@ FACEMIX_BOTH int pixel_of_column(int tile, int column, bool channels_last) {
     return channels_last ? tile * 8 + column : column / 2 * 4 + tile * 2 + column % 2;
 }
 
-// n / d of n, d < 1024, without a division.
+// n / d without a division, where n * d < 2^20.
 FACEMIX_BOTH int inverse_of(int d) { return (1 << 20) / d + 1; }
-FACEMIX_BOTH int quotient(int n, int inverse) { return int(unsigned(n) * unsigned(inverse) >> 20); }
+FACEMIX_BOTH int quotient(int n, int inverse) { return int(uint64_t(unsigned(n)) * unsigned(inverse) >> 20); }
 
 // Which output channel of its block a row of a channel tile is, so that `run` of them follow each other in a thread,
 // which has rows g and g + 8. run: even, and the number of rows that a thread has divides by it.
@@ -180,11 +180,13 @@ FACEMIX_BOTH int patch_words(const Units& u, int word, int64_t patch_w) {
 // Lines of a patch, and places to the next two images.
 FACEMIX_BOTH int patch_lines(const Tiling& t) { return int(ceil_div(t.patch_h, t.units.rows)); }
 FACEMIX_BOTH int patch_pitch(const Tiling& t) { return patch_lines(t) * t.line; }
-// Word `at` of a row of an image, in words from the start.
+// Word `at` of a row of an image, in words from the start; and of the first word of a row.
+FACEMIX_BOTH int patch_word(const Units& u, int at) {
+    return u.rows == 2 ? at * kTogether * kUnitWords : at / 2 * kTogether * kUnitWords + at % 2;
+}
 FACEMIX_BOTH int patch_word(const Tiling& t, int image, int row, int at) {
-    const int rows = t.units.rows, unit = rows == 2 ? at : at / 2, w = rows == 2 ? row % 2 : at % 2;
-    const int place = image / kTogether * patch_pitch(t) + row / rows * t.line + unit;
-    return (place * kTogether + image % kTogether) * kUnitWords + w;
+    const int two = t.units.rows - 1, place = image / kTogether * patch_pitch(t) + (row >> two) * t.line;
+    return (place * kTogether + image % kTogether) * kUnitWords + (row & two) + patch_word(t.units, at);
 }
 
 // The first pixel of y of a tile.
@@ -196,17 +198,17 @@ FACEMIX_BOTH TilePlace place_of_tile(const Tiling& t, int tile) {
     return {tile / map, within / t.tiles_w * t.tile_h, within % t.tiles_w * t.tile_w};
 }
 
-// Walks down a column of words of one image, over the rows that are a warp's: `to`, where word `at` of the row is in
-// the patches; `from`, where the row begins in x, in elements.
+// Walks down the rows of an image that are a warp's: `to`, where the first word of the row is in the patches; `from`,
+// where the row begins in x, in elements.
 struct PatchRows {
     int row, end, to, to_step;
     int64_t from, from_step;
 
-    FACEMIX_BOTH PatchRows(const ConvMixArgs& a, const Tiling& t, int warp, int image, int at)
+    FACEMIX_BOTH PatchRows(const ConvMixArgs& a, const Tiling& t, int warp, int image)
         : row(warp),
           end(patch_lines(t) * t.units.rows),
-          to(patch_word(t, image, row, at)),
-          to_step(kTileWarps / t.units.rows * t.line * kTogether * kUnitWords),
+          to(patch_word(t, image, row, 0)),
+          to_step((kTileWarps >> (t.units.rows - 1)) * t.line * kTogether * kUnitWords),
           from(image * a.x_strides[0] + row * a.x_strides[2]),
           from_step(kTileWarps * a.x_strides[2]) {}
     FACEMIX_BOTH bool more() const { return row < end; }
