@@ -41,7 +41,7 @@ test-web: $(VENV)/.torch  ## test the demo's page in Chromium, which must be the
 	$(BIN)/pytest tests/web $(ARGS)
 
 check-cuda: $(VENV)/.torch  ## compile the CUDA kernels with nvcc and look for spills; needs no GPU
-	$(PIP) install 'numpy>=2.0' 'pytest>=8' 'pytest-timeout>=2.3' nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
+	$(PIP) install 'numpy>=2.0' 'pytest>=8' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6' nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
 	PYTHON="$(abspath $(BIN))/python" .ci/check-cuda
 
 lint: $(VENV)/.torch  ## ruff, clang-format and mypy

@@ -60,13 +60,18 @@ torch.save((results, layouts), sys.argv[1] if len(sys.argv) > 1 else "results.pt
 
 
 @pytest.mark.parametrize(
-    ("name", "reason", "environment"),
+    ("name", "reason", "first", "environment"),
     [
-        ("reference", "FACEMIX_BACKEND=reference", {}),
-        ("triton", "FACEMIX_BACKEND=triton, interpreted", {"TRITON_INTERPRET": "1"}),
+        ("reference", "FACEMIX_BACKEND=reference", "", {}),
+        (
+            "triton",
+            "FACEMIX_BACKEND=triton, interpreted",
+            "import interpreted",  # for speed
+            {"TRITON_INTERPRET": "1", "PYTHONPATH": str(Path(__file__).parent / "helpers")},
+        ),
     ],
 )
-def test_other_backends(name: str, reason: str, environment: dict[str, str], tmp_path: Path) -> None:
+def test_other_backends(name: str, reason: str, first: str, environment: dict[str, str], tmp_path: Path) -> None:
     """They give the same values and layouts, derivatives and out= too, and run no native kernel."""
     (tmp_path / "native").mkdir()
     said, ran = output_of(PROGRAM, tmp_path / "native", FACEMIX_BACKEND="native").strip().split("|")
@@ -74,7 +79,7 @@ def test_other_backends(name: str, reason: str, environment: dict[str, str], tmp
     assert "conv_mix" in ran
     assert "act_mix_vjp" in ran
     assert "conv_mix_vjp" in ran
-    said, ran = output_of(PROGRAM, tmp_path, FACEMIX_BACKEND=name, **environment).strip().split("|")
+    said, ran = output_of(first + PROGRAM, tmp_path, FACEMIX_BACKEND=name, **environment).strip().split("|")
     assert said == f"conv_mix on cpu: {name} ({reason})"
     assert ran == "[]"
     (native, layouts), (plain, others) = (torch.load(p / "results.pt") for p in (tmp_path / "native", tmp_path))

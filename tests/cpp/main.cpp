@@ -1,10 +1,11 @@
 // The kernels of every instruction set that this CPU has, the CUDA kernels on the host, and the C interface, against
 // scalar references in double.
-//     facemix_tests [--cases N] [--seed S] [--op NAME] [--capability NAME] [--case I]
+//     facemix_tests [--cases N] [--seed S] [--op NAME] [--without NAME]... [--capability NAME] [--case I]
 #include <unistd.h>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <set>
 
 #include "cpu/dispatch.h"
 #include "support.h"
@@ -82,6 +83,7 @@ int main(int argc, char** argv) {
     int64_t cases = 300, only = -1;
     uint64_t seed = 0;
     std::string op_wanted, capability_wanted;
+    std::set<std::string> unwanted;
     for (int i = 1; i < argc; i += 2) {
         const std::string option = argv[i], value = i + 1 < argc ? argv[i + 1] : "";
         if (value.empty()) return std::fprintf(stderr, "%s needs a value\n", argv[i]), 2;
@@ -89,39 +91,44 @@ int main(int argc, char** argv) {
         else if (option == "--seed") seed = std::strtoull(value.c_str(), nullptr, 10);
         else if (option == "--case") only = std::atoll(value.c_str());
         else if (option == "--op") op_wanted = value;
+        else if (option == "--without") unwanted.insert(value);
         else if (option == "--capability") capability_wanted = value;
         else return std::fprintf(stderr, "unknown option %s\n", argv[i]), 2;
     }
     watch_for_crashes();
-    const auto wanted = [](const std::string& wish, const std::string& name) { return wish.empty() || wish == name; };
+    const auto wanted_capability = [&](const std::string& name) {
+        return capability_wanted.empty() || capability_wanted == name;
+    };
+    const auto wanted = [&](const std::string& op) {
+        return (op_wanted.empty() || op_wanted == op) && unwanted.count(op) == 0;
+    };
     int64_t run = 0, failed = 0;
     const auto run_op = [&](const Op& op, const test::CpuKernels& kernels) {
-        if (!wanted(op_wanted, op.name)) return;
+        if (!wanted(op.name)) return;
         const int64_t first = only < 0 ? 0 : only, last = only < 0 ? cases : only + 1;
         for (int64_t index = first; index < last; ++index, ++run) failed += !passes(op, kernels, seed, index);
     };
     for (const std::string& capability : facemix::available_capabilities()) {
-        if (!wanted(capability_wanted, capability)) continue;
+        if (!wanted_capability(capability)) continue;
         facemix::use_capability(capability);
         for (const Op& op : kOps) run_op(op, facemix::kernels());
-        if (wanted(op_wanted, "c_api")) ++run, failed += !passes("c_api", test::c_api);
+        if (wanted("c_api")) ++run, failed += !passes("c_api", test::c_api);
         std::printf("%s: %lld cases, %lld failed\n", capability.c_str(), (long long)run, (long long)failed);
         std::fflush(stdout);
     }
     const test::CpuKernels cuda = test::cuda_kernels();
-    if (wanted(capability_wanted, cuda.capability)) {
+    if (wanted_capability(cuda.capability)) {
         for (const Op& op : kOps)
             if (op.on_cuda) run_op(op, cuda);
-        if (wanted(op_wanted, "mma")) ++run, failed += !passes("mma", test::warp_instructions);
-        if (wanted(op_wanted, "conv_mix_tile")) ++run, failed += !passes("conv_mix_tile", test::conv_mix_tiles);
-        if (wanted(op_wanted, "conv_mix_patch")) ++run, failed += !passes("conv_mix_patch", test::conv_mix_patches);
-        if (wanted(op_wanted, "sample_orthogonal"))
-            ++run, failed += !passes("sample_orthogonal", test::sampling_on_cuda);
-        if (wanted(op_wanted, "far_apart")) ++run, failed += !passes("far_apart", test::far_apart);
-        if (wanted(op_wanted, "cuda_errors")) ++run, failed += !passes("cuda_errors", test::cuda_errors);
+        if (wanted("mma")) ++run, failed += !passes("mma", test::warp_instructions);
+        if (wanted("conv_mix_tile")) ++run, failed += !passes("conv_mix_tile", test::conv_mix_tiles);
+        if (wanted("conv_mix_patch")) ++run, failed += !passes("conv_mix_patch", test::conv_mix_patches);
+        if (wanted("sample_orthogonal")) ++run, failed += !passes("sample_orthogonal", test::sampling_on_cuda);
+        if (wanted("far_apart")) ++run, failed += !passes("far_apart", test::far_apart);
+        if (wanted("cuda_errors")) ++run, failed += !passes("cuda_errors", test::cuda_errors);
         std::printf("%s: %lld cases, %lld failed\n", cuda.capability, (long long)run, (long long)failed);
     }
-    if (wanted(op_wanted, "sample_orthogonal")) ++run, failed += !passes("sample_orthogonal", test::sampling);
+    if (wanted("sample_orthogonal")) ++run, failed += !passes("sample_orthogonal", test::sampling);
     if (run == 0)
         return std::fprintf(stderr, "nothing fits --op %s --capability %s\n", op_wanted.c_str(),
                             capability_wanted.c_str()),

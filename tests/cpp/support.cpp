@@ -224,29 +224,30 @@ std::string show(const Pool& p) { return show("pool", {p.kh, p.kw, p.sh, p.sw, p
 std::vector<Sum> activate_and_pool(const std::vector<Sum>& z, int64_t B, const Layout& in, const Layout& out,
                                    Activation activation, double slope, const Pool& p, std::vector<int>* codes) {
     const double factor = activation == Activation::none ? 1 : activation == Activation::relu ? 0 : slope;
-    std::vector<Sum> result(size_t(B * out.C * out.H * out.W));
+    const double steepest = std::max(1.0, std::fabs(factor));
+    const int64_t row = out.C * out.H * out.W;
+    std::vector<Sum> result(size_t(B * row));
     if (codes) codes->assign(result.size(), 0);
     for (int64_t b = 0; b < B; ++b)
-        for (int64_t c = 0; c < out.C; ++c)
-            for (int64_t ph = 0; ph < out.H; ++ph)
-                for (int64_t pw = 0; pw < out.W; ++pw) {
-                    Sum best{-INFINITY, 0};
-                    int code = 0;
-                    for (int64_t k = 0; k < p.kh * p.kw; ++k) {
-                        const int64_t h = ph * p.sh - p.pad_h + k / p.kw, w = pw * p.sw - p.pad_w + k % p.kw;
-                        if (h < 0 || h >= in.H || w < 0 || w >= in.W) continue;
-                        const Sum& here = z[size_t(in.at(b, c, h, w))];
-                        const double a = here.value < 0 ? factor * here.value : here.value;
-                        if (a > best.value) {
-                            best.value = a;
-                            code = int(k) | (here.value > 0 ? 0 : facemix::kCodeNegative);
-                        }
-                        best.magnitude = std::fmax(best.magnitude, std::fmax(1, std::fabs(factor)) * here.magnitude);
+        for (int64_t i = 0; i < row; ++i) {
+            const auto [c, ph, pw] = out.place(i);
+            Sum best{-INFINITY, 0};
+            int code = 0;
+            for (int64_t kh = 0; kh < p.kh; ++kh)
+                for (int64_t kw = 0; kw < p.kw; ++kw) {
+                    const int64_t h = ph * p.sh - p.pad_h + kh, w = pw * p.sw - p.pad_w + kw;
+                    if (h < 0 || h >= in.H || w < 0 || w >= in.W) continue;
+                    const Sum& here = z[size_t(in.at(b, c, h, w))];
+                    const double a = here.value < 0 ? factor * here.value : here.value;
+                    if (a > best.value) {
+                        best.value = a;
+                        code = int(kh * p.kw + kw) | (here.value > 0 ? 0 : facemix::kCodeNegative);
                     }
-                    const int64_t at = out.at(b, c, ph, pw);
-                    result[size_t(at)] = best;
-                    if (codes) (*codes)[size_t(at)] = code;
+                    best.magnitude = std::max(best.magnitude, steepest * here.magnitude);
                 }
+            result[size_t(b * row + i)] = best;
+            if (codes) (*codes)[size_t(b * row + i)] = code;
+        }
     return result;
 }
 

@@ -131,6 +131,13 @@ struct Layout {
     int64_t at(int64_t b, int64_t c, int64_t h, int64_t w) const {
         return channels_last ? ((b * H + h) * W + w) * C + c : ((b * C + c) * H + h) * W + w;
     }
+    // Of the element `i` of an image: in loops over these, memory is read and written in its order.
+    struct Place {
+        int64_t c, h, w;
+    };
+    Place place(int64_t i) const {
+        return channels_last ? Place{i % C, i / C / W, i / C % W} : Place{i / W / H, i / W % H, i % W};
+    }
 };
 
 // act, then max-pool, of B images z in `in`; codes, if wanted, as kernels.h has them, both in the layout `out`.

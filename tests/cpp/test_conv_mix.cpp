@@ -81,8 +81,8 @@ Case at_tile_edges(Random& random, int64_t index) {
     return c;
 }
 
-// Results above 4 MiB are written past the caches: every way there, for elements of 4, 2 and 1 bytes.
-Case large(Random& random, int64_t index) {
+// Results above 4 MiB are written past the caches of a CPU: every way there, for elements of 4, 2 and 1 bytes.
+Case large(Random& random, int64_t index, bool cuda) {
     static const std::vector<int64_t> kDtypes[] = {{0}, {2, 3}, {4}};
     Case c = draw(random, index);
     facemix::ConvMixArgs& a = c.a;
@@ -91,7 +91,7 @@ Case large(Random& random, int64_t index) {
     const bool whole = a.y_dtype == Dtype::i8;
     c.G = 1, c.S = 8, a.C = 1, a.OC = 64, a.KH = a.KW = 1;
     a.pool = !pooled ? Pool{1, 1, 1, 1, 0, 0} : whole ? Pool{1, 2, 1, 2, 0, 0} : Pool{2, 2, 2, 2, 0, 0};
-    a.H = a.OH = 180 / facemix::bytes_of(a.y_dtype) * a.pool.kh,
+    a.H = a.OH = (cuda ? 24 : 180) / facemix::bytes_of(a.y_dtype) * a.pool.kh;
     a.W = a.OW = random.among({47, whole ? 64 : 48}) * a.pool.kw;
     for (int d = 0; d < 2; ++d) a.stride[d] = a.dilation[d] = 1, a.padding[d] = 0;
     a.channels_last = index & 1;
@@ -128,23 +128,25 @@ std::vector<Sum> convolve(const Case& c, const Array& x, int64_t base, const Arr
                           const Layout& layout) {
     const facemix::ConvMixArgs& a = c.a;
     const std::vector<double> in = x.values(), w = weight.values(), d = bias.values();
-    std::vector<Sum> z(size_t(c.G * c.S * a.OC * a.OH * a.OW));
+    const int64_t row = a.OC * a.OH * a.OW;
+    std::vector<Sum> z(size_t(c.G * c.S * row));
     for (int64_t b = 0; b < c.G * c.S; ++b)
-        for (int64_t oc = 0; oc < a.OC; ++oc)
-            for (int64_t oh = 0; oh < a.OH; ++oh)
-                for (int64_t ow = 0; ow < a.OW; ++ow) {
-                    Sum sum = c.bias ? exact(d[size_t(oc)]) : Sum{};
-                    for (int64_t k = 0; k < a.C * a.KH * a.KW; ++k) {
-                        const int64_t ch = k / (a.KH * a.KW);
-                        const int64_t h = oh * a.stride[0] - a.padding[0] + k / a.KW % a.KH * a.dilation[0];
-                        const int64_t v = ow * a.stride[1] - a.padding[1] + k % a.KW * a.dilation[1];
+        for (int64_t i = 0; i < row; ++i) {
+            const auto [oc, oh, ow] = layout.place(i);
+            Sum sum = c.bias ? exact(d[size_t(oc)]) : Sum{};
+            int64_t k = oc * a.C * a.KH * a.KW;
+            for (int64_t ch = 0; ch < a.C; ++ch)
+                for (int64_t kh = 0; kh < a.KH; ++kh)
+                    for (int64_t kw = 0; kw < a.KW; ++kw, ++k) {
+                        const int64_t h = oh * a.stride[0] - a.padding[0] + kh * a.dilation[0];
+                        const int64_t v = ow * a.stride[1] - a.padding[1] + kw * a.dilation[1];
                         if (h < 0 || h >= a.H || v < 0 || v >= a.W) continue;
                         const int64_t at =
                             base + b * a.x_strides[0] + ch * a.x_strides[1] + h * a.x_strides[2] + v * a.x_strides[3];
-                        sum.add(w[size_t(oc * a.C * a.KH * a.KW + k)], exact(in[size_t(at)]));
+                        sum.add(w[size_t(k)], exact(in[size_t(at)]));
                     }
-                    z[size_t(layout.at(b, oc, oh, ow))] = sum;
-                }
+            z[size_t(b * row + i)] = sum;
+        }
     return z;
 }
 
@@ -153,7 +155,7 @@ std::vector<Sum> convolve(const Case& c, const Array& x, int64_t base, const Arr
 void conv_mix_case(const CpuKernels& kernels, Random& random, int64_t index) {
     Case c = draw(random, index);
     if (index >= 72 && index < 128) c = at_tile_edges(random, index);
-    if (index >= 48 && index < 72) c = large(random, index - 48);
+    if (index >= 48 && index < 72) c = large(random, index - 48, on_cuda(kernels));
     else
         while (c.work() > kWork) c = index < 128 ? at_tile_edges(random, index) : draw(random, index);
     facemix::ConvMixArgs& a = c.a;
