@@ -8,7 +8,10 @@
 # triton    all of tests/gpu on Triton's kernels, each of which has to be compiled first: it takes long
 # sanitize  a few launches of every kernel under compute-sanitizer: memcheck, then racecheck
 # bench     races against PyTorch eager and torch.compile: gpu.json and gpu.png
+# profile   every CUDA kernel under Nsight Compute, in bfloat16 or in jobs that have ONLY in their name: profile.txt, and
+#           profile.csv.gz, what each instruction waits for
 #
+# Everything runs from the tree. An extension that lies there already, built elsewhere for this Python, needs no build.
 # A stage that fails does not stop those behind it, but for build; the last lines say what failed, and so does the exit
 # status. PYTHON has PyTorch 2.10 or newer, Triton, pytest, pytest-timeout, pytest-xdist, nvidia-ml-py, matplotlib, and
 # what pyproject.toml wants for a build. Logs and results go to OUT. MINUTES is for all stages together: with more of
@@ -41,6 +44,13 @@ within() { # NAME SECONDS COMMAND...: runs it for so long at most, and keeps wha
     return "$status"
 }
 
+toolkit() { # STAGE TOOL: where this tool of the CUDA toolkit is, as $found
+    found="$(command -v "$2" || command -v "${CUDA_HOME:-/usr/local/cuda}/bin/$2")" && return
+    echo "== $1: no $2 on the PATH or in CUDA_HOME/bin; it comes with the CUDA toolkit"
+    failed+=("$1: no $2")
+    return 1
+}
+
 # BACKEND SECONDS OPTION...: it stops by itself before it is stopped, so that it can say what failed. Several processes
 # share the card: most of the time goes into compiling Triton's kernels, and one that breaks its context breaks no other.
 suite() {
@@ -66,20 +76,25 @@ stage_triton() {
 }
 
 stage_sanitize() {
-    local tool sanitizer
-    sanitizer="$(command -v compute-sanitizer || command -v "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")"
-    if [ -z "$sanitizer" ]; then
-        echo "== sanitize: no compute-sanitizer on the PATH or in CUDA_HOME/bin; it comes with the CUDA toolkit"
-        failed+=("sanitize: no compute-sanitizer")
-        return 1
-    fi
+    local tool
+    toolkit sanitize compute-sanitizer || return
     # Each tensor in an allocation of its own, so that an access beyond it is one beyond what was allocated. Graphs
     # cannot be captured then. Only our kernels are looked at, by their namespace: PyTorch's run at their own speed.
     for tool in memcheck racecheck; do
-        within "$tool" 35 env FACEMIX_BACKEND=native PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" \
+        within "$tool" 35 env FACEMIX_BACKEND=native PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$found" --tool "$tool" \
             --kernel-name kns=facemix --report-api-errors no --error-exitcode 9 \
             "$PYTHON" -m pytest tests/gpu -q -m small -k "not replays" --timeout=60
     done
+}
+
+stage_profile() {
+    toolkit profile ncu || return
+    within profile 400 env FACEMIX_BACKEND=native "$found" --profile-from-start off --clock-control none --set full \
+        --kernel-name-base mangled --kernel-name regex:facemix --force-overwrite --export "$OUT/profile" \
+        "$PYTHON" benchmarks/gpu_profile.py --only "${ONLY:-bfloat16}" || return
+    "$found" --import "$OUT/profile.ncu-rep" --page details >"$OUT/profile.txt" &&
+        "$found" --import "$OUT/profile.ncu-rep" --page source --print-source sass --csv | gzip >"$OUT/profile.csv.gz" ||
+        failed+=("profile: ncu cannot read what it wrote")
 }
 
 stage_bench() {
@@ -93,8 +108,8 @@ stage_bench() {
 }
 
 for stage in "$@"; do
-    case "$stage" in build | test | triton | sanitize | bench) ;; *)
-        echo "gpu.sh: a stage must be build, test, triton, sanitize or bench, got $stage" >&2
+    case "$stage" in build | test | triton | sanitize | bench | profile) ;; *)
+        echo "gpu.sh: a stage must be build, test, triton, sanitize, bench or profile, got $stage" >&2
         exit 2
         ;;
     esac
@@ -106,6 +121,7 @@ sys.exit(not torch.cuda.is_available())")"; then
     echo "gpu.sh: $PYTHON needs the packages named in this file, and PyTorch a GPU that it sees" >&2
     exit 1
 fi
+export PYTHONPATH="$PWD:$PWD/python${PYTHONPATH:+:$PYTHONPATH}"
 PATH="${scripts:+$scripts:}$PATH" # PYTHON's cmake and ninja, not those that the system happens to have
 (($#)) || set -- build test sanitize bench
 for stage in "$@"; do

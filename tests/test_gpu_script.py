@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import subprocess
@@ -81,11 +82,26 @@ def test_without_a_build_nothing_else_runs(run: Run) -> None:
     assert len(ran) == 1
 
 
-def test_without_the_sanitizer(run: Run) -> None:
-    status, said, ran = run("sanitize", CUDA_HOME="/nowhere")
+@pytest.mark.parametrize(("stage", "tool"), [("sanitize", "compute-sanitizer"), ("profile", "ncu")])
+def test_without_the_tool(run: Run, stage: str, tool: str) -> None:
+    status, said, ran = run(stage, CUDA_HOME="/nowhere")
     assert status == 1
-    assert "no compute-sanitizer on the PATH or in CUDA_HOME/bin" in said
+    assert f"no {tool} on the PATH or in CUDA_HOME/bin" in said
+    assert said.splitlines()[-1] == f"== FAILED: {stage}: no {tool}"
     assert ran == []
+
+
+def test_profile(run: Run, tmp_path: Path) -> None:
+    """ncu runs the jobs, and then says what it saw of them."""
+    ncu = tmp_path / "cuda" / "bin" / "ncu"
+    ncu.parent.mkdir(parents=True)
+    ncu.write_text('#!/bin/sh\ncase "$1" in --import) echo "read: $4";; *) shift 13; exec "$@";; esac\n')
+    ncu.chmod(0o755)
+    status, said, ran = run("profile", CUDA_HOME=str(tmp_path / "cuda"), ONLY="tiny")
+    assert status == 0, said
+    assert ran == ["native benchmarks/gpu_profile.py --only tiny"]
+    assert (tmp_path / "out" / "profile.txt").read_text() == "read: details\n"
+    assert gzip.decompress((tmp_path / "out" / "profile.csv.gz").read_bytes()) == b"read: source\n"
 
 
 def test_without_a_gpu(run: Run) -> None:
@@ -98,7 +114,7 @@ def test_without_a_gpu(run: Run) -> None:
 def test_an_unknown_stage(run: Run) -> None:
     status, said, _ = run("benchmark")
     assert status == 2
-    assert "a stage must be build, test, triton, sanitize or bench, got benchmark" in said
+    assert "a stage must be build, test, triton, sanitize, bench or profile, got benchmark" in said
 
 
 def test_without_time(run: Run) -> None:
