@@ -10,6 +10,7 @@ from typing import Any
 
 import gpu
 import gpu_contestants
+import gpu_profile
 import gpu_race
 import gpu_table
 import pytest
@@ -49,6 +50,16 @@ def test_the_workloads_are_those_of_the_goals() -> None:
             "256x64x112x112", "256x512-80", "16384x512-80"} <= names  # fmt: skip
     assert len(JOBS) == 2 * 2 * 13
     assert len({job.key for job in JOBS}) == len(JOBS)
+
+
+def test_a_profiler_sees_every_job_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu_profile.py", "--device", "cpu", "--only", "bfloat16"])
+    gpu_profile.main()
+    assert capsys.readouterr().out.split("\n")[:-1] == [job.key for job in TINY_JOBS if job.dtype == "bfloat16"]
+    monkeypatch.setattr(sys, "argv", ["gpu_profile.py", "--device", "cpu", "--only", "nobody"])
+    with pytest.raises(SystemExit):
+        gpu_profile.main()
+    assert "must be in the name of a job, got 'nobody'" in capsys.readouterr().err
 
 
 def test_work_is_counted_as_by_hand() -> None:

@@ -20,7 +20,8 @@ static_assert(kTile >= kMaxGroup, "the rows of a group lie in one tile");
 // A step takes kDepth bytes of the rows of y and W. In shared memory kPitch apart: then neither 8 rows of 16 bytes nor
 // 8 rows of 4 words have a bank in common.
 constexpr int kDepth = 64, kPitch = kDepth + 16;
-constexpr int kStages = 6;  // steps in shared memory: the others are copied while one is used, as latency is all there is
+// Steps in shared memory: the others are copied while one is used, and to wait for them is most of what a block does.
+constexpr int kStages = 6;
 constexpr int kStageBytes = 2 * kTile * kPitch;
 constexpr int kTilePitch = kTile + 8;  // of the products: 8 rows of 4 pairs have no bank in common
 constexpr int kMixRows = 8;            // outputs of a group that a thread un-mixes at once
