@@ -10,7 +10,7 @@ from typing import Any
 
 import cuda_code
 import pytest
-from cuda_code import Kernel, kernels, launch_bounds, main, matrix_instructions, missing, resources
+from cuda_code import NARROW, TENSOR_CORES, Kernel, instructions, kernels, launch_bounds, main, missing, resources
 
 MIX = "_ZN7facemix4cuda45_GLOBAL__N__1760255e_12_group_mix_cu_c62e42d816group_mix_kernelI13__nv_bfloat16Li8EEEvPKT_PS3_"
 ANY = MIX.replace("Li8E", "Li0E")
@@ -63,6 +63,7 @@ SASS = f"""
         /*0000*/                   HMMA.16816.F32.BF16 R12, R4, R20, R12 ;          /* 0x000000140c0c723c */
         /*0010*/                   HMMA.16816.F32.BF16 R16, R4, R22, R16 ;          /* 0x000000160c10723c */
         /*0020*/                   FFMA R0, R1, R2, R3 ;                            /* 0x0000000201007223 */
+        /*0030*/                   LDS.128 R12, [R10] ;                             /* 0x000000000a0c7984 */
 	code for sm_90
 		Function : {MIX}
         /*0000*/                   HGMMA.64x64x16.F32.BF16 R24, gdesc[UR8], R24 ;   /* 0x00e00000081879f0 */
@@ -72,7 +73,8 @@ SASS = f"""
 def kernel(**changes: Any) -> Kernel:
     """One that fits."""
     good: dict[str, Any] = {"name": "f_kernel<TensorCores<__half>, 8>", "architecture": "sm_90", "registers": 128,
-                            "stack": 0, "shared": 1024, "threads": 256, "blocks": 2, "matrix": 64}  # fmt: skip
+                            "stack": 0, "shared": 1024, "threads": 256, "blocks": 2, "matrix": 64,
+                            "narrow": 0}  # fmt: skip
     return Kernel(**good | changes)
 
 
@@ -83,7 +85,9 @@ def test_parsers() -> None:
         ("sm_90", MIX): (127, 8, 1024),
     }
     assert launch_bounds(PTX) == {MIX: (256, 2), ANY: (128, 0)}
-    assert matrix_instructions(SASS) == {("sm_80", MIX): 2, ("sm_90", MIX): 1}
+    assert instructions(SASS, TENSOR_CORES) == {("sm_80", MIX): 2, ("sm_90", MIX): 1}
+    assert instructions(SASS, NARROW) == {}
+    assert instructions(SASS.replace("LDS.128 R12", "LDS.U8 R12"), NARROW) == {("sm_80", MIX): 1}
 
 
 def test_kernels() -> None:
@@ -119,8 +123,10 @@ def test_a_kernel_without_launch_bounds_is_refused() -> None:
         ({"threads": 257}, ["TOO MANY REGISTERS"]),  # nine warps
         ({"registers": 255, "blocks": 1}, []),
         ({"shared": 50177}, ["TOO MUCH SHARED MEMORY"]),
+        ({"narrow": 1}, ["READS BYTES OF SHARED MEMORY"]),
+        ({"narrow": 1, "name": "conv_mix_kernel<float>"}, []),
         ({"matrix": 0}, ["NO TENSOR CORES"]),
-        ({"matrix": 0, "name": "conv_mix_tile_kernel<TensorProduct<__half>, 8>"}, ["NO TENSOR CORES"]),
+        ({"matrix": 0, "name": "conv_mix_tile_kernel<TensorProduct<__half>, 8, false>"}, ["NO TENSOR CORES"]),
         ({"matrix": 0, "name": "f_kernel<__half, 8>"}, []),
     ],
 )

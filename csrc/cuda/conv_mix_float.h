@@ -157,7 +157,10 @@ class ConvMixFloat : public ConvMixStage<Product, kImages, kWindows> {
         for (int i = 0; i < kUnitWords; ++i) counts[i] = unit >> 2 * i & 1 ? 0 : ~0u;
         float4 slots[kTiles];
 #pragma unroll
-        for (int m = 0; m < kTiles; ++m) memcpy(&slots[m], &w[m * kSlots], sizeof slots[m]);
+        for (int m = 0; m < kTiles; ++m) {
+            const uint4 read = w[m * kSlots];
+            memcpy(&slots[m], &read, sizeof read);
+        }
 #pragma unroll
         for (int j = 0; j < kImages; j += 2)
 #pragma unroll

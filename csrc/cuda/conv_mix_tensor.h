@@ -348,7 +348,10 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
                 for (int set = 0; set < kSets; ++set) {
                     uint32_t words[kPairWords][4];
 #pragma unroll
-                    for (int e = 0; e < kPairWords; ++e) memcpy(words[e], values_of(pixel, set, e), sizeof words[e]);
+                    for (int e = 0; e < kPairWords; ++e) {
+                        const uint4 read = *values_of(pixel, set, e);
+                        words[e][0] = read.x, words[e][1] = read.y, words[e][2] = read.z, words[e][3] = read.w;
+                    }
 #pragma unroll
                     for (int c = 0; c < 4; ++c) {
                         uint32_t both[kPairWords];

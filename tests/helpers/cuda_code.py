@@ -8,6 +8,7 @@ where
 - a fast kernel keeps anything on the stack, which is where spilled registers go. All are fast but those for double,
   those of GENERAL, and those for any group size: the first number among a kernel's template arguments is the group
   size that it is compiled for, or 0;
+- a fast kernel reads shared memory by bytes or halves, as a memcpy from there does;
 - a block cannot start: registers, threads or static shared memory beyond the hardware's, or no __launch_bounds__ that
   says how many threads there will be (dynamic shared memory is asked for at the launch: tests/cuda refuses too much);
 - a kernel with a template argument of MATRIX has no instruction of the tensor cores, no kernel has such an argument, or
@@ -35,7 +36,8 @@ SHARED_BYTES = (48 << 10) + (1 << 10)  # static, and what the system takes for i
 GENERAL = ("conv_mix_kernel",)
 MATRIX = ("TensorProduct", "TensorCores")
 MATRIX_OPS = ("conv_mix_bf16", "conv_mix_f16", "conv_mix_tf32", "unmix_linear")
-INSTRUCTION = re.compile(r"\b(HMMA|HGMMA)\.")
+TENSOR_CORES = re.compile(r"\b(HMMA|HGMMA)\.")
+NARROW = re.compile(r"\bLDS\.[SU](8|16)\b")
 FUNCTION = re.compile(r"^\s*Function\s*:?\s*(\w+):?\s*$")
 
 
@@ -50,7 +52,8 @@ class Kernel:
     shared: int
     threads: int
     blocks: int
-    matrix: int  # instructions of the tensor cores
+    matrix: int  # instructions of the tensor cores,
+    narrow: int  # and those that read less than a word of shared memory
 
     @property
     def fast(self) -> bool:
@@ -65,6 +68,7 @@ class Kernel:
         registers = max(1, self.blocks) * warps * 32 * (-(-self.registers // 8) * 8)
         found = {
             "SPILLS": self.fast and self.stack > 0,
+            "READS BYTES OF SHARED MEMORY": self.fast and self.narrow > 0,
             "NO LAUNCH BOUNDS": self.threads == 0,
             "TOO MANY THREADS": self.threads > THREADS,
             "TOO MANY REGISTERS": registers > REGISTERS,
@@ -108,8 +112,8 @@ def launch_bounds(text: str) -> dict[str, tuple[int, int]]:
     return found
 
 
-def matrix_instructions(text: str) -> Counter[tuple[str, str]]:
-    """(architecture, symbol): instructions of the tensor cores in ``cuobjdump --dump-sass``."""
+def instructions(text: str, wanted: re.Pattern[str]) -> Counter[tuple[str, str]]:
+    """(architecture, symbol): instructions of this kind in ``cuobjdump --dump-sass``."""
     found: Counter[tuple[str, str]] = Counter()
     architecture = symbol = ""
     for line in text.splitlines():
@@ -117,7 +121,7 @@ def matrix_instructions(text: str) -> Counter[tuple[str, str]]:
             architecture = match[1]
         elif match := FUNCTION.match(line):
             symbol = match[1]
-        elif INSTRUCTION.search(line):
+        elif wanted.search(line):
             found[architecture, symbol] += 1
     return found
 
@@ -131,9 +135,13 @@ def short_names(symbols: list[str]) -> dict[str, str]:
 
 def kernels(usage: str, ptx: str, sass: str) -> list[Kernel]:
     """All kernels of an object file, from what cuobjdump says."""
-    used, bounds, matrix = resources(usage), launch_bounds(ptx), matrix_instructions(sass)
+    used, bounds = resources(usage), launch_bounds(ptx)
+    matrix, narrow = instructions(sass, TENSOR_CORES), instructions(sass, NARROW)
     names = short_names(sorted({symbol for _, symbol in used}))
-    return [Kernel(names[s], a, *numbers, *bounds.get(s, (0, 0)), matrix[a, s]) for (a, s), numbers in used.items()]
+    return [
+        Kernel(names[s], a, *numbers, *bounds.get(s, (0, 0)), matrix[a, s], narrow[a, s])
+        for (a, s), numbers in used.items()
+    ]
 
 
 def find_tools() -> Path:
