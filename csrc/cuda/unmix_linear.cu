@@ -123,6 +123,13 @@ class TensorCores {
     float sums_[2][4][4] = {};
 };
 
+// The group and the m of item g * M + m; most layers have one m, and a division takes as long as a few steps.
+struct Item {
+    int64_t g, m;
+    __device__ __forceinline__ Item(int64_t item, int64_t M)
+        : g(M == 1 ? item : item / M), m(M == 1 ? 0 : item - g * M) {}
+};
+
 // A step's 16 bytes of one row, from element k on, zeros beyond K and in rows that are not there.
 template <class E>
 __device__ __forceinline__ void fetch(unsigned char* to, const E* row, int64_t k, int64_t K, bool aligned) {
@@ -156,8 +163,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
 #pragma unroll
         for (int q = 0; q < kTile / kFetchRows; ++q) {
             const int r = row0 + q * kFetchRows, i = r % S;
-            const int64_t item = first + r / S, g = item / a.M, m = item % a.M, n = n0 + r;
-            from_y[q] = r / S < count ? y + (a.key.order[g * S + i] * a.M + m) * a.K : nullptr;
+            const Item item(first + r / S, a.M);
+            const int64_t n = n0 + r;
+            from_y[q] = r / S < count ? y + (a.key.order[item.g * S + i] * a.M + item.m) * a.K : nullptr;
             from_weight[q] = n < a.N ? weight + n * a.K : nullptr;
         }
         const auto fetch_step = [&](int64_t step) {
@@ -170,17 +178,18 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
             }
         };
         __syncthreads();  // the tile before may still be read
-        for (int k = threadIdx.x; k < count * S * width; k += kThreads) {
-            const int64_t g = (first + k / width / S) / a.M;
-            const int i = k / width % S, j = k % width;
-            coeffs[k] = j < S ? T(a.key.coeffs[(g * S + i) * S + j]) : T(0);
-        }
-        Product product;
         const int64_t steps = (a.K * int(sizeof(E)) + kDepth - 1) / kDepth;
         for (int step = 0; step < kStages - 1; ++step) {
             if (step < steps) fetch_step(step);
             cp_async_commit();
         }
+        for (int row = threadIdx.x / kMixRows; row < count * S; row += kThreads / kMixRows) {
+            const Item item(first + row / S, a.M);
+            const double* from = a.key.coeffs + (item.g * S + row % S) * S;
+            for (int j = threadIdx.x % kMixRows; j < width; j += kMixRows)
+                coeffs[row * width + j] = j < S ? T(from[j]) : T(0);
+        }
+        Product product;
         for (int64_t step = 0; step < steps; ++step) {
             cp_async_wait<kStages - 2>();
             __syncthreads();  // this step is there, and the one before it has been used
@@ -193,19 +202,20 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
         product.write(tile);
         __syncthreads();
         for (int at = threadIdx.x; at < count * kTile; at += kThreads) {
-            const int item = at / kTile, column = at % kTile;
-            const int64_t g = (first + item) / a.M, m = (first + item) % a.M, n = n0 + column;
+            const int local = at / kTile, column = at % kTile;
+            const int64_t n = n0 + column;
             if (n >= a.N) continue;
-            const T* products = tile + item * S * kTilePitch + column;
+            const Item item(first + local, a.M);
+            const T* products = tile + local * S * kTilePitch + column;
             for (int j0 = 0; j0 < S; j0 += kMixRows) {
                 T sums[kMixRows][1];
-                mix<1>(sums, coeffs + item * S * width + j0, width, S, [&](int i0, T(&values)[kChunk][1]) {
+                mix<1>(sums, coeffs + local * S * width + j0, width, S, [&](int i0, T(&values)[kChunk][1]) {
                     for_chunk(i0, S, [&](int q) { values[q][0] = products[(i0 + q) * kTilePitch]; });
                 });
 #pragma unroll
                 for (int r = 0; r < kMixRows; ++r) {
                     if (j0 + r >= S) break;
-                    out[((g * S + j0 + r) * a.M + m) * a.N + n] = E(sums[r][0] + (bias ? T(bias[n]) : T(0)));
+                    out[((item.g * S + j0 + r) * a.M + item.m) * a.N + n] = E(sums[r][0] + (bias ? T(bias[n]) : T(0)));
                 }
             }
         }
