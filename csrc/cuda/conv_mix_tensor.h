@@ -69,10 +69,10 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
                         : store_pixels(sums, mix, walk, channel, count, floor);
     }
 
-    // To the values in shared memory: activated, unless codes are wanted.
+    // To the values in shared memory: activated, unless codes are wanted; to these what ReLU takes is as good as zero.
     __device__ __forceinline__ void keep(Sums& sums, int pass) const {
         if (!a.codes) activate(sums);
-        const uint32_t floor = a.codes ? lowest() : least();
+        const uint32_t floor = least();
 #pragma unroll
         for (int n = 0; n < kColumns; ++n) {
             const int p = pixel_of(pass, n);
