@@ -113,22 +113,32 @@ void prepare(Fibre& fibre, unsigned number) {
     makecontext(&fibre.context, main_of_fibre, 0);
 }
 
-void run_block(unsigned threads, std::mt19937& random) {
-    std::vector<unsigned> turn(threads);
-    for (unsigned t = 0; t < threads; ++t) prepare(fibres[t], turn[t] = t);
-    for (unsigned left = threads; left;) {
-        std::shuffle(turn.begin(), turn.end(), random);
-        bool moved = false;
-        for (unsigned t : turn) {
+// The lanes of a warp, in turns, as far as they get; how many of them have ended.
+unsigned run_warp(std::vector<unsigned>& lanes, std::mt19937& random) {
+    unsigned ended = 0;
+    for (bool moved = true; moved;) {
+        std::shuffle(lanes.begin(), lanes.end(), random);
+        moved = false;
+        for (unsigned t : lanes) {
             Fibre& fibre = fibres[t];
             if (fibre.done || fibre.wait != Wait::no) continue;
             moved = true;
             enter(fibre);
             if (mistake) throw std::runtime_error(std::string("emulation: ") + std::exchange(mistake, nullptr));
-            left -= fibre.done;
+            ended += fibre.done;
         }
-        if (moved) continue;
-        for (unsigned t = 0; t < threads; ++t) {
+    }
+    return ended;
+}
+
+// Between barriers one warp after the other: what another one has not done yet, or has done too early, shows.
+void run_block(unsigned threads, std::mt19937& random) {
+    std::vector<std::vector<unsigned>> warps((threads + kWarp - 1) / kWarp);
+    for (unsigned t = 0; t < threads; ++t) prepare(fibres[t], t), warps[t / kWarp].push_back(t);
+    for (unsigned left = threads; left;) {
+        std::shuffle(warps.begin(), warps.end(), random);
+        for (auto& lanes : warps) left -= run_warp(lanes, random);
+        for (unsigned t = 0; t < threads && left; ++t) {
             if (fibres[t].wait != Wait::block) throw std::runtime_error("emulation: a barrier that some threads skip");
             fibres[t].wait = Wait::no;
         }
