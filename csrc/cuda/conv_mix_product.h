@@ -126,15 +126,18 @@ struct TensorProduct {
     static __device__ __forceinline__ void mix(float (&out)[kSets][4], const uint32_t (&z)[kSets][2][kPairWords],
                                                const KeyWords<kSets>& key) {
 #pragma unroll
-        for (int n = 0; n < kSets; ++n)
+        for (int n = 0; n < kSets; ++n) {
+#pragma unroll
+            for (float& sum : out[n]) sum = 0;
 #pragma unroll
             for (int k = 0; k < kSteps<kSets>; ++k) {
                 // Of 16 bits, a step of K holds two columns of images, or one twice, for both parts of the key.
                 const auto &first = z[kTf32 ? k / 2 : 0], &second = z[kSets - 1];
                 const uint32_t left[4] = {first[0][0], first[1][0], kTf32 ? first[0][kPairWords - 1] : second[0][0],
                                           kTf32 ? first[1][kPairWords - 1] : second[1][0]};
-                k == 0 ? product<M>(out[n], left, key[n][k]) : mma<M>(out[n], left, key[n][k]);
+                mma<M>(out[n], left, key[n][k]);
             }
+        }
     }
 };
 

@@ -1,7 +1,7 @@
 // Instructions that C++ has no words for: tensor cores, and copies to shared memory that run beside the warp. They are
 // PTX here; tests/cuda has them for the host.
 //
-// mma: D[16][8] += A[16][K] * B[K][8], and product: D = A * B, where lane 4 * g + t holds, first index first,
+// D[16][8] += A[16][K] * B[K][8], where lane 4 * g + t holds, first index first,
 //     d   D[g][2t], D[g][2t + 1], D[g + 8][2t], D[g + 8][2t + 1]
 //     a   K = 16, two 16-bit elements a word, from column 2t on:  A[g][2t], A[g + 8][2t], A[g][2t + 8], A[g + 8][2t +
 //     8]
@@ -27,25 +27,15 @@ namespace facemix::cuda {
 
 template <class E>
 __device__ void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
-template <class E>
-__device__ void product(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 
-#define FACEMIX_MMA(Type, shape, type)                                                                             \
-    template <>                                                                                                    \
-    __device__ __forceinline__ void mma<Type>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {     \
-        asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type                                       \
-                     ".f32 "                                                                                       \
-                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                             \
-                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                              \
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                          \
-    }                                                                                                              \
-    template <>                                                                                                    \
-    __device__ __forceinline__ void product<Type>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { \
-        asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type                                       \
-                     ".f32 "                                                                                       \
-                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %10, %10, %10};"                         \
-                     : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])                                              \
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(0.f));                \
+#define FACEMIX_MMA(Type, shape, type)                                                                         \
+    template <>                                                                                                \
+    __device__ __forceinline__ void mma<Type>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { \
+        asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type                                   \
+                     ".f32 "                                                                                   \
+                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                         \
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                          \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                      \
     }
 FACEMIX_MMA(__nv_bfloat16, "m16n8k16", "bf16")
 FACEMIX_MMA(__half, "m16n8k16", "f16")

@@ -45,12 +45,6 @@ void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
         &mine);
 }
 
-template <class E>
-void product(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    for (float& of : d) of = 0;
-    mma<E>(d, a, b);
-}
-
 inline uint32_t to_tf32(float value) {
     const uint32_t word = std::bit_cast<uint32_t>(value);
     return (word & 0x7f800000u) == 0x7f800000u ? word : (word + 0x1000u) & ~0x1fffu;
