@@ -5,14 +5,16 @@
 #include <type_traits>
 
 #include "conv_mix_float.h"
-#include "conv_mix_tensor.h"
+#include "conv_mix_store.h"
+#include "conv_mix_windows.h"
 
 namespace facemix::cuda {
 
 // Product: see conv_mix_product.h. kImages: S, or the next larger; images past S count zero.
 template <class Product, int kImages, bool kWindows>
-using ConvMixSums = std::conditional_t<std::is_same_v<Product, FloatProduct>, ConvMixFloat<Product, kImages, kWindows>,
-                                       ConvMixTensor<Product, kImages, kWindows>>;
+using ConvMixSums =
+    std::conditional_t<std::is_same_v<Product, FloatProduct>, ConvMixFloat<Product, kImages, kWindows>,
+                       std::conditional_t<kWindows, ConvMixWindows<Product, kImages>, ConvMixStore<Product, kImages>>>;
 
 template <class Product, int kImages, bool kWindows>
 class ConvMixBlock : ConvMixSums<Product, kImages, kWindows> {

@@ -2,7 +2,8 @@
 // registers (conv_mix_product.h).
 //
 // A warp convolves a strip of pixels of all images. The columns of a product are images, its rows 16 output channels;
-// of 4 images, two pixels share the columns. It compiles; it has not run on a GPU yet.
+// of 4 images, two pixels share the columns. From there to y: conv_mix_store.h, conv_mix_windows.h. It compiles; it has
+// not run on a GPU yet.
 #pragma once
 
 #include "conv_mix_stage.h"
@@ -58,55 +59,10 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
             multiply_step<false>(sums, w, *places, start);
     }
 
-    // From sums to y, which is of x's dtype and not pooled.
-    __device__ __forceinline__ void store(Sums& sums, int block, int pass) const {
-        activate(sums);
-        const Mix mix(*this);
-        const int channel = block * kChannels + lane / 4 * kRun, count = int(a.OC) - channel;
-        const uint32_t floor = least();
-        Walk walk(t, first_pixel(pass) + half() * kRunPixels);
-        a.channels_last ? store_channels(sums, mix, walk, channel, count, floor)
-                        : store_pixels(sums, mix, walk, channel, count, floor);
-    }
-
-    // To the values in shared memory: activated, unless codes are wanted; to these what ReLU takes is as good as zero.
-    __device__ __forceinline__ void keep(Sums& sums, int pass) const {
-        if (!a.codes) activate(sums);
-        const uint32_t floor = least();
-#pragma unroll
-        for (int n = 0; n < kColumns; ++n) {
-            const int p = pixel_of(pass, n);
-            if (p >= t.conv_h * t.conv_w) continue;
-#pragma unroll
-            for (int e = 0; e < kPairWords; ++e) {
-                uint32_t words[4];  // channels 4g on
-#pragma unroll
-                for (int k = 0; k < 4; ++k) {
-                    uint32_t pair[kPairWords];
-                    Product::pack(pair, sums[n][k / 2][k % 2 * 2], sums[n][k / 2][k % 2 * 2 + 1]);
-                    words[k] = max_nan_words<M>(pair[e], floor);
-                }
-                *values_of(p, n % kSets, e) = {words[0], words[1], words[2], words[3]};
-            }
-        }
-    }
-
-    // From the values to y: a result at a time, or two of 4 images.
-    __device__ __forceinline__ void mix_windows(int block) const {
-        const Mix mix(*this);
-        const int results = t.tile_h * t.tile_w;
-        for (int first = warp * kShare; first < results; first += kTileWarps * kShare) {
-            const int result = first + half();
-            if (a.codes) mix_window<true>(mix, result, block);
-            else mix_window<false>(mix, result, block);
-        }
-    }
-
   protected:
-    using Base::a, Base::t, Base::S, Base::image_size, Base::lane, Base::warp, Base::place, Base::pitch;
-    using Base::sent, Base::values, Base::kChannels, Base::kKind, Base::kRun, Base::kSlots, Base::kStrip, Base::kWord;
+    using Base::a, Base::t, Base::S, Base::lane, Base::warp, Base::pitch;
+    using Base::kChannels, Base::kKind, Base::kRun, Base::kSlots, Base::kStrip, Base::kWord;
 
-  private:
     using Element = typename Product::Element;
     using M = typename Product::Operand;
     static constexpr int kSets = Base::kKind.sets();        // columns that a group takes
@@ -139,6 +95,7 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
         return first_pixel(pass) + half() * kRunPixels + n / kSets;
     }
 
+  private:
     // --- the convolution ---------------------------------------------------------------------------------------------
 
     template <Steps kSteps>
@@ -180,6 +137,7 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
         }
     }
 
+  protected:
     // --- activation --------------------------------------------------------------------------------------------------
 
     static __device__ __forceinline__ uint32_t lowest() { return Product::all(-__builtin_huge_valf()); }
@@ -230,192 +188,6 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
             }
         }
     };
-
-    // Channel tile m of a pixel, mixed.
-    __device__ __forceinline__ void mix_tile(float (&out)[kSets][4], const Sums& sums, int pixel, int m, const Mix& mix,
-                                             uint32_t floor) const {
-        Values z;
-#pragma unroll
-        for (int k = 0; k < 2 * kSets; ++k) {
-            const float (&of)[4] = sums[pixel * kSets + k / 2][m];
-            Product::pack(z[k / 2][k % 2], of[k % 2 * 2], of[k % 2 * 2 + 1]);
-#pragma unroll
-            for (int e = 0; e < kPairWords; ++e) z[k / 2][k % 2][e] = max_nan_words<M>(z[k / 2][k % 2][e], floor);
-        }
-        mix(out, z);
-    }
-
-    // Row k of y of this lane from element `at` of its image on; null: there is none.
-    __device__ __forceinline__ Element* row_of_y(int k, int at) const {
-        const int i = image_of_row(k);
-        return i < S ? static_cast<Element*>(a.y) + sent[i] + at : nullptr;
-    }
-    // In a plane of y; negative where it is not there.
-    __device__ __forceinline__ int pixel_of_y(const Walk& at) const {
-        const int ph = place.ph + at.row, pw = place.pw + at.column;
-        return at.real() && ph < int(a.PH) && pw < int(a.PW) ? ph * int(a.PW) + pw : -1;
-    }
-
-    __device__ __forceinline__ void store_channels(const Sums& sums, const Mix& mix, Walk walk, int channel, int count,
-                                                   uint32_t floor) const {
-        constexpr int kAligned = kRun * int(sizeof(Element)) < kAccess ? kRun * int(sizeof(Element)) : kAccess;
-        const bool whole = count >= kRun && a.OC % kRun == 0 && reinterpret_cast<uintptr_t>(a.y) % kAligned == 0;
-        Element* rows[kRows];
-#pragma unroll
-        for (int k = 0; k < kRows; ++k) rows[k] = row_of_y(k, channel);
-#pragma unroll
-        for (int p = 0; p < kRunPixels; ++p, walk.next()) {
-            float run[kRows][kRun];
-#pragma unroll
-            for (int m = 0; m < kTiles; ++m) {
-                float out[kSets][4];
-                mix_tile(out, sums, p, m, mix, floor);
-#pragma unroll
-                for (int k = 0; k < 2 * kRows; ++k) run[k / 2][2 * m + k % 2] = out[k / 4][k % 2 * 2 + k / 2 % 2];
-            }
-            const int at = pixel_of_y(walk) * int(a.OC);
-            if (at < 0) continue;
-#pragma unroll
-            for (int k = 0; k < kRows; ++k) {
-                if (!rows[k]) continue;
-                if (whole) {
-                    cuda::store(rows[k] + at, run[k]);
-                    continue;
-                }
-#pragma unroll
-                for (int c = 0; c < kRun; ++c)
-                    if (c < count) cuda::store<1>(rows[k] + at + c, {run[k][c]});
-            }
-        }
-    }
-    __device__ __forceinline__ void store_pixels(const Sums& sums, const Mix& mix, const Walk& walk, int channel,
-                                                 int count, uint32_t floor) const {
-        const int first = pixel_of_y(walk), plane = int(a.PH * a.PW);
-        const bool whole =
-            first >= 0 && walk.column + kRunPixels <= t.conv_w && place.pw + walk.column + kRunPixels <= int(a.PW);
-#pragma unroll
-        for (int m = 0; m < kTiles; ++m) {
-            float out[kRunPixels][kSets][4];
-#pragma unroll
-            for (int p = 0; p < kRunPixels; ++p) mix_tile(out[p], sums, p, m, mix, floor);
-#pragma unroll
-            for (int k = 0; k < 2 * kRows; ++k) {
-                const int c = 2 * m + k % 2;
-                Element* const to = row_of_y(k / 2, (channel + c) * plane);  // anew: registers are short
-                if (c >= count || !to) continue;
-                float run[kRunPixels];
-#pragma unroll
-                for (int p = 0; p < kRunPixels; ++p) run[p] = out[p][k / 4][k % 2 * 2 + k / 2 % 2];
-                if (whole) {
-                    store_run(to + first, run, kRunPixels);
-                    continue;
-                }
-                Walk each = walk;
-#pragma unroll
-                for (int p = 0; p < kRunPixels; ++p, each.next())
-                    if (const int at = pixel_of_y(each); at >= 0) cuda::store<1>(to + at, {run[p]});
-            }
-        }
-    }
-
-    // --- through windows ---------------------------------------------------------------------------------------------
-
-    // Of a convolved pixel, four channels of a pair of images, or one of them.
-    __device__ __forceinline__ uint4* values_of(int pixel, int set, int e) const {
-        const int row = (set * 4 + pair()) * kPairWords + e;
-        return reinterpret_cast<uint4*>(values + (pixel * Base::kValueRows + row) * Base::kValuePitch + lane / 4 * 4);
-    }
-
-    // A pixel of the tile of y, all channels of the block; what is not there of it takes part, but stores nothing.
-    template <bool kCodes>
-    __device__ __forceinline__ void mix_window(const Mix& mix, int result, int block) const {
-        const int r = quotient(result, t.tile_inverse), q = result - r * t.tile_w, ph = place.ph + r, pw = place.pw + q;
-        const bool real = r < t.tile_h && ph < int(a.PH) && pw < int(a.PW);
-        const Pool& p = a.pool;
-        const Span rows = clip_window(ph, p.kh, p.sh, p.pad_h, a.OH),
-                   columns = clip_window(pw, p.kw, p.sw, p.pad_w, a.OW);
-        uint32_t best[kSets][kPairWords][4];
-        [[maybe_unused]] WindowMax<float> window[kCodes ? kSets : 1][2][4];
-#pragma unroll
-        for (int k = 0; k < kSets * kPairWords * 4; ++k) best[k / 4 / kPairWords][k / 4 % kPairWords][k % 4] = lowest();
-        const float slope = negative_slope<float>(a);
-#pragma unroll 1
-        for (int h = rows.begin; h < rows.end && real; ++h)
-#pragma unroll 1
-            for (int w = columns.begin; w < columns.end; ++w) {
-                const int pixel = (r * int(p.sh) + h) * t.conv_w + q * int(p.sw) + w;
-#pragma unroll
-                for (int set = 0; set < kSets; ++set) {
-                    uint32_t words[kPairWords][4];
-#pragma unroll
-                    for (int e = 0; e < kPairWords; ++e) {
-                        const uint4 read = *values_of(pixel, set, e);
-                        words[e][0] = read.x, words[e][1] = read.y, words[e][2] = read.z, words[e][3] = read.w;
-                    }
-#pragma unroll
-                    for (int c = 0; c < 4; ++c) {
-                        uint32_t both[kPairWords];
-#pragma unroll
-                        for (int e = 0; e < kPairWords; ++e) {
-                            both[e] = words[e][c];
-                            if (!kCodes) best[set][e][c] = max_nan_words<M>(best[set][e][c], both[e]);
-                        }
-                        if constexpr (kCodes) {
-                            const float2 z = Product::unpack(both);
-                            const int code = h * int(p.kw) + w;
-                            window[set][0][c].add(z.x, code, slope), window[set][1][c].add(z.y, code, slope);
-                        }
-                    }
-                }
-            }
-        const int channel = block * kChannels + lane / 4 * kRun, count = int(a.OC) - channel;
-        const int64_t step = a.channels_last ? 1 : a.PH * a.PW;  // to the next channel
-        const int64_t at = (ph * a.PW + pw) * (a.channels_last ? a.OC : 1) + channel * step;
-        if constexpr (kCodes) {
-#pragma unroll
-            for (int set = 0; set < kSets; ++set)
-#pragma unroll
-                for (int c = 0; c < 4; ++c) {
-                    uint32_t both[kPairWords];
-                    Product::pack(both, window[set][0][c].best, window[set][1][c].best);
-#pragma unroll
-                    for (int e = 0; e < kPairWords; ++e) best[set][e][c] = both[e];
-#pragma unroll
-                    for (int odd = 0; odd < 2; ++odd) {
-                        const int j = set * 8 + pair() * 2 + odd;
-                        if (real && j < S && c < count)
-                            a.codes[(int64_t(place.group) * S + j) * image_size + at + c * step] =
-                                uint8_t(window[set][odd][c].code);
-                    }
-                }
-        }
-        __syncwarp();  // the windows of two pixels may differ
-        float run[kRows][kRun];
-#pragma unroll
-        for (int m = 0; m < kTiles; ++m) {
-            float out[kSets][4];
-            Values z;
-#pragma unroll
-            for (int k = 0; k < kSets * 2 * kPairWords; ++k)
-                z[k / 2 / kPairWords][k / kPairWords % 2][k % kPairWords] =
-                    best[k / 2 / kPairWords][k % kPairWords][2 * m + k / kPairWords % 2];
-            mix(out, z);
-#pragma unroll
-            for (int k = 0; k < 2 * kRows; ++k) run[k / 2][2 * m + k % 2] = out[k / 4][k % 2 * 2 + k / 2 % 2];
-        }
-#pragma unroll
-        for (int k = 0; k < kRows; ++k) {
-            const int i = image_of_row(k);
-            if (!real || i >= S) continue;
-            if (a.channels_last) {
-                cuda::store_run(a.y, a.y_dtype, sent[i] + at, run[k], count);
-                continue;
-            }
-#pragma unroll
-            for (int c = 0; c < kRun; ++c)
-                if (c < count) store_wire<1>(a.y_dtype, a.y, sent[i] + at + c * step, {run[k][c]});
-        }
-    }
 };
 
 }  // namespace facemix::cuda

@@ -1,0 +1,156 @@
+// From the sums of tensor cores through windows: the values of all images of a tile meet in shared memory, in 16 bits
+// or as TF32. So it is where y is pooled, where codes are wanted, and where y is of another dtype than x.
+#pragma once
+
+#include "conv_mix_tensor.h"
+
+namespace facemix::cuda {
+
+template <class Product, int kImages>
+class ConvMixWindows : public ConvMixTensor<Product, kImages, true> {
+  public:
+    using Base = ConvMixTensor<Product, kImages, true>;
+    using typename Base::Sums;
+
+    using Base::Base;
+
+    // To the values in shared memory: activated, unless codes are wanted; to these what ReLU takes is as good as zero.
+    __device__ __forceinline__ void keep(Sums& sums, int pass) const {
+        if (!a.codes) activate(sums);
+        const uint32_t floor = least();
+#pragma unroll
+        for (int n = 0; n < kColumns; ++n) {
+            const int p = pixel_of(pass, n);
+            if (p >= t.conv_h * t.conv_w) continue;
+#pragma unroll
+            for (int e = 0; e < kPairWords; ++e) {
+                uint32_t words[4];  // channels 4g on
+#pragma unroll
+                for (int k = 0; k < 4; ++k) {
+                    uint32_t pair[kPairWords];
+                    Product::pack(pair, sums[n][k / 2][k % 2 * 2], sums[n][k / 2][k % 2 * 2 + 1]);
+                    words[k] = max_nan_words<M>(pair[e], floor);
+                }
+                *values_of(p, n % kSets, e) = {words[0], words[1], words[2], words[3]};
+            }
+        }
+    }
+
+    // From the values to y: a result at a time, or two of 4 images.
+    __device__ __forceinline__ void mix_windows(int block) const {
+        const Mix mix(*this);
+        const int results = t.tile_h * t.tile_w;
+        for (int first = warp * kShare; first < results; first += kTileWarps * kShare) {
+            const int result = first + half();
+            if (a.codes) mix_window<true>(mix, result, block);
+            else mix_window<false>(mix, result, block);
+        }
+    }
+
+  protected:
+    using Base::a, Base::t, Base::S, Base::lane, Base::place, Base::sent, Base::kChannels, Base::kRun, Base::kTiles;
+    using Base::kColumns, Base::kSets, Base::kPairWords, Base::kRows, Base::least, Base::activate, Base::half;
+    using Base::pair, Base::image_of_row, Base::values, Base::warp, Base::image_size, Base::kShare, Base::lowest;
+    using Base::pixel_of;
+    using typename Base::Mix, typename Base::Values, typename Base::M;
+
+  private:
+    // Of a convolved pixel, four channels of a pair of images, or one of them.
+    __device__ __forceinline__ uint4* values_of(int pixel, int set, int e) const {
+        const int row = (set * 4 + pair()) * kPairWords + e;
+        return reinterpret_cast<uint4*>(values + (pixel * Base::kValueRows + row) * Base::kValuePitch + lane / 4 * 4);
+    }
+
+    // A pixel of the tile of y, all channels of the block; what is not there of it takes part, but stores nothing.
+    template <bool kCodes>
+    __device__ __forceinline__ void mix_window(const Mix& mix, int result, int block) const {
+        const int r = quotient(result, t.tile_inverse), q = result - r * t.tile_w, ph = place.ph + r, pw = place.pw + q;
+        const bool real = r < t.tile_h && ph < int(a.PH) && pw < int(a.PW);
+        const Pool& p = a.pool;
+        const Span rows = clip_window(ph, p.kh, p.sh, p.pad_h, a.OH),
+                   columns = clip_window(pw, p.kw, p.sw, p.pad_w, a.OW);
+        uint32_t best[kSets][kPairWords][4];
+        [[maybe_unused]] WindowMax<float> window[kCodes ? kSets : 1][2][4];
+#pragma unroll
+        for (int k = 0; k < kSets * kPairWords * 4; ++k) best[k / 4 / kPairWords][k / 4 % kPairWords][k % 4] = lowest();
+        const float slope = negative_slope<float>(a);
+#pragma unroll 1
+        for (int h = rows.begin; h < rows.end && real; ++h)
+#pragma unroll 1
+            for (int w = columns.begin; w < columns.end; ++w) {
+                const int pixel = (r * int(p.sh) + h) * t.conv_w + q * int(p.sw) + w;
+#pragma unroll
+                for (int set = 0; set < kSets; ++set) {
+                    uint32_t words[kPairWords][4];
+#pragma unroll
+                    for (int e = 0; e < kPairWords; ++e) {
+                        const uint4 read = *values_of(pixel, set, e);
+                        words[e][0] = read.x, words[e][1] = read.y, words[e][2] = read.z, words[e][3] = read.w;
+                    }
+#pragma unroll
+                    for (int c = 0; c < 4; ++c) {
+                        uint32_t both[kPairWords];
+#pragma unroll
+                        for (int e = 0; e < kPairWords; ++e) {
+                            both[e] = words[e][c];
+                            if (!kCodes) best[set][e][c] = max_nan_words<M>(best[set][e][c], both[e]);
+                        }
+                        if constexpr (kCodes) {
+                            const float2 z = Product::unpack(both);
+                            const int code = h * int(p.kw) + w;
+                            window[set][0][c].add(z.x, code, slope), window[set][1][c].add(z.y, code, slope);
+                        }
+                    }
+                }
+            }
+        const int channel = block * kChannels + lane / 4 * kRun, count = int(a.OC) - channel;
+        const int64_t step = a.channels_last ? 1 : a.PH * a.PW;  // to the next channel
+        const int64_t at = (ph * a.PW + pw) * (a.channels_last ? a.OC : 1) + channel * step;
+        if constexpr (kCodes) {
+#pragma unroll
+            for (int set = 0; set < kSets; ++set)
+#pragma unroll
+                for (int c = 0; c < 4; ++c) {
+                    uint32_t both[kPairWords];
+                    Product::pack(both, window[set][0][c].best, window[set][1][c].best);
+#pragma unroll
+                    for (int e = 0; e < kPairWords; ++e) best[set][e][c] = both[e];
+#pragma unroll
+                    for (int odd = 0; odd < 2; ++odd) {
+                        const int j = set * 8 + pair() * 2 + odd;
+                        if (real && j < S && c < count)
+                            a.codes[(int64_t(place.group) * S + j) * image_size + at + c * step] =
+                                uint8_t(window[set][odd][c].code);
+                    }
+                }
+        }
+        __syncwarp();  // the windows of two pixels may differ
+        float run[kRows][kRun];
+#pragma unroll
+        for (int m = 0; m < kTiles; ++m) {
+            float out[kSets][4];
+            Values z;
+#pragma unroll
+            for (int k = 0; k < kSets * 2 * kPairWords; ++k)
+                z[k / 2 / kPairWords][k / kPairWords % 2][k % kPairWords] =
+                    best[k / 2 / kPairWords][k % kPairWords][2 * m + k / kPairWords % 2];
+            mix(out, z);
+#pragma unroll
+            for (int k = 0; k < 2 * kRows; ++k) run[k / 2][2 * m + k % 2] = out[k / 4][k % 2 * 2 + k / 2 % 2];
+        }
+#pragma unroll
+        for (int k = 0; k < kRows; ++k) {
+            const int i = image_of_row(k);
+            if (!real || i >= S) continue;
+            if (a.channels_last) {
+                cuda::store_run(a.y, a.y_dtype, sent[i] + at, run[k], count);
+                continue;
+            }
+#pragma unroll
+            for (int c = 0; c < kRun; ++c)
+                if (c < count) store_wire<1>(a.y_dtype, a.y, sent[i] + at + c * step, {run[k][c]});
+        }
+    }
+};
+
+}  // namespace facemix::cuda
