@@ -100,8 +100,9 @@ class ConvMixStore : public ConvMixTensor<Product, kImages, false> {
 #pragma unroll
             for (int k = 0; k < 2 * kRows; ++k) {
                 const int c = 2 * m + k % 2;
+                if (c >= count) continue;
                 Element* const to = row_of_y(k / 2, (channel + c) * plane);  // anew: registers are short
-                if (c >= count || !to) continue;
+                if (!to) continue;
                 float run[kRunPixels];
 #pragma unroll
                 for (int p = 0; p < kRunPixels; ++p) run[p] = out[p][k / 4][k % 2 * 2 + k / 2 % 2];

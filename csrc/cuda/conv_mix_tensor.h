@@ -74,6 +74,7 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
     using Pixels = const unsigned char* [kRunPixels];
     using Values = uint32_t[kSets][2][kPairWords];  // of rows g and g + 8
     static_assert(kRunPixels * kShare == kStrip);
+    static_assert(sizeof(typename Product::template KeyWords<kSets>) * kWarp == Base::kKeyWords * kWordBytes);
 
     // Walks along the convolved pixels of a tile.
     struct Walk {

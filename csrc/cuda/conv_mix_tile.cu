@@ -45,7 +45,7 @@ int64_t lay_out(const TileKind& kind, Tiling& t) {
     take(t.places, int64_t(t.steps.all) * kind.step_units * int64_t(sizeof(int)));
     take(t.taps, int64_t(t.steps.all) * kind.step_units * kUnitWords * kind.word() * int64_t(sizeof(int)));
     take(t.weights, (t.resident ? t.chunks * t.blocks : 1) * weight_bytes(kind, t));
-    // Products of images past S are taken, and dropped: they may read what they like.
+    // Images past S are multiplied, too, so they have their place.
     take(t.patch, t.patches * patch_bytes(kind, t));
     const int64_t pixels = int64_t(t.conv_h) * t.conv_w;
     take(t.values, kind.windows ? pixels * kind.value_rows() * kind.value_pitch() * kWordBytes : 0);
