@@ -14,11 +14,12 @@ from torch import Tensor
 from facemix_ops.triton import act_mix, act_mix_linear, conv_mix, group_mix, tiles, unmix_linear
 
 IDENTITY, POOL = [1, 1, 1, 1, 0, 0], [3, 3, 2, 2, 1, 1]
-# What a product of 16-bit numbers is made of; tiles of fewer than 64 rows have no more than this on either.
+# What a product of 16-bit numbers is made of; tiles of fewer than 64 columns have no more than mma.sync on either.
 TENSOR_CORES = {
     "conv_mix": {80: "mma.sync", 90: "wgmma.mma_async"},
-    "conv_mix, pool": {80: "mma.sync", 90: "mma.sync"},
-    "unmix_linear": {80: "mma.sync", 90: "mma"},
+    "conv_mix, pool": {80: "mma.sync", 90: "wgmma.mma_async"},
+    "unmix_linear": {80: "mma.sync", 90: "mma.sync"},
+    "unmix_linear, many rows": {80: "mma.sync", 90: "wgmma.mma_async"},
 }
 KERNELS = (
     "conv_mix",
@@ -30,6 +31,7 @@ KERNELS = (
     "group_mix",
     "group_unmix",
     "unmix_linear",
+    "unmix_linear, many rows",
 )
 capabilities = pytest.mark.parametrize("capability", [80, 90])
 
@@ -65,9 +67,10 @@ def launch(kernel: str, size: int, dtype: torch.dtype, last: bool = True, pixels
         return launch_of(getattr(act_mix_linear, op), z, y, codes, *k, 1.0, 0.0, slope, pool, last)
     if op in ("group_mix", "group_unmix"):
         return launch_of(group_mix.group_mix, z, *k, z, transpose=op == "group_unmix")
-    key = key_for(pixels * size, size)
-    v, w = torch.empty(pixels * size, 512, dtype=dtype), torch.empty(channels, 512, dtype=dtype)
-    out = torch.empty(pixels * size, channels, dtype=dtype)
+    rows = (2**16 // size if "many" in kernel else pixels) * size
+    key = key_for(rows, size)
+    v, w = torch.empty(rows, 512, dtype=dtype), torch.empty(channels, 512, dtype=dtype)
+    out = torch.empty(rows, channels, dtype=dtype)
     return launch_of(unmix_linear.unmix_linear, v, key.coeffs, key.order, w, w[:, 0].contiguous(), out)
 
 
@@ -164,15 +167,16 @@ def test_tiles(size: int, dtype: torch.dtype) -> None:
         assert line.block == tiles.power_of_two(line.block) <= tiles.power_of_two(n)
         assert words * line.block * size <= tiles.REGISTERS * 32 * line.warps
         for columns in (1, 16, 33, 64, 512):
-            assert_product(tiles.product(size, n, columns, 147, dtype), n, columns, words * size, tiles.SUMS)
+            assert_product(tiles.product(size, n, columns, 147, dtype), size, columns, dtype)
             for pools in (False, True):
-                product = tiles.convolution(size, n, columns, 147, dtype, pools)
-                assert_product(product, n, columns, words * size, tiles.CONVOLVED)
+                assert_product(tiles.convolution(size, n, columns, 147, dtype, pools), size, columns, dtype)
 
 
-def assert_product(product: tiles.Product, rows: int, columns: int, words: int, most: int) -> None:
-    for side, needed in ((product.rows, rows), (product.columns, columns), (product.depth, 147)):
+def assert_product(product: tiles.Product, size: int, columns: int, dtype: torch.dtype) -> None:
+    rows = product.items * tiles.power_of_two(size)
+    for side, needed in ((product.columns, columns), (product.depth, 147)):
         assert tiles.LEAST_DOT <= side == tiles.power_of_two(side)
         assert side <= max(tiles.LEAST_DOT, tiles.power_of_two(needed))
-    least = product.rows == product.columns == tiles.LEAST_DOT
-    assert least or words * product.rows * product.columns <= most * 32 * product.warps
+    assert product.items == tiles.power_of_two(product.items)
+    assert rows % tiles.ROW == 0 or size < tiles.ROW
+    assert tiles.words(dtype) * max(tiles.ROW, rows) * product.columns <= tiles.REGISTERS // 2 * 32 * product.warps

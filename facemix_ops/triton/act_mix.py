@@ -68,7 +68,7 @@ def act_mix_kernel(
             z += term[None, :]
         if residual is not None:
             z += tl.load(residual + at, mask=valid, other=0.0).to(T)
-        best, code = pooled(best, code, z, valid, k, KIND, negative_slope, codes is not None)
+        best, code = pooled(best, code, z, valid, k, KIND, negative_slope, codes is not None, KH * KW)
     if codes is not None:
         tl.store(codes + rows * n + e[None, :], code.to(tl.uint8), mask=inside)
     best = tl.where(inside, best, 0.0)  # the mixtures add rows past S, times 0

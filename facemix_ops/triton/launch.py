@@ -42,3 +42,9 @@ def precision(x: Tensor, backend: Any) -> str:
     TF32 on CUDA."""
     allowed = x.is_cuda and x.dtype == torch.float32 and torch.version.hip is None
     return "tf32" if allowed and backend.fp32_precision == "tf32" else "ieee"
+
+
+def parts(coeffs: Tensor, dtype: torch.dtype) -> int:
+    """Of how many parts a coefficient is where tl.dot multiplies ``dtype`` by it: two where one is more than 16 bits
+    hold, or where a row of the key, of 8 images, is shorter than the 16 that tl.dot takes at least."""
+    return 2 if dtype.itemsize == 2 or coeffs.shape[1] <= 8 else 1

@@ -8,11 +8,9 @@ import torch
 
 VECTOR = 16  # bytes that a thread reads or writes at once, at best
 REGISTERS = 128  # of a thread's 255, for values; addresses, masks and coefficients take the others
-SUMS = 64  # of them for sums that live through a whole kernel, where tiles are made beside them
-CONVOLVED = 72  # of the 128 that 16 warps leave a thread: for the sums of a convolution, and for tiles beside them
 LEAST_DOT = 16  # rows, columns and depth of the smallest product that tl.dot takes
-GOOD_DOT = 64  # rows that tensor cores want
-DEPTH = 32  # of a step of a product, at most
+ROW = 8  # images of a row of a product that is mixed, at least
+FEW = 128  # tiles: a large GPU has as many multiprocessors
 
 
 class Line(NamedTuple):
@@ -23,9 +21,9 @@ class Line(NamedTuple):
 
 
 class Product(NamedTuple):
-    """Tiles of ``rows`` x ``columns``, summed in steps of ``depth``."""
+    """Tiles of ``items`` of a group x ``columns``, summed in steps of ``depth``."""
 
-    rows: int
+    items: int
     columns: int
     depth: int
     warps: int
@@ -55,24 +53,22 @@ def line(size: int, n: int, dtype: torch.dtype, alive: int = 1) -> Line:
     return Line(min(vectors, fits, power_of_two(n)), warps)
 
 
-def product(size: int, rows: int, columns: int, depth: int, dtype: torch.dtype) -> Product:
-    """For S = ``size`` products [rows, depth] x [depth, columns] that are mixed: rows enough for tensor cores, then as
-    many columns as the sums allow (rows are read again for every block of columns)."""
-    warps = 8
-    area = SUMS // words(dtype) * warps * 32 // power_of_two(size)
-    n = fit(columns, min(64, area // GOOD_DOT))
-    m = fit(rows, min(128, area // n))
-    sums = words(dtype) * power_of_two(size) * m * n
-    return Product(m, n, fit(depth, DEPTH // words(dtype)), warps if sums > SUMS * 4 * 32 else 4)
+def product(size: int, groups: int, columns: int, depth: int, dtype: torch.dtype) -> Product:
+    """For the rows of ``groups`` of S = ``size``, all that are there as items: small and deep where there are few, so
+    that all of a device has something to do, and little to wait for."""
+    few = groups * size * columns < FEW * 64 * 64
+    rows, n, step = (16, 32, 256) if few else (64, 64, 128)  # step: bytes of a row
+    items = max(1, rows // max(ROW, power_of_two(size)))
+    return Product(items, fit(columns, n), fit(depth, step // dtype.itemsize), 4)
 
 
-def convolution(size: int, rows: int, columns: int, depth: int, dtype: torch.dtype, pools: bool) -> Product:
-    """For S = ``size`` products as in ``product``, of rows that are gathered element by element, which costs more than
-    to multiply them: all columns at once where they fit, then rows, and warps enough to wait for memory."""
-    beside = 6 if pools or dtype.itemsize > 2 else 1  # tiles: of the product; of maximum, code and masks, or operands
-    alive = power_of_two(size) + beside
-    area = CONVOLVED // words(dtype) * 16 * 32 // alive
-    n = fit(columns, min(64, area // LEAST_DOT))
-    m = fit(rows, min(128, area // n))
-    warps = next(warps for warps in (4, 8, 16) if warps == 16 or m * n * alive <= CONVOLVED // 2 * warps * 32)
-    return Product(m, n, fit(depth, DEPTH // words(dtype)), warps)
+def convolution(size: int, pixels: int, channels: int, depth: int, dtype: torch.dtype, pools: bool) -> Product:
+    """For the ``pixels`` of S = ``size`` images: all images of a group, of as many pixels as leave registers for what
+    lies beside the sums: maxima and codes with a pool, other pixels' sums in small groups, operands without tensor
+    cores."""
+    wide = dtype.itemsize == 2 and size >= ROW and not pools
+    rows = 128 if wide else 64 // words(dtype)
+    images = power_of_two(size)
+    items = max(LEAST_DOT // images, 1, min(power_of_two(pixels), rows // images))
+    step = 32 if dtype.itemsize == 2 else 16
+    return Product(items, fit(channels, 64), fit(depth, step), 8 if dtype == torch.float32 else 4)
