@@ -123,6 +123,7 @@ int main(int argc, char** argv) {
         if (wanted("mma")) ++run, failed += !passes("mma", test::warp_instructions);
         if (wanted("conv_mix_tile")) ++run, failed += !passes("conv_mix_tile", test::conv_mix_tiles);
         if (wanted("conv_mix_patch")) ++run, failed += !passes("conv_mix_patch", test::conv_mix_patches);
+        if (wanted("unmix_linear_tile")) ++run, failed += !passes("unmix_linear_tile", test::unmix_linear_tiles);
         if (wanted("sample_orthogonal")) ++run, failed += !passes("sample_orthogonal", test::sampling_on_cuda);
         if (wanted("far_apart")) ++run, failed += !passes("far_apart", test::far_apart);
         if (wanted("cuda_errors")) ++run, failed += !passes("cuda_errors", test::cuda_errors);

@@ -166,6 +166,7 @@ bool on_cuda(const CpuKernels& kernels);
 void warp_instructions();  // of the host
 void conv_mix_tiles();     // their geometry
 void conv_mix_patches();   // and what is read of x
+void unmix_linear_tiles();
 
 void sampling();          // sample_orthogonal and sample_permutation
 void sampling_on_cuda();  // theirs for training

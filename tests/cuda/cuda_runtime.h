@@ -85,9 +85,10 @@ namespace emulation {
 
 constexpr size_t kSharedBytes = 48 << 10;      // what a launch may ask for without cudaFuncSetAttribute
 constexpr size_t kMaxSharedBytes = 227 << 10;  // and with it, on sm_90
-// While it lives the device is one that may have less of it, as sm_80 and sm_86 do.
+// While it lives the device is one that may have less of it, as sm_80 and sm_86 do, or has so many multiprocessors.
 struct AnotherDevice {
     AnotherDevice();
+    explicit AnotherDevice(int multiprocessors);
     ~AnotherDevice();
 };
 cudaError_t run(const void* kernel, const cudaLaunchConfig_t& config, const std::function<void()>& thread);

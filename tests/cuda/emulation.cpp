@@ -63,6 +63,9 @@ const std::function<void()>* body = nullptr;
 std::mt19937 coin;                                // whether a copy is made as early as it can be, or as late
 const char* mistake = nullptr;                    // of the kernel, found in a fibre: the scheduler throws it
 size_t most_shared = emulation::kMaxSharedBytes;  // what this device has
+// Of one block each: few enough that blocks take several turns.
+constexpr int kMultiprocessors = 2;
+int multiprocessors = kMultiprocessors;
 std::map<const void*, size_t> shared_limit;
 // AddressSanitizer is told of every change of stack.
 [[maybe_unused]] void* scheduler_fake_stack = nullptr;
@@ -191,8 +194,9 @@ emulation::AnotherDevice::AnotherDevice() {
     most_shared = kSizes[coin() % 3];
     shared_limit.clear();
 }
+emulation::AnotherDevice::AnotherDevice(int count) { multiprocessors = count; }
 emulation::AnotherDevice::~AnotherDevice() {
-    most_shared = kMaxSharedBytes;
+    most_shared = kMaxSharedBytes, multiprocessors = kMultiprocessors;
     shared_limit.clear();
 }
 
@@ -221,9 +225,8 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int valu
     return cudaSuccess;
 }
 
-// Two multiprocessors of one block each: few enough that blocks take several turns.
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-    *value = attribute == cudaDevAttrMultiProcessorCount ? 2 : int(most_shared);
+    *value = attribute == cudaDevAttrMultiProcessorCount ? multiprocessors : int(most_shared);
     return cudaSuccess;
 }
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void*, int, size_t) {

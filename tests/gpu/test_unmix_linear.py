@@ -26,7 +26,7 @@ def both(device: torch.device, shape: tuple[int, ...], outputs: int, size: int, 
 
 
 @pytest.mark.small
-@pytest.mark.parametrize("size", [4, 5, 8])
+@pytest.mark.parametrize("size", [4, 5, 8, 17])
 def test_small(device: torch.device, size: int) -> None:
     for dtype in PRECISIONS:
         both(device, (2 * size, 24), 5, size, dtype)
@@ -46,7 +46,7 @@ def test_features(device: torch.device, inputs: int, outputs: int) -> None:
         both(device, (16, inputs), outputs, 8, dtype)
 
 
-@pytest.mark.parametrize("batch", [0, 8, 120, 128, 136, 1024])
+@pytest.mark.parametrize("batch", [0, 8, 120, 128, 136, 1024, 8192])
 @pytest.mark.parametrize("dtype", PRECISIONS)
 def test_batches(device: torch.device, batch: int, dtype: Any) -> None:
     both(device, (batch, 512), 80, 8, dtype)
