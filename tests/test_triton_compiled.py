@@ -1,4 +1,5 @@
-"""The Triton kernels compiled ahead of time for sm_80 and sm_90: they compile, fit, use tensor cores, spill nothing."""
+"""The Triton kernels compiled ahead of time for sm_80, sm_90 and gfx942: they compile, fit, use tensor cores, spill
+nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from cases import key_for
-from compilation import SHARED_MEMORY, Compiled, compiled, launch_of
+from compilation import SHARED_MEMORY, Compiled, compiled, compiled_for_amd, launch_of
 from torch import Tensor
 
 from facemix_ops.triton import act_mix, act_mix_linear, conv_mix, group_mix, tiles, unmix_linear
@@ -89,6 +90,15 @@ def test_bfloat16(kernel: str, capability: int, tmp_path: Path) -> None:
     instruction = TENSOR_CORES.get(kernel, {}).get(capability)
     assert ("mma" in result.ptx) == (instruction is not None)
     assert instruction is None or instruction in result.ptx
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_amd(kernel: str, dtype: torch.dtype) -> None:
+    """For the MI300 (CDNA 3): nothing spills, and products are made by its matrix cores."""
+    assembly, spilt = compiled_for_amd(launch(kernel, 8, dtype), "gfx942")
+    assert spilt == 0
+    assert ("v_mfma" in assembly) == (kernel in TENSOR_CORES)
 
 
 @capabilities

@@ -45,19 +45,8 @@ def launch_of(launcher: Callable[..., None], *args: Any, **kwargs: Any) -> tuple
 
 
 def compiled(launch: tuple[Any, dict[str, Any]], capability: int, folder: Path) -> Compiled:
-    """Compiles for sm_80 or sm_90, with the assumptions that Triton makes of such arguments at run time."""
-    kernel, values = launch
-    signature, constants, attributes = {}, {}, {}
-    for index, parameter in enumerate(kernel.params):
-        name, value = parameter.name, values.pop(parameter.name)
-        if parameter.is_constexpr or value is None or (isinstance(value, int) and value == 1):
-            signature[name], constants[name] = "constexpr", value
-            continue
-        signature[name] = parameter.annotation_type or mangle_type(value)
-        if isinstance(value, torch.Tensor) or (isinstance(value, int) and value % 16 == 0):
-            attributes[index,] = [["tt.divisibility", 16]]
-    source = ASTSource(kernel, signature, constants, attributes)
-    binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=values)
+    """Compiles for sm_80 or sm_90."""
+    binary = _binary(launch, GPUTarget("cuda", capability, 32))
     path = folder / "kernel.cubin"
     path.write_bytes(binary.asm["cubin"])
     report = subprocess.run(
@@ -71,3 +60,27 @@ def compiled(launch: tuple[Any, dict[str, Any]], capability: int, folder: Path) 
         binary.metadata.shared,
         32 * binary.metadata.num_warps,
     )
+
+
+def compiled_for_amd(launch: tuple[Any, dict[str, Any]], architecture: str) -> tuple[str, int]:
+    """Assembly for a GPU such as "gfx942", and how many of its vector registers are spilt."""
+    assembly = _binary(launch, GPUTarget("hip", architecture, 64)).asm["amdgcn"]
+    spilt = re.search(r"\.vgpr_spill_count:\s+(\d+)", assembly)
+    assert spilt is not None
+    return assembly, int(spilt[1])
+
+
+def _binary(launch: tuple[Any, dict[str, Any]], target: GPUTarget) -> Any:
+    """Compiled with the assumptions that Triton makes of such arguments at run time."""
+    kernel, values = launch
+    signature, constants, attributes = {}, {}, {}
+    for index, parameter in enumerate(kernel.params):
+        name, value = parameter.name, values.pop(parameter.name)
+        if parameter.is_constexpr or value is None or (isinstance(value, int) and value == 1):
+            signature[name], constants[name] = "constexpr", value
+            continue
+        signature[name] = parameter.annotation_type or mangle_type(value)
+        if isinstance(value, torch.Tensor) or (isinstance(value, int) and value % 16 == 0):
+            attributes[index,] = [["tt.divisibility", 16]]
+    source = ASTSource(kernel, signature, constants, attributes)
+    return triton.compile(source, target=target, options=values)
