@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from .absorbed import Absorbed
 from .keys import MixKey, check_group_size
 from .ops import act_mix, conv_mix, group_mix, unmix_linear
 from .rules import bad_type, bad_value, check_max_coeff
@@ -268,6 +269,4 @@ def _fold(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Te
 
 
 def _apply(norm: nn.Module, z: Tensor) -> Tensor:
-    from .conversion import Absorbed
-
     return norm.absorbed(z) if isinstance(norm, Absorbed) else norm(z)
