@@ -85,7 +85,8 @@ def parse_activation(op: str, value: Any) -> Activation:
 def parse_pool(op: str, value: Any) -> list[int]:
     """Max-pool as [kh, kw, sh, sw, ph, pw]; [] for none.
 
-    None, a kernel, (kernel, stride, padding), or an nn.MaxPool2d; the stride defaults to the kernel.
+    None, an int (a square kernel and its stride), (kernel, stride, padding), each an int or a pair, or an nn.MaxPool2d.
+    Two numbers are refused: they could be a kernel, or a kernel and a stride.
     """
     if value is None or is_plain(value, nn.Identity):
         return []
@@ -99,7 +100,8 @@ def parse_pool(op: str, value: Any) -> list[int]:
         bad_type(
             op,
             "pool",
-            "be None, a kernel, (kernel, stride, padding) or an nn.MaxPool2d (no subclass with a forward of its own)",
+            "be None, an int, (kernel, stride, padding), each an int or a pair, or an nn.MaxPool2d (no subclass with a "
+            "forward of its own)",
             repr(value),
         )
     kernel = as_pair(op, "pool kernel", value[0], 1)
