@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 from torch import Tensor, nn
@@ -42,21 +43,35 @@ class AbsorbedMaxPool2d(Absorbed, nn.MaxPool2d):
 
 
 class Intact:
-    """A hook before a converted model's forward pass: refuses it where a module that was absorbed has been replaced.
+    """A hook before a converted model's forward pass: refuses it where a module that convert put in, or that was
+    absorbed, has been replaced.
 
-    The new one would work on mixed rows, after the old one, which the mixing layer holds, has done that work.
+    One layer without the other leaves rows mixed. A module in an absorbed one's place would work on mixed rows, after
+    the old one, which the mixing layer holds, has done that work.
+
+    Args:
+        first, last: names of the mixing and of the un-mixing layer, which share a slot.
+        absorbed: by attributes of the mixing layer, the names of the modules that they hold.
     """
 
-    def __init__(self, absorbed: dict[str, nn.Module]) -> None:
-        self.absorbed = absorbed
+    def __init__(self, first: str, last: str, absorbed: dict[str, str]) -> None:
+        self.first, self.last, self.absorbed = first, last, absorbed
 
     def __call__(self, model: nn.Module, _args: Any) -> None:
-        for name, module in self.absorbed.items():
-            if model.get_submodule(name) is not module:
+        mix, unmix = attrgetter(self.first)(model), attrgetter(self.last)(model)
+        if getattr(mix, "slot", mix) is not getattr(unmix, "slot", unmix):
+            raise RuntimeError(
+                f"{type(model).__name__}: {self.first!r} and {self.last!r} must be a pair that mixes and un-mixes, got "
+                f"{type(mix).__name__} and {type(unmix).__name__}, replaced after facemix_ops.convert. Replace layers "
+                "before you convert, or put a facemix_ops.UnmixLinear there and facemix_ops.pair the two"
+            )
+        for attribute, name in self.absorbed.items():
+            if getattr(mix, attribute) is not attrgetter(name)(model):
                 raise RuntimeError(
-                    f"{type(model).__name__}: {name!r} was replaced after facemix_ops.convert, so its work would be "
-                    "done twice, before and behind the mix. Replace modules before you convert (SyncBatchNorm cannot "
-                    "be converted); on several GPUs use DistributedDataParallel, not DataParallel, which replaces them"
+                    f"{type(model).__name__}: {name!r} or {self.first!r} was replaced after facemix_ops.convert, so "
+                    "the work of the former would be done twice, before and behind the mix, or not at all. Replace "
+                    "modules before you convert (SyncBatchNorm cannot be converted); on several GPUs use "
+                    "DistributedDataParallel, not DataParallel, which replaces them"
                 )
 
 

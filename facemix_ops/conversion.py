@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import nn
 
 from .absorbed import STAGES, Intact
 from .keys import check_group_size
-from .nn import MixConv2d, UnmixLinear, pair
+from .nn import MixConv2d, UnmixLinear
+from .pairing import pair
 from .rules import bad_type, check_max_coeff
-from .spec import parse_activation, parse_pool
+from .spec import check_layer, parse_activation, parse_pool
 from .tracing import check_hooks, follow, refuse
 
 M = TypeVar("M", bound=nn.Module)
@@ -27,10 +28,10 @@ def _layer(model: nn.Module, argument: str, name: str, kind: type[nn.Module]) ->
             f"{', '.join(close) or 'none'}"
         )
     module = modules[name]
-    if type(module) is not kind:
-        refuse(name, f"{argument} must be an nn.{kind.__name__}, got {type(module).__name__}")
-    if not isinstance(module.weight, nn.Parameter):
-        refuse(name, "its weight must be a plain parameter, and is computed (weight_norm or the like)")
+    try:
+        check_layer("convert", argument, module, kind)
+    except (TypeError, ValueError) as error:
+        refuse(name, str(error).removeprefix("convert: "))
     check_hooks(name, module)
     _check_names(name, module, model)
     return module
@@ -50,7 +51,8 @@ def convert(
     The module ``first`` (an nn.Conv2d) becomes a :class:`MixConv2d` that also does the work of the BatchNorm2d, the
     ReLU, LeakyReLU or PReLU, and the MaxPool2d that follow it; these stay in the model and hand their input on. The
     module ``last`` (an nn.Linear) becomes an :class:`UnmixLinear`. Parameters are shared with the modules replaced,
-    names do not change: state dicts of the plain and of the converted model fit both.
+    names do not change: state dicts of the plain and of the converted model fit both. Replace a head before: the model
+    refuses to run where one of the two layers, or of what was fused, is another one later on.
 
     The model's ``forward`` is followed with torch.fx, in training and in eval mode and on no data, to find what comes
     after ``first`` and to make sure that nothing of the input reaches the rest of the network unmixed. What it sets on
@@ -80,24 +82,22 @@ def convert(
         _check_names(name, modules[name], model)
 
     mix = MixConv2d.from_conv(conv, group_size=group_size, max_coeff=max_coeff)  # type: ignore[arg-type]
-    found: dict[int, Any] = {}
+    unmix = UnmixLinear.from_linear(linear)  # type: ignore[arg-type]
+    held: dict[str, str] = {}
     for name in chain:
-        stage, absorbed = STAGES[type(modules[name])]
+        stage, _ = STAGES[type(modules[name])]
         try:
             parse_activation("convert", modules[name]) if stage == 1 else None
             parse_pool("convert", modules[name]) if stage == 2 else None
         except ValueError as error:
             refuse(name, str(error).removeprefix("convert: "))
-        found[stage] = (modules[name], absorbed)
-    for stage, attribute in enumerate(("norm", "activation", "pool")):
-        if stage in found:
-            module, absorbed = found[stage]
-            module.__class__ = absorbed
-            # Past nn.Module.__setattr__, which would register it under a second name.
-            mix.__dict__[attribute] = module
-    if chain:
-        model.register_forward_pre_hook(Intact({name: modules[name] for name in chain}))
-    unmix = UnmixLinear.from_linear(linear)  # type: ignore[arg-type]
+        held[("norm", "activation", "pool")[stage]] = name
+    for attribute, name in held.items():
+        module = modules[name]
+        _, module.__class__ = STAGES[type(module)]
+        # Past nn.Module.__setattr__, which would register it under a second name.
+        mix.__dict__[attribute] = module
+    model.register_forward_pre_hook(Intact(first, last, held))
     pair(mix, unmix)
     for name, layer in ((first, mix), (last, unmix)):
         parent, _, leaf = name.rpartition(".")
