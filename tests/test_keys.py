@@ -14,6 +14,7 @@ import pytest
 import torch
 from cases import key_for
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from facemix_ops import MixKey, act_mix, conv_mix, group_mix, group_unmix, unmix_linear
 
@@ -208,6 +209,32 @@ def test_to() -> None:
     meta = key.to("meta")
     assert meta.device.type == "meta"
     assert not key.closed
+
+
+class Drawn(TorchDispatchMode):
+    """Keeps what is drawn on the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensors: list[Tensor] = []
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = op(*args, **(kwargs or {}))
+        if op.name().startswith("facemix_ops::sample"):
+            self.tensors.append(result)
+        return result
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+def test_nothing_of_a_key_for_another_device_stays_on_the_host(mode: type) -> None:
+    with mode(), Drawn() as drawn:
+        assert MixKey.sample(8, 4, device="meta").device.type == "meta"
+    assert [t.shape for t in drawn.tensors] == [(2, 4, 4), (8,)]
+    assert not any(t.any() for t in drawn.tensors)
+    with mode(), Drawn() as drawn:
+        key = MixKey.sample(8, 4, device="cpu")
+    assert [t.data_ptr() for t in drawn.tensors] == [key.coeffs.data_ptr(), key.order.data_ptr()]
+    assert torch.equal(key.order.sort().values, torch.arange(8))
 
 
 def rotation(dtype: torch.dtype = torch.float64) -> Tensor:
