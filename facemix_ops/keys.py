@@ -53,6 +53,8 @@ class MixKey:
             order = rows
         elif not isinstance(order, Tensor) or order.dtype != torch.int64 or order.shape != rows.shape:
             bad_type("MixKey", "order", f"be an int64 Tensor of shape {list(rows.shape)}", short(order))
+        elif order.device != coeffs.device:
+            bad_value("MixKey", "order", f"be on the device of coeffs, {coeffs.device}", str(order.device))
         elif not torch.equal(order.sort().values, rows):
             bad_value("MixKey", "order", f"be a permutation of 0..{len(rows) - 1}", "repeated or foreign entries")
         self._set(coeffs, order.to(torch.int64, copy=True).contiguous())
@@ -154,9 +156,8 @@ class MixKey:
     def to(self, device: torch.device | str) -> Self:
         """This key on another device; itself where it is there already. The copy is closed on its own."""
         self._require_open()
-        if torch.device(device) == self.device:
-            return self
-        return self._wrap(self._coeffs.to(device), self._order.to(device))
+        coeffs = self._coeffs.to(device)
+        return self if coeffs is self._coeffs else self._wrap(coeffs, self._order.to(device))
 
     def close(self) -> None:
         """Zeroes the key's memory. Any later use raises ValueError.

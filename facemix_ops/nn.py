@@ -80,15 +80,15 @@ class MixConv2d(Mixer, nn.Conv2d):
         pool: Any = None,
         max_coeff: float | None = None,
     ) -> Self:
-        """A layer that shares ``conv``'s parameters."""
+        """A layer that shares ``conv``'s parameters, in its mode; ``norm`` stays in its own."""
         check_layer("MixConv2d.from_conv", "conv", conv, nn.Conv2d)
         layer = cls(
             conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
             conv.groups, conv.bias is not None, conv.padding_mode, "meta", conv.weight.dtype,
             group_size=group_size, norm=norm, activation=activation, pool=pool, max_coeff=max_coeff,
         )  # fmt: skip
-        layer.weight, layer.bias = conv.weight, conv.bias
-        return layer.train(conv.training)
+        layer.weight, layer.bias, layer.training = conv.weight, conv.bias, conv.training
+        return layer
 
     def _mix(self, x: Tensor, key: MixKey) -> Tensor:
         norm = self.norm
@@ -149,8 +149,8 @@ class UnmixLinear(Unmixer, nn.Linear):
         """A layer that shares ``linear``'s parameters."""
         check_layer("UnmixLinear.from_linear", "linear", linear, nn.Linear)
         layer = cls(linear.in_features, linear.out_features, linear.bias is not None, "meta", linear.weight.dtype)
-        layer.weight, layer.bias = linear.weight, linear.bias
-        return layer.train(linear.training)
+        layer.weight, layer.bias, layer.training = linear.weight, linear.bias, linear.training
+        return layer
 
     def _unmix(self, y: Tensor, key: MixKey) -> Tensor:
         return unmix_linear(y, key, self.weight, self.bias)

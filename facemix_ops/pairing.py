@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .checks import check_tensor
 from .keys import MixKey, check_group_size
 from .rules import bad_type, bad_value, check_max_coeff
 
@@ -87,6 +88,7 @@ class Mixer(nn.Module):
 
     def _fresh_key(self, x: Tensor) -> MixKey:
         name = type(self).__name__
+        check_tensor(name, "x", x)
         if x.dim() == 0 or x.shape[0] % self.group_size:
             bad_value(
                 name, "x", f"have a batch that is a multiple of group_size = {self.group_size}", f"{list(x.shape)}"

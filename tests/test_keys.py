@@ -266,6 +266,7 @@ def test_own_matrices_are_copied() -> None:
         (TypeError, rotation(), [0, 1], "order must be an int64 Tensor"),
         (TypeError, rotation(), torch.tensor([0, 1], dtype=torch.int32), "order must be an int64 Tensor"),
         (TypeError, rotation(), torch.tensor([0, 1, 2]), "order must be an int64 Tensor of shape"),
+        (ValueError, rotation(), torch.tensor([0, 1], device="meta"), "order must be on the device of coeffs"),
         (ValueError, rotation(), torch.tensor([0, 0]), "order must be a permutation"),
         (ValueError, rotation(), torch.tensor([0, 2]), "order must be a permutation"),
         (ValueError, rotation(), torch.tensor([-1, 0]), "order must be a permutation"),

@@ -300,6 +300,15 @@ def test_from_conv_checks() -> None:
         MixConv2d.from_conv(nn.Linear(3, 4), group_size=2)  # type: ignore[arg-type]
 
 
+def test_norms_keep_their_mode() -> None:
+    """A frozen one stays frozen, and is folded."""
+    conv, norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4).eval()
+    layer = MixConv2d.from_conv(conv, group_size=2, norm=norm)
+    assert layer.training
+    layer(torch.randn(4, 3, 5, 5))
+    assert norm.num_batches_tracked == 0
+
+
 def test_device_and_dtype_arguments() -> None:
     layer = MixConv2d(3, 4, 3, device="meta", dtype=torch.float64, group_size=2)
     assert layer.weight.device.type == "meta"
@@ -331,6 +340,14 @@ def test_batch_must_divide(layer: nn.Module) -> None:
         layer(torch.randn(6, 3, 5, 5))
     with pytest.raises(ValueError, match=r"key must be for as many rows as x has: 6, got 8 \(2 groups of 4\)"):
         layer(torch.randn(6, 3, 5, 5), key_for(8, 4))
+
+
+@pytest.mark.parametrize("layer", [MixConv2d(3, 4, 3, group_size=4), GroupMix(4)], ids=lambda m: type(m).__name__)
+def test_layers_want_tensors(layer: nn.Module) -> None:
+    with pytest.raises(TypeError, match=f"^{type(layer).__name__}: x must be a Tensor, got list"):
+        layer([1, 2])
+    with pytest.raises(TypeError, match=f"^{type(layer).__name__}: x must be float32"):
+        layer(torch.ones(4, 3, 5, 5, dtype=torch.uint8))
 
 
 def test_max_coeff_reaches_the_keys() -> None:
