@@ -15,20 +15,22 @@ if TYPE_CHECKING:
     from .backend import explain
     from .conversion import convert
     from .keys import MixKey
-    from .nn import GroupMix, MixConv2d, UnmixLinear, pair
+    from .nn import GroupMix, GroupUnmix, MixConv2d, UnmixLinear
     from .ops.act_mix import act_mix
     from .ops.conv_mix import conv_mix
     from .ops.group_mix import group_mix
     from .ops.group_unmix import group_unmix
     from .ops.sample_orthogonal import sample_orthogonal
     from .ops.unmix_linear import unmix_linear
+    from .pairing import pair
 
 _HOMES = {
     "MixKey": "keys",
     "MixConv2d": "nn",
     "GroupMix": "nn",
+    "GroupUnmix": "nn",
     "UnmixLinear": "nn",
-    "pair": "nn",
+    "pair": "pairing",
     "convert": "conversion",
     "explain": "backend",
     "conv_mix": "ops",
@@ -41,6 +43,7 @@ _HOMES = {
 
 __all__ = [
     "GroupMix",
+    "GroupUnmix",
     "MixConv2d",
     "MixKey",
     "UnmixLinear",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .rules import bad_value
+from .rules import bad_type, bad_value
 
 BACKENDS = ("native", "triton", "reference")
 TRITON_DEVICES = ("cuda", "xpu")  # ROCm is "cuda" to PyTorch
@@ -84,12 +84,14 @@ def explain(op: str, x: torch.Tensor) -> str:
     >>> print(facemix_ops.explain("conv_mix", torch.empty(8, 3, 32, 32)))
     conv_mix on cpu: native (CPU kernels, avx512)
 
-    Raises ValueError for an op that there is not.
+    Raises ValueError for an op that there is not, TypeError for anything but a tensor.
     """
     from .ops.library import REGISTERED
 
     if op not in REGISTERED:
         bad_value("explain", "op", f"be one of {', '.join(REGISTERED)}", op)
+    if not isinstance(x, torch.Tensor):
+        bad_type("explain", "x", "be a Tensor", type(x).__name__)
     choice = select(op, x.device.type)
     return f"{op} on {x.device.type}: {choice.backend} ({choice.reason})"
 

@@ -2,138 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import TypeVar
 
-from torch import Tensor, fx, nn
-from torch.nn.parameter import is_lazy
+from torch import nn
 
+from .absorbed import STAGES, Intact
 from .keys import check_group_size
-from .nn import MixConv2d, UnmixLinear, pair
+from .nn import MixConv2d, UnmixLinear
+from .pairing import pair
 from .rules import bad_type, check_max_coeff
-from .spec import parse_activation, parse_pool
+from .spec import check_layer, parse_activation, parse_pool
+from .tracing import check_hooks, follow, refuse
 
 M = TypeVar("M", bound=nn.Module)
-
-
-class Absorbed(nn.Module):
-    """A module whose work the MixConv2d before it does. It stays where it was, with its parameters and its name, so
-    that state dicts and optimisers see the model they know; in the forward pass it hands its input on."""
-
-    fusable = True  # see facemix_ops.spec.is_plain
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-    def absorbed(self, x: Tensor) -> Tensor:
-        """What the module did before."""
-        return super().forward(x)  # type: ignore[misc]
-
-
-class AbsorbedBatchNorm2d(Absorbed, nn.BatchNorm2d):
-    """See :class:`Absorbed`."""
-
-
-class AbsorbedReLU(Absorbed, nn.ReLU):
-    """See :class:`Absorbed`."""
-
-
-class AbsorbedLeakyReLU(Absorbed, nn.LeakyReLU):
-    """See :class:`Absorbed`."""
-
-
-class AbsorbedPReLU(Absorbed, nn.PReLU):
-    """See :class:`Absorbed`."""
-
-
-class AbsorbedMaxPool2d(Absorbed, nn.MaxPool2d):
-    """See :class:`Absorbed`."""
-
-
-class _Intact:
-    """A hook before a converted model's forward pass: refuses it where a module that was absorbed has been replaced.
-
-    The new one would work on mixed rows, after the old one, which the mixing layer holds, has done that work.
-    """
-
-    def __init__(self, absorbed: dict[str, nn.Module]) -> None:
-        self.absorbed = absorbed
-
-    def __call__(self, model: nn.Module, _args: Any) -> None:
-        for name, module in self.absorbed.items():
-            if model.get_submodule(name) is not module:
-                raise RuntimeError(
-                    f"{type(model).__name__}: {name!r} was replaced after facemix_ops.convert, so its work would be "
-                    "done twice, before and behind the mix. Replace modules before you convert (SyncBatchNorm cannot "
-                    "be converted); on several GPUs use DistributedDataParallel, not DataParallel, which replaces them"
-                )
-
-
-# What can be fused, by stage; a chain takes each stage once and in this order.
-STAGES: dict[type[nn.Module], tuple[int, type[Absorbed]]] = {
-    nn.BatchNorm2d: (0, AbsorbedBatchNorm2d),
-    nn.ReLU: (1, AbsorbedReLU),
-    nn.LeakyReLU: (1, AbsorbedLeakyReLU),
-    nn.PReLU: (1, AbsorbedPReLU),
-    nn.MaxPool2d: (2, AbsorbedMaxPool2d),
-}
-# What may be the first thing in the cloud's part: layers and calls that are linear in the rows, or begin with a layer
-# that is. Anything else right behind the mix (an activation, a norm, a max-pool) belongs before it.
-LINEAR = frozenset((
-    "conv1d", "conv2d", "conv3d", "convtranspose2d", "conv_transpose2d", "linear", "avgpool2d", "avg_pool2d",
-    "adaptiveavgpool2d", "adaptive_avg_pool2d", "upsample", "interpolate", "pad", "zeropad2d", "pixelshuffle",
-    "pixel_shuffle", "pixelunshuffle", "pixel_unshuffle", "channelshuffle", "unfold", "fold", "flatten", "unflatten",
-    "reshape", "view", "permute", "transpose", "movedim", "squeeze", "unsqueeze", "contiguous", "add", "iadd", "sub",
-    "cat", "stack", "chunk", "split", "getitem", "mean", "sum", "size", "getattr", "dim", "to", "float",
-))  # fmt: skip
-TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout2d)
-
-
-def _refuse(name: str, why: str) -> NoReturn:
-    raise ValueError(f"convert: cannot convert {name!r}: {why}")
-
-
-class _Tracer(fx.Tracer):
-    """Looks only into the modules that contain one of the two layers, and into containers; all others are opaque."""
-
-    def __init__(self, targets: tuple[str, ...]) -> None:
-        super().__init__()
-        self.targets = targets
-
-    def is_leaf_module(self, m: nn.Module, qualified_name: str) -> bool:
-        inside = any(t.startswith(f"{qualified_name}.") for t in self.targets)
-        return not inside and not isinstance(m, nn.Sequential)
-
-
-@contextmanager
-def _rehearsal(model: nn.Module, training: bool) -> Iterator[None]:
-    """A block in which forward runs on fx's proxies, in one mode; what that changes in the modules is then undone."""
-    before = [(vars(module), vars(module).copy()) for module in model.modules()]
-    try:
-        for attributes, saved in before:
-            attributes["training"] = training
-            buffers = saved.get("_buffers", {})  # copies: a forward may count in one, in place
-            attributes["_buffers"] = {n: b if b is None or is_lazy(b) else b.clone() for n, b in buffers.items()}
-        yield
-    finally:
-        for attributes, saved in before:
-            attributes.clear()
-            attributes.update(saved)
-
-
-def _trace(model: nn.Module, targets: tuple[str, ...], training: bool) -> fx.Graph:
-    """All of the forward pass in one mode; where some module further on cannot be traced, its outline."""
-    for tracer in (fx.Tracer(), _Tracer(targets)):
-        try:
-            with _rehearsal(model, training):
-                return tracer.trace(model)
-        except Exception as error:
-            failure = error
-    raise ValueError(
-        f"convert: cannot follow {type(model).__name__}.forward ({type(failure).__name__}: {failure}). Use "
-        "facemix_ops.MixConv2d and facemix_ops.UnmixLinear in the model's own code instead"
-    ) from failure
 
 
 def _layer(model: nn.Module, argument: str, name: str, kind: type[nn.Module]) -> nn.Module:
@@ -147,139 +28,19 @@ def _layer(model: nn.Module, argument: str, name: str, kind: type[nn.Module]) ->
             f"{', '.join(close) or 'none'}"
         )
     module = modules[name]
-    if type(module) is not kind:
-        _refuse(name, f"{argument} must be an nn.{kind.__name__}, got {type(module).__name__}")
-    if not isinstance(module.weight, nn.Parameter):
-        _refuse(name, "its weight must be a plain parameter, and is computed (weight_norm or the like)")
-    _check_hooks(name, module)
+    try:
+        check_layer("convert", argument, module, kind)
+    except (TypeError, ValueError) as error:
+        refuse(name, str(error).removeprefix("convert: "))
+    check_hooks(name, module)
     _check_names(name, module, model)
     return module
-
-
-def _check_hooks(name: str, module: nn.Module) -> None:
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    if any(hooks):
-        _refuse(name, "it has hooks, which would see mixed rows or be lost; remove them first")
 
 
 def _check_names(name: str, module: nn.Module, model: nn.Module) -> None:
     names = [n for n, m in model.named_modules(remove_duplicate=False) if m is module]
     if len(names) > 1:
-        _refuse(name, f"it is used under several names: {', '.join(names)}")
-
-
-def _call(graph: fx.Graph, name: str) -> fx.Node:
-    calls = [n for n in graph.nodes if n.op == "call_module" and n.target == name]
-    if len(calls) != 1:
-        _refuse(name, f"the forward pass must call it once, and calls it {len(calls)} times")
-    return calls[0]
-
-
-def _kind(node: fx.Node, modules: dict[str, nn.Module]) -> tuple[str, str]:
-    """What a node does, as in LINEAR, and its description in an error message."""
-    if node.op == "call_module":
-        kind = type(modules[str(node.target)]).__name__
-        return kind.lower(), f"the {kind} {str(node.target)!r}"
-    name = getattr(node.target, "__name__", str(node.target))
-    return name.lower().strip("_"), f"a call of {name}() in forward"
-
-
-def _is_transparent(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    if node.op == "call_module":
-        return isinstance(modules[str(node.target)], TRANSPARENT)
-    return _kind(node, modules)[0] in ("dropout", "dropout2d")
-
-
-def _is_users(module: nn.Module) -> bool:
-    """Whether a module is a block of the user's own: not PyTorch's, nor a variant of what can be fused."""
-    return not type(module).__module__.startswith("torch.nn") and not isinstance(module, tuple(STAGES))
-
-
-def _scales(node: fx.Node, kind: str) -> bool:
-    """Whether a node multiplies by a parameter or a number."""
-    factors = [a for a in node.args if isinstance(a, fx.Node) and a.op != "get_attr"]
-    return kind in ("mul", "imul", "truediv", "div") and len(factors) == 1 and factors[0] is node.args[0]
-
-
-def _users(node: fx.Node, modules: dict[str, nn.Module]) -> Iterator[fx.Node]:
-    """Who uses a node's output, looking through identities and dropout."""
-    for user in node.users:
-        if _is_transparent(user, modules):
-            yield from _users(user, modules)
-        else:
-            yield user
-
-
-def _chain(graph: fx.Graph, node: fx.Node, modules: dict[str, nn.Module]) -> Iterator[fx.Node]:
-    """The fusable modules that follow ``node``, one after the other.
-
-    Refuses what follows them and belongs before the mix, but cannot be fused.
-    """
-    stage, activated = -1, False
-    while not (stage == 2 and activated):  # a stem that has both lacks nothing
-        users = list(_users(node, modules))
-        only = users[0] if len(users) == 1 else None
-        found = None
-        if only is not None and only.op == "call_module":
-            found = STAGES.get(type(modules[str(only.target)]))
-        if only is None or found is None or found[0] <= stage:
-            for user in users:
-                kind, what = _kind(user, modules)
-                # Behind an activation, a block of the user's own that could not be traced is the cloud's first.
-                block = stage > 0 and user.op == "call_module" and _is_users(modules[str(user.target)])
-                if user.op != "output" and kind not in LINEAR and not block and not _scales(user, kind):
-                    _refuse(
-                        str(user.target) if user.op == "call_module" else str(node.target),
-                        f"{what} follows and belongs before the mix, where only a BatchNorm2d, then a ReLU, LeakyReLU "
-                        "or PReLU, then a MaxPool2d can be fused, each a module, called once and on nothing else",
-                    )
-            return
-        between = next(iter(node.users))
-        while between is not only:
-            if _kind(between, modules)[0] != "identity":
-                _refuse(str(between.target), f"it stands between {node.target!r} and {only.target!r}, to be fused")
-            between = next(iter(between.users))
-        _call(graph, str(only.target))  # once only: it will pass its input through
-        _check_hooks(str(only.target), modules[str(only.target)])
-        stage, node = found[0], only
-        activated = activated or stage == 1
-        yield node
-
-
-def _follow(model: nn.Module, modules: dict[str, nn.Module], first: str, last: str, training: bool) -> list[str]:
-    """The names of the modules to be fused behind ``first``. Refuses a forward pass that the two layers do not fit."""
-    graph = _trace(model, (first, last), training)
-    node = _call(graph, first)
-    chain = list(_chain(graph, node, modules))
-    _check_flow(graph, chain[-1] if chain else node, _call(graph, last), last, "training" if training else "eval")
-    return [str(follower.target) for follower in chain]
-
-
-def _check_flow(graph: fx.Graph, mixed: fx.Node, unmixed: fx.Node, last: str, mode: str) -> None:
-    """Nothing of the input may get past the mix, and nothing mixed past the un-mixing layer."""
-    output = next(n for n in graph.nodes if n.op == "output")
-    shape_only = {"size", "dim", "getattr", "ndimension", "numel"}
-
-    def reaches(start: fx.Node, walls: set[fx.Node]) -> set[fx.Node]:
-        seen: set[fx.Node] = set()
-        queue = [start]
-        while queue:
-            node = queue.pop()
-            if node in seen or node in walls:
-                continue
-            seen.add(node)
-            name = getattr(node.target, "__name__", str(node.target))
-            if node is start or name not in shape_only:
-                queue += node.users
-        return seen
-
-    if unmixed not in reaches(mixed, set()):
-        _refuse(last, "it does not come after the first convolution")
-    for source in (n for n in graph.nodes if n.op == "placeholder"):
-        if {output, unmixed} & reaches(source, {mixed}):
-            _refuse(source.name, f"this input reaches the cloud's part, or the output, around the mix, in {mode} mode")
-    if output in reaches(mixed, {unmixed}):
-        _refuse(last, f"mixed rows reach the output around it, in {mode} mode")
+        refuse(name, f"it is used under several names: {', '.join(names)}")
 
 
 def convert(
@@ -290,7 +51,8 @@ def convert(
     The module ``first`` (an nn.Conv2d) becomes a :class:`MixConv2d` that also does the work of the BatchNorm2d, the
     ReLU, LeakyReLU or PReLU, and the MaxPool2d that follow it; these stay in the model and hand their input on. The
     module ``last`` (an nn.Linear) becomes an :class:`UnmixLinear`. Parameters are shared with the modules replaced,
-    names do not change: state dicts of the plain and of the converted model fit both.
+    names do not change: state dicts of the plain and of the converted model fit both. Replace a head before: the model
+    refuses to run where one of the two layers, or of what was fused, is another one later on.
 
     The model's ``forward`` is followed with torch.fx, in training and in eval mode and on no data, to find what comes
     after ``first`` and to make sure that nothing of the input reaches the rest of the network unmixed. What it sets on
@@ -312,32 +74,30 @@ def convert(
     conv = _layer(model, "first", first, nn.Conv2d)
     linear = _layer(model, "last", last, nn.Linear)
     modules = dict(model.named_modules(remove_duplicate=False))  # fx may call one by any of its names
-    chains = [_follow(model, modules, first, last, training) for training in (True, False)]
+    chains = [follow(model, modules, first, last, training) for training in (True, False)]
     chain = chains[0]
     if chain != chains[1]:
-        _refuse(first, f"what can be fused behind it differs: {chain} in training, {chains[1]} in eval")
+        refuse(first, f"what can be fused behind it differs: {chain} in training, {chains[1]} in eval")
     for name in chain:
         _check_names(name, modules[name], model)
 
     mix = MixConv2d.from_conv(conv, group_size=group_size, max_coeff=max_coeff)  # type: ignore[arg-type]
-    found: dict[int, Any] = {}
+    unmix = UnmixLinear.from_linear(linear)  # type: ignore[arg-type]
+    held: dict[str, str] = {}
     for name in chain:
-        stage, absorbed = STAGES[type(modules[name])]
+        stage, _ = STAGES[type(modules[name])]
         try:
             parse_activation("convert", modules[name]) if stage == 1 else None
             parse_pool("convert", modules[name]) if stage == 2 else None
         except ValueError as error:
-            _refuse(name, str(error).removeprefix("convert: "))
-        found[stage] = (modules[name], absorbed)
-    for stage, attribute in enumerate(("norm", "activation", "pool")):
-        if stage in found:
-            module, absorbed = found[stage]
-            module.__class__ = absorbed
-            # Past nn.Module.__setattr__, which would register it under a second name.
-            mix.__dict__[attribute] = module
-    if chain:
-        model.register_forward_pre_hook(_Intact({name: modules[name] for name in chain}))
-    unmix = UnmixLinear.from_linear(linear)  # type: ignore[arg-type]
+            refuse(name, str(error).removeprefix("convert: "))
+        held[("norm", "activation", "pool")[stage]] = name
+    for attribute, name in held.items():
+        module = modules[name]
+        _, module.__class__ = STAGES[type(module)]
+        # Past nn.Module.__setattr__, which would register it under a second name.
+        mix.__dict__[attribute] = module
+    model.register_forward_pre_hook(Intact(first, last, held))
     pair(mix, unmix)
     for name, layer in ((first, mix), (last, unmix)):
         parent, _, leaf = name.rpartition(".")

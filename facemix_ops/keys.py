@@ -25,6 +25,10 @@ class MixKey:
     leaving a ``with`` block, zeroes its memory (not before ``backward()`` where gradients are wanted: PyTorch
     then reports a changed tensor).
 
+    That it mixes one request only is up to you: **an open key mixes as often as it is asked to**, without a word, and
+    a graph that was traced or exported around one holds it. What draws its own keys uses none twice:
+    :class:`facemix_ops.edge.EdgeModel`, for every request another, and the layers where no key is passed to them.
+
     Use :meth:`sample`. The constructor takes matrices of your own: it raises ValueError unless each is orthogonal
     (the inverse of the mix is its adjoint only then) and ``order`` is a permutation (default: no shuffle).
     """
@@ -49,6 +53,8 @@ class MixKey:
             order = rows
         elif not isinstance(order, Tensor) or order.dtype != torch.int64 or order.shape != rows.shape:
             bad_type("MixKey", "order", f"be an int64 Tensor of shape {list(rows.shape)}", short(order))
+        elif order.device != coeffs.device:
+            bad_value("MixKey", "order", f"be on the device of coeffs, {coeffs.device}", str(order.device))
         elif not torch.equal(order.sort().values, rows):
             bad_value("MixKey", "order", f"be a permutation of 0..{len(rows) - 1}", "repeated or foreign entries")
         self._set(coeffs, order.to(torch.int64, copy=True).contiguous())
@@ -84,11 +90,12 @@ class MixKey:
 
         ``device`` is where the key goes: by default where ``generator`` lies, or the CPU.
 
-        ``max_coeff`` bounds the largest |coefficient|. Haar matrices are often lopsided, so that a mixed row is
-        nearly one image; 0.6 is a good bound for groups of 8. The distribution is then that of a random walk of plane
-        rotations, from a Haar matrix to below the bound and eight sweeps on: it tends to the Haar measure restricted
-        to the bound, and is not an exact draw from it. The lowest bound is 1/cbrt(S), rounded up to three digits: 0.5
-        for groups of 8. There every draw succeeds; those for large groups take long (a third of a second for 64).
+        ``max_coeff`` bounds the largest |coefficient|; None, the default, does not. Haar matrices are often lopsided,
+        so that a mixed row is nearly one image: set it for requests; 0.6 is a good bound for groups of 8. The
+        distribution is then that of a random walk of plane rotations, from a Haar matrix to below the bound and eight
+        sweeps on: it tends to the Haar measure restricted to the bound, and is not an exact draw from it. The lowest
+        bound is 1/cbrt(S), rounded up to three digits: 0.5 for groups of 8. There every draw succeeds; those for large
+        groups take long (a third of a second for 64).
 
         Raises ValueError where ``batch`` does not divide by ``group_size``, or ``max_coeff`` is too low, or above 1.
         """
@@ -149,9 +156,8 @@ class MixKey:
     def to(self, device: torch.device | str) -> Self:
         """This key on another device; itself where it is there already. The copy is closed on its own."""
         self._require_open()
-        if torch.device(device) == self.device:
-            return self
-        return self._wrap(self._coeffs.to(device), self._order.to(device))
+        coeffs = self._coeffs.to(device)
+        return self if coeffs is self._coeffs else self._wrap(coeffs, self._order.to(device))
 
     def close(self) -> None:
         """Zeroes the key's memory. Any later use raises ValueError.

@@ -45,6 +45,15 @@ def is_plain(module: Any, kind: type[M]) -> TypeGuard[M]:
     )
 
 
+def check_layer(op: str, argument: str, layer: Any, kind: type[nn.Module]) -> None:
+    """A ``kind`` itself, whose weight and bias are parameters that another layer can share."""
+    for name in ("weight", "bias") if isinstance(layer, kind) else ():
+        if not isinstance(getattr(layer, name), nn.Parameter | None):
+            bad_value(op, argument, f"have a plain parameter as its {name}", "a computed one (weight_norm or the like)")
+    if type(layer) is not kind:
+        bad_type(op, argument, f"be an nn.{kind.__name__}, and no subclass", type(layer).__name__)
+
+
 def parse_activation(op: str, value: Any) -> Activation:
     """None, "relu", "leaky_relu", ("leaky_relu", slope), ("prelu", weight with one element), or such an nn.Module.
 
@@ -85,7 +94,8 @@ def parse_activation(op: str, value: Any) -> Activation:
 def parse_pool(op: str, value: Any) -> list[int]:
     """Max-pool as [kh, kw, sh, sw, ph, pw]; [] for none.
 
-    None, a kernel, (kernel, stride, padding), or an nn.MaxPool2d; the stride defaults to the kernel.
+    None, an int (a square kernel and its stride), (kernel, stride, padding), each an int or a pair, or an nn.MaxPool2d.
+    Two numbers are refused: they could be a kernel, or a kernel and a stride.
     """
     if value is None or is_plain(value, nn.Identity):
         return []
@@ -99,7 +109,8 @@ def parse_pool(op: str, value: Any) -> list[int]:
         bad_type(
             op,
             "pool",
-            "be None, a kernel, (kernel, stride, padding) or an nn.MaxPool2d (no subclass with a forward of its own)",
+            "be None, an int, (kernel, stride, padding), each an int or a pair, or an nn.MaxPool2d (no subclass with a "
+            "forward of its own)",
             repr(value),
         )
     kernel = as_pair(op, "pool kernel", value[0], 1)

@@ -118,6 +118,8 @@ def test_explain() -> None:
     assert gradients == "conv_mix_vjp on meta: reference (act_mix_vjp, then PyTorch's convolution)"
     with pytest.raises(ValueError, match=r"^explain: op must be one of .*conv_mix, .*, got conv_unmix$"):
         facemix_ops.explain("conv_unmix", torch.zeros(1))
+    with pytest.raises(TypeError, match=r"^explain: x must be a Tensor, got str$"):
+        facemix_ops.explain("conv_mix", "cpu")  # type: ignore[arg-type]
 
 
 def without_triton(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from models import AlexLike, Resnet, Vgg, linear_behind
 from tolerances import assert_near
 from torch import Tensor, nn
 
-from facemix_ops import MixConv2d, UnmixLinear, convert, group_unmix
+from facemix_ops import MixConv2d, UnmixLinear, convert, group_unmix, pair
 
 STEMS: dict[str, Callable[[], list[nn.Module]]] = {
     "conv": list,
@@ -229,10 +229,45 @@ def test_absorbed_modules_cannot_be_replaced(
     mixing(images())
     original = model if model in mixing.modules() else mixing
     convert_it(original)
-    with pytest.raises(RuntimeError, match=r"^Resnet: 'bn1' was replaced after facemix_ops.convert"):
+    with pytest.raises(RuntimeError, match=r"^Resnet: 'bn1' or 'conv1' was replaced after facemix_ops.convert"):
         mixing(images())
     if original is not model:
         model(images())
+
+
+@pytest.mark.parametrize("change", [
+    lambda m: m, copy.deepcopy, lambda m: torch.load(_saved(m), weights_only=False),
+    lambda m: torch.compile(m, backend="eager"),
+], ids=["same", "deepcopy", "save", "compile"])  # fmt: skip
+@pytest.mark.parametrize("head", [nn.Linear(8, 3).double(), nn.Identity(), UnmixLinear(8, 3).double(), None], ids=str)
+@pytest.mark.parametrize("stem", [[], [nn.ReLU()]], ids=str)
+def test_heads_are_replaced_before(
+    change: Callable[[nn.Module], nn.Module], head: nn.Module | None, stem: list[nn.Module]
+) -> None:
+    """Rows would stay mixed: an error, also of copies and where the model was compiled before, and nothing absorbed."""
+    model = convert(settled(linear_behind(*copy.deepcopy(stem))), first="stem.0", group_size=4)
+    mixing = change(model)
+    mixing(images())
+    original = model if model in mixing.modules() else mixing
+    original.fc = head
+    got = f"got MixConv2d and {type(head).__name__}, replaced after facemix_ops.convert"
+    with pytest.raises(RuntimeError, match=rf"^LinearBehind: 'stem.0' and 'fc' must be a pair .*, {got}"):
+        mixing(images())
+
+
+def test_another_pair_in_their_place() -> None:
+    """What the error asks for; the first layer as well where it had absorbed nothing, whose work would be lost."""
+    plain = settled(linear_behind())
+    model = convert(copy.deepcopy(plain), first="stem.0", group_size=4)
+    model.stem[0], model.fc = MixConv2d.from_conv(plain.stem[0], group_size=2), UnmixLinear.from_linear(plain.fc)
+    pair(model.stem[0], model.fc)
+    x = images()
+    assert_near(model(x), plain(x))
+    absorbing = convert(settled(linear_behind(nn.ReLU())), first="stem.0", group_size=4)
+    absorbing.stem[0] = MixConv2d.from_conv(plain.stem[0], group_size=4)
+    pair(absorbing.stem[0], absorbing.fc)
+    with pytest.raises(RuntimeError, match=r"'stem.1' or 'stem.0' was replaced"):
+        absorbing(images())
 
 
 def test_data_parallel_is_refused() -> None:

@@ -8,6 +8,8 @@ import pytest
 import torch
 from models import AlexLike, Block, NormAct, Resnet
 from torch import Tensor, nn
+from torch.nn.utils import weight_norm as old_weight_norm
+from torch.nn.utils.parametrizations import weight_norm
 
 from facemix_ops import convert
 
@@ -210,6 +212,15 @@ def test_last_before_first() -> None:
     model = nn.Sequential(nn.Linear(5, 5), nn.Conv2d(3, 4, 3))
     with pytest.raises(ValueError, match=r"^convert: cannot convert '0': it does not come after the first convolution"):
         convert(model, first="1", last="0")
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
+@pytest.mark.parametrize("parametrize", [old_weight_norm, weight_norm])
+@pytest.mark.parametrize(("module", "name"), [("conv1", "weight"), ("fc", "weight"), ("fc", "bias")])
+def test_computed_parameters(parametrize: Any, module: str, name: str) -> None:
+    model = Resnet()
+    parametrize(getattr(model, module), name, dim=None)
+    assert f"must have a plain parameter as its {name}, got a computed one" in refused(model, module)
 
 
 def test_hooks_on_what_is_fused() -> None:

@@ -13,8 +13,8 @@ import torch
 from tolerances import assert_near
 from torch import Tensor, nn
 
-from facemix_ops import GroupMix, MixConv2d, MixKey, UnmixLinear, pair
-from facemix_ops.nn import _SHARED
+from facemix_ops import GroupMix, GroupUnmix, MixConv2d, MixKey, UnmixLinear, pair
+from facemix_ops.pairing import _SHARED
 
 
 class Net(nn.Module):
@@ -30,8 +30,11 @@ class Net(nn.Module):
     def first(self, x: Tensor) -> Tensor:
         return self.conv(x).flatten(1)
 
+    def last(self, y: Tensor) -> Tensor:
+        return y
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.first(x))
+        return self.last(self.fc(self.first(x)))
 
     def plain(self, x: Tensor) -> Tensor:
         z = nn.functional.conv2d(x, self.conv.weight, self.conv.bias).relu()
@@ -43,18 +46,37 @@ def _empty_slot() -> None:
     _SHARED.box.key = None
 
 
-def net(paired: bool = False) -> Net:
-    return Net(paired).double()
+def net(paired: bool = False, kind: type[Net] = Net) -> Net:
+    return kind(paired).double()
+
+
+class Bent(Net):
+    """Un-mixed first; then two heads, behind what bends."""
+
+    def __init__(self, paired: bool = False) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList([nn.Linear(36, 3), nn.Linear(36, 2)])
+        self.fc = GroupUnmix()
+        if paired:
+            pair(self.conv, self.fc)
+
+    def last(self, y: Tensor) -> Tensor:
+        return torch.cat([head(y.tanh()) for head in self.heads], 1)
+
+    def plain(self, x: Tensor) -> Tensor:
+        z = nn.functional.conv2d(x, self.conv.weight, self.conv.bias).relu()
+        return self.last(nn.functional.max_pool2d(z, 2).flatten(1))
 
 
 def images(batch: int = 8) -> Tensor:
     return torch.randn(batch, 3, 8, 8, dtype=torch.float64)
 
 
+@pytest.mark.parametrize("kind", [Net, Bent])
 @pytest.mark.parametrize("paired", [False, True])
-def test_unchanged_model(paired: bool) -> None:
+def test_unchanged_model(paired: bool, kind: type[Net]) -> None:
     """Training and eval, batches of any multiple; gradients as well."""
-    model = net(paired)
+    model = net(paired, kind)
     for batch in (4, 8, 12):
         x = images(batch)
         result, expected = model(x), model.plain(x)
@@ -79,8 +101,9 @@ def test_every_forward_has_a_fresh_key() -> None:
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("paired", [False, True])
-def test_key_is_zeroed_without_gradients(mode: type, paired: bool) -> None:
-    model = net(paired)
+@pytest.mark.parametrize("kind", [Net, Bent])
+def test_key_is_zeroed_without_gradients(mode: type, paired: bool, kind: type[Net]) -> None:
+    model = net(paired, kind)
     with mode():
         y = model.first(images())
         key = model.conv.slot.box.key
@@ -117,6 +140,41 @@ def test_given_keys_are_left_open() -> None:
         assert_near(model.fc(model.conv(x, key).flatten(1), key), model.plain(x))
     assert not key.closed
     assert model.conv.slot.box.key is None
+
+
+@pytest.mark.parametrize("mixer", [MixConv2d(3, 4, 3, group_size=4), GroupMix(4)], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_a_given_key_leaves_none_for_later(mixer: nn.Module, mode: type) -> None:
+    """Nor one of a pass before, which would un-mix these rows to something else."""
+    x, key = torch.randn(8, 3, 8, 8), MixKey.sample(8, 4)
+    with mode():
+        before = mixer(x)
+        stale = mixer.slot.box.key
+        with pytest.raises(ValueError, match=r"^GroupUnmix: key must be given"):
+            GroupUnmix()(mixer(x, key))
+    assert stale.closed is not before.requires_grad
+    if before.requires_grad:
+        before.square().sum().backward()
+    assert not key.closed
+
+
+def test_a_key_that_a_graph_has_stays() -> None:
+    """Whether its rows come back with the graph, or detached."""
+    model, x = net(), images()
+    y = model.first(x)
+    key = model.conv.slot.box.key
+    with torch.no_grad():
+        assert_near(model.fc(y.detach()), model.plain(x))
+    assert not key.closed
+    y.sum().backward()
+
+
+def test_keys_are_for_one_head() -> None:
+    model, x = net(), images()
+    y = model.first(x)
+    model.fc(y)
+    with pytest.raises(ValueError, match=r"another layer has un-mixed with its key .*for several heads un-mix once"):
+        UnmixLinear(36, 2).double()(y)
 
 
 def test_nested_models_need_pairs() -> None:
@@ -190,17 +248,18 @@ def test_threads_share_a_model(paired: bool) -> None:
             assert_near(result, model.plain(x))
 
 
+@pytest.mark.parametrize("kind", [Net, Bent])
 @pytest.mark.parametrize("paired", [False, True])
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])
-def test_copies_have_slots_of_their_own(paired: bool, clone: object) -> None:
+def test_copies_have_slots_of_their_own(paired: bool, clone: object, kind: type[Net]) -> None:
     """A copy of a pair is a pair, also while the original is in the middle of a forward."""
-    model, x = net(paired), images()
+    model, x = net(paired, kind), images()
     y = model.first(x)
     twin = clone(model)  # type: ignore[operator]
     assert_near(twin(x), twin.plain(x))
     assert twin.conv.slot.box.key is None
     if paired:
-        assert_near(model.fc(y), model.plain(x))
+        assert_near(model.last(model.fc(y)), model.plain(x))
         assert twin.conv.slot is twin.fc.slot
         assert twin.conv.slot is not model.conv.slot
 

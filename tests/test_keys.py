@@ -14,6 +14,7 @@ import pytest
 import torch
 from cases import key_for
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from facemix_ops import MixKey, act_mix, conv_mix, group_mix, group_unmix, unmix_linear
 
@@ -210,6 +211,32 @@ def test_to() -> None:
     assert not key.closed
 
 
+class Drawn(TorchDispatchMode):
+    """Keeps what is drawn on the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensors: list[Tensor] = []
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = op(*args, **(kwargs or {}))
+        if op.name().startswith("facemix_ops::sample"):
+            self.tensors.append(result)
+        return result
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+def test_nothing_of_a_key_for_another_device_stays_on_the_host(mode: type) -> None:
+    with mode(), Drawn() as drawn:
+        assert MixKey.sample(8, 4, device="meta").device.type == "meta"
+    assert [t.shape for t in drawn.tensors] == [(2, 4, 4), (8,)]
+    assert not any(t.any() for t in drawn.tensors)
+    with mode(), Drawn() as drawn:
+        key = MixKey.sample(8, 4, device="cpu")
+    assert [t.data_ptr() for t in drawn.tensors] == [key.coeffs.data_ptr(), key.order.data_ptr()]
+    assert torch.equal(key.order.sort().values, torch.arange(8))
+
+
 def rotation(dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.tensor([[[0.6, 0.8], [-0.8, 0.6]]], dtype=dtype)
 
@@ -239,6 +266,7 @@ def test_own_matrices_are_copied() -> None:
         (TypeError, rotation(), [0, 1], "order must be an int64 Tensor"),
         (TypeError, rotation(), torch.tensor([0, 1], dtype=torch.int32), "order must be an int64 Tensor"),
         (TypeError, rotation(), torch.tensor([0, 1, 2]), "order must be an int64 Tensor of shape"),
+        (ValueError, rotation(), torch.tensor([0, 1], device="meta"), "order must be on the device of coeffs"),
         (ValueError, rotation(), torch.tensor([0, 0]), "order must be a permutation"),
         (ValueError, rotation(), torch.tensor([0, 2]), "order must be a permutation"),
         (ValueError, rotation(), torch.tensor([-1, 0]), "order must be a permutation"),

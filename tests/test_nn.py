@@ -1,4 +1,4 @@
-"""MixConv2d, GroupMix, UnmixLinear against the plain layers, under explicit keys."""
+"""MixConv2d, GroupMix, UnmixLinear, GroupUnmix against the plain layers, under explicit keys."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import torch
 from cases import LAYOUTS, key_for
 from tolerances import assert_near
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
-from facemix_ops import GroupMix, MixConv2d, MixKey, UnmixLinear, group_mix, group_unmix
+from facemix_ops import GroupMix, GroupUnmix, MixConv2d, MixKey, UnmixLinear, group_mix, group_unmix
 
 CONVS: list[dict[str, Any]] = [
     {},
@@ -231,6 +232,13 @@ def test_unmix_linear_layer(bias: bool) -> None:
     assert isinstance(layer, nn.Linear)
 
 
+def test_group_unmix_layer() -> None:
+    layer, key, y = GroupUnmix(), key_for(6, 3), torch.randn(6, 2, 5)
+    assert torch.equal(layer(y, key), group_unmix(y, key))
+    assert not layer.state_dict()
+    assert repr(layer) == "GroupUnmix()"
+
+
 def test_state_dicts_fit_both_ways() -> None:
     """Through a file, with weights_only: names, shapes and nothing else."""
     for mixing, plain in (
@@ -258,6 +266,47 @@ def test_from_layers_share_parameters() -> None:
     unmix = UnmixLinear.from_linear(linear)
     assert unmix.weight is linear.weight
     assert unmix.bias is None
+
+
+def test_norms_and_slopes_lie_below_their_names() -> None:
+    layer = MixConv2d(3, 4, 3, group_size=2, norm=nn.BatchNorm2d(4), activation=nn.PReLU())
+    more = [f"norm.{name}" for name in nn.BatchNorm2d(4).state_dict()]
+    assert list(layer.state_dict()) == ["weight", "bias", *more, "activation.weight"]
+
+
+class Own(nn.Linear):
+    """Who knows what it does."""
+
+
+@pytest.mark.parametrize(
+    ("error", "layer", "message"),
+    [
+        (ValueError, weight_norm(nn.Linear(3, 4)), "have a plain parameter as its weight, got a computed one"),
+        (ValueError, weight_norm(nn.Linear(3, 4), "bias", dim=None), "have a plain parameter as its bias, got a comp"),
+        (TypeError, Own(3, 4), "be an nn.Linear, and no subclass, got Own"),
+        (TypeError, UnmixLinear(3, 4), "be an nn.Linear, and no subclass, got UnmixLinear"),
+        (TypeError, "fc", "be an nn.Linear, and no subclass, got str"),
+    ],
+)
+def test_from_linear_checks(error: type[Exception], layer: Any, message: str) -> None:
+    with pytest.raises(error, match=f"^UnmixLinear.from_linear: linear must {message}"):
+        UnmixLinear.from_linear(layer)
+
+
+def test_from_conv_checks() -> None:
+    with pytest.raises(ValueError, match=r"^MixConv2d.from_conv: conv must have a plain parameter as its weight, got"):
+        MixConv2d.from_conv(weight_norm(nn.Conv2d(3, 4, 3)), group_size=2)
+    with pytest.raises(TypeError, match=r"^MixConv2d.from_conv: conv must be an nn.Conv2d, and no subclass, got L"):
+        MixConv2d.from_conv(nn.Linear(3, 4), group_size=2)  # type: ignore[arg-type]
+
+
+def test_norms_keep_their_mode() -> None:
+    """A frozen one stays frozen, and is folded."""
+    conv, norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4).eval()
+    layer = MixConv2d.from_conv(conv, group_size=2, norm=norm)
+    assert layer.training
+    layer(torch.randn(4, 3, 5, 5))
+    assert norm.num_batches_tracked == 0
 
 
 def test_device_and_dtype_arguments() -> None:
@@ -291,6 +340,14 @@ def test_batch_must_divide(layer: nn.Module) -> None:
         layer(torch.randn(6, 3, 5, 5))
     with pytest.raises(ValueError, match=r"key must be for as many rows as x has: 6, got 8 \(2 groups of 4\)"):
         layer(torch.randn(6, 3, 5, 5), key_for(8, 4))
+
+
+@pytest.mark.parametrize("layer", [MixConv2d(3, 4, 3, group_size=4), GroupMix(4)], ids=lambda m: type(m).__name__)
+def test_layers_want_tensors(layer: nn.Module) -> None:
+    with pytest.raises(TypeError, match=f"^{type(layer).__name__}: x must be a Tensor, got list"):
+        layer([1, 2])
+    with pytest.raises(TypeError, match=f"^{type(layer).__name__}: x must be float32"):
+        layer(torch.ones(4, 3, 5, 5, dtype=torch.uint8))
 
 
 def test_max_coeff_reaches_the_keys() -> None:

@@ -197,7 +197,7 @@ def act_mix(
         key: a :class:`~facemix_ops.MixKey`.
         scale, shift: [C], float32 (float64 for float64 input). residual: like ``x``.
         activation: None, "relu", "leaky_relu", ("leaky_relu", slope) or ("prelu", weight with one element).
-        pool: max-pool after the activation: None, a kernel, or (kernel, stride, padding), each an int or a pair.
+        pool: max-pool after the activation: None, an int, or (kernel, stride, padding), each an int or a pair.
         out_dtype: what to write, e.g. bfloat16 for a smaller upload; default the dtype of ``x``.
         out: a buffer to reuse, like a fresh result (eager mode, without gradients).
 

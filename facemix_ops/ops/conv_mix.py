@@ -176,7 +176,7 @@ def conv_mix(
         key: a :class:`~facemix_ops.MixKey`.
         stride, dilation: an int or a pair. padding: an int, a pair, "valid" or (stride 1) "same"; with zeros.
         activation: None, "relu", "leaky_relu", ("leaky_relu", slope) or ("prelu", weight with one element).
-        pool: max-pool after the activation: None, a kernel, or (kernel, stride, padding), each an int or a pair.
+        pool: max-pool after the activation: None, an int, or (kernel, stride, padding), each an int or a pair.
         out_dtype: what to write, e.g. bfloat16 for a smaller upload; default the dtype of ``x``. int8, without
             gradients: the nearest whole number, ties to even, from -127 to 127, NaN as 0. To scale the channels, divide
             ``weight`` and ``bias`` by a positive scale for each: all that follows passes it on to the result.

@@ -14,11 +14,23 @@ from .library import LIB, REGISTERED, address, choice, on_its_device, place
 TAGS = (torch.Tag.nondeterministic_seeded,)
 
 
+def _moved(drawn: Tensor, device: torch.device | str) -> Tensor:
+    """What was drawn, on ``device``; where that is another one nothing of it is left here.
+
+    A blocking copy has been read to its end when ``to`` returns. In a graph of torch.compile the compiler decides what
+    becomes of memory, see :meth:`facemix_ops.MixKey.close`.
+    """
+    there = drawn.to(device)
+    if not torch.compiler.is_compiling() and there is not drawn:
+        drawn.zero_()
+    return there
+
+
 def _orthogonal(groups: int, size: int, max_coeff: float, seed: Tensor | None) -> Tensor:
     coeffs = _fake_orthogonal(groups, size, max_coeff, None)
     here = None if seed is None else seed.cpu()
     C.sample_orthogonal(coeffs.data_ptr(), groups, size, max_coeff, address(here), place(coeffs))
-    return coeffs if seed is None else coeffs.to(seed.device)
+    return coeffs if seed is None else _moved(coeffs, seed.device)
 
 
 def _orthogonal_cuda(groups: int, size: int, max_coeff: float, seed: Tensor) -> Tensor:
@@ -33,7 +45,7 @@ def _permutation(n: int, seed: Tensor | None) -> Tensor:
     order = _fake_permutation(n, None)
     here = None if seed is None else seed.cpu()
     C.sample_permutation(order.data_ptr(), n, address(here), place(order))
-    return order if seed is None else order.to(seed.device)
+    return order if seed is None else _moved(order, seed.device)
 
 
 def _permutation_cuda(n: int, seed: Tensor) -> Tensor:
@@ -100,7 +112,7 @@ def sample_orthogonal(
         bad_value("sample_orthogonal", "groups and size", "be at least 0 and 1", f"{groups}, {size}")
     check_max_coeff("sample_orthogonal", max_coeff, size)
     coeffs = torch.ops.facemix_ops.sample_orthogonal(groups, size, max_coeff or 1.0, _seed(generator))
-    return coeffs if device is None else coeffs.to(device)
+    return coeffs if device is None else _moved(coeffs, device)
 
 
 def sample_permutation(
@@ -108,4 +120,4 @@ def sample_permutation(
 ) -> Tensor:
     """int64 [n]: a uniform permutation from the operating system's CSPRNG; ``generator`` as for the matrices."""
     order = torch.ops.facemix_ops.sample_permutation(n, _seed(generator))
-    return order if device is None else order.to(device)
+    return order if device is None else _moved(order, device)

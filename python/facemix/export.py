@@ -190,7 +190,7 @@ def check_plain(op: str, model: nn.Module) -> None:
     Raises:
         ValueError: saying so.
     """
-    kinds = (fo.MixConv2d, fo.GroupMix, fo.UnmixLinear)
+    kinds = (fo.MixConv2d, fo.GroupMix, fo.UnmixLinear, fo.GroupUnmix)
     if mixing := [name for name, module in model.named_modules() if isinstance(module, kinds)]:
         raise ValueError(
             f"{op}: model must be plain, with an nn.Conv2d and an nn.Linear where it mixes, got "

@@ -8,6 +8,7 @@ from facemix.edge.halves import first_half, last_half
 from facemix.models import build
 from facemix.partition import partition
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 import facemix_ops as fo
 
@@ -63,3 +64,12 @@ def test_first_half_of_other_stems(stem: nn.Sequential) -> None:
     with torch.no_grad():
         expected = fo.group_mix(parts.edge_first(x), key)
         torch.testing.assert_close(first_half(parts.edge_first, 2)(x, key), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_last_half_of_a_computed_weight() -> None:
+    """`UnmixLinear` cannot share it: un-mixed, then as it is."""
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), weight_norm(nn.Linear(36, 3))).eval()
+    last = partition(model, pre="0", post="2").edge_last
+    y, key = torch.randn(4, 36), fo.MixKey.sample(4, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(last_half(last)(fo.group_mix(y, key), key), last(y), rtol=1e-4, atol=1e-5)

@@ -21,6 +21,12 @@ def test_drawn(device: torch.device, size: int) -> None:
     assert not torch.equal(key.coeffs, MixKey.sample(4 * size, size, device=device).coeffs)
 
 
+def test_a_key_that_is_there_already(device: torch.device) -> None:
+    """The same one, closed with it, whichever name the device is called by."""
+    key = MixKey.sample(8, 4, device=device)
+    assert all(key.to(name) is key for name in (device, str(device), device.type))
+
+
 def test_bounded(device: torch.device) -> None:
     coeffs = sample_orthogonal(64, 8, max_coeff=0.6, device=device)
     assert coeffs.device == device

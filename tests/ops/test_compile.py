@@ -219,6 +219,21 @@ def test_key_is_zeroed_behind_a_compiled_layer(backend: str) -> None:
     assert not coeffs.any()
 
 
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
+def test_exported(mode: type) -> None:
+    """Whole models, for any number of groups; the graph draws a key for each call."""
+    mixing = network(True).eval()
+    groups = torch.export.Dim("groups", min=2)
+    with mode():
+        exported = torch.export.export(mixing, (torch.randn(8, 3, 8, 8).double(),), dynamic_shapes=({0: 4 * groups},))
+        graph = exported.module()
+        for batch in (8, 12, 16):
+            x = torch.randn(batch, 3, 8, 8, dtype=torch.float64)
+            assert_near(graph(x), mixing(x))
+    draws = [node for node in exported.graph.nodes if "facemix_ops.sample_" in str(node.target)]
+    assert len(draws) == 2
+
+
 def test_inductor() -> None:
     """The default backend, forward and backward."""
     compiled = torch.compile(round_trip, fullgraph=True, dynamic=True)

@@ -92,10 +92,10 @@ CASES: list[tuple[str, str, Any, type[Exception], str]] = [
         (op, "pool", v, e, m)
         for op in ("conv_mix", "act_mix")
         for e, v, m in [
-            (TypeError, "2", "must be None, a kernel"),
-            (TypeError, (2, 2), "must be None, a kernel"),
-            (TypeError, True, "must be None, a kernel"),
-            (TypeError, nn.AvgPool2d(2), "must be None, a kernel"),
+            (TypeError, "2", r"must be None, an int, \(kernel"),
+            (TypeError, (2, 2), r"must be None, an int, \(kernel"),
+            (TypeError, True, r"must be None, an int, \(kernel"),
+            (TypeError, nn.AvgPool2d(2), r"must be None, an int, \(kernel"),
             (TypeError, (2.0, 1, 0), "kernel must be an int or a pair of ints"),
             (ValueError, 0, "kernel must be at least 1"),
             (ValueError, (2, 0, 0), "stride must be at least 1"),

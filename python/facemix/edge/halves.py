@@ -57,7 +57,9 @@ def last_half(module: fx.GraphModule) -> Half:
     """
     layers = _chain(module)
     if len(layers) == 1 and isinstance(linear := layers[0], nn.Linear):
-        return fo.UnmixLinear.from_linear(linear)
+        # The layer refuses what it cannot share, such as a weight that is computed.
+        with contextlib.suppress(TypeError, ValueError):
+            return fo.UnmixLinear.from_linear(linear)
     return lambda outputs, key: module(fo.group_unmix(outputs, key))
 
 
