@@ -185,7 +185,7 @@ def conv_mix(
     Returns:
         [B, OC, H', W'], channels_last where ``x`` is, differentiable any number of times (floats). Sums are taken in
         float32 or better; bfloat16 is multiplied as it is with capability avx512_bf16, and on CUDA float32 as TF32
-        where ``torch.backends.cudnn.conv`` allows it. CUDA's tensor cores mix as well: there the result of the
+        where ``torch.backends.cudnn.conv`` allows it. On GPUs tensor cores mix as well: there the result of the
         convolution is rounded to the dtype they multiply, as PyTorch's convolution rounds its own; the key is not.
         Under autocast ``x``, ``weight`` and ``bias`` are taken in its dtype.
 

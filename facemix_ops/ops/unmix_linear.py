@@ -101,7 +101,8 @@ def unmix_linear(
         out: a contiguous buffer to reuse (eager mode, without gradients).
 
     Returns:
-        [B, ..., out], contiguous, rows in the order of the images. Under autocast in its dtype.
+        [B, ..., out], contiguous, rows in the order of the images. Under autocast in its dtype. Sums are taken in
+        float32 or better; Triton rounds the products of 16-bit numbers once more before it un-mixes them.
 
     Raises:
         TypeError, ValueError: naming argument, rule and what came.
