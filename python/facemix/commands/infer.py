@@ -44,8 +44,8 @@ exit status:
   130  Ctrl-C
 
 What was classified before Ctrl-C or a failure is written all the same, and JSON then says "complete": false.
-Scores are the network's own, not probabilities. Of a network that tells attributes each comes with yes or no and
-the probability of yes that the network gives it, which nobody has calibrated.
+Scores are the network's own, not probabilities. Of a network that predicts attributes each comes with yes or no and
+the probability of yes that the network gives it, uncalibrated.
 """
 
 
