@@ -30,7 +30,7 @@ def groups(products: Rows) -> NDArray[np.int64]:
 def given_away(first: Rows, second: Rows) -> list[Rows]:
     """Features that come out, of single images.
 
-    Rows R = P X and R' = Q X of the same images X, with orthogonal P and Q: R' R^+ = Q P' is known exactly. It shows
+    Rows R = P X and T = Q X of the same images X, with orthogonal P and Q: T R^+ = Q P^T is known exactly. It shows
     which rows share a group. What a group of the one and a group of the other have in common is a block of it; where
     that is one image, the block has rank one, and its right singular vector un-mixes the image.
     """
