@@ -61,7 +61,8 @@ def test_requests_with_the_same_images_give_them_away(client: Client, server: Ru
     assert recovered(received(server.cloud)) > 0.8 * len(PICTURES)
 
 
-def test_all_attempts_of_a_request_give_away_no_more_than_one(half: WatchedHalf, server: Running) -> None:
+def test_all_attempts_of_a_request_give_away_no_more_than_one(server: Running) -> None:
+    half = WatchedHalf(max_coeff=0.7)  # else a row is nearly an image, now and then
     server.cloud.behave = failing(grpc.StatusCode.UNAVAILABLE, times=TIMES - 1)
     with Client(half, server.address, attempts=TIMES) as client:
         client.classify(PICTURES)
