@@ -71,21 +71,6 @@ def test_a_blinded_network_says_what_it_says_at_home(files, blind, capsys, tmp_p
     np.testing.assert_allclose(away + offset, home, atol=2e-3 * np.abs(home).max())
 
 
-def test_no_row_is_blinded_as_another(blind, tmp_path):
-    """Of a pool that is made in several goes, and of two pools."""
-    seeds, outputs = set(), set()
-    for name in ("one", "other"):
-        assert blind("--rows", "150", "--out", str(tmp_path / name)) == 0
-        pool = Blinders(tmp_path / name)
-        drawn, answers = pool.take(150)
-        rows = pool.blinding.rows(drawn[:3], pool.features_shape)
-        assert abs(rows.std() / pool.blinding.level - 1) < 0.05  # they are noise
-        seeds |= set(drawn)
-        outputs |= {answer.tobytes() for answer in answers}
-    assert len(seeds) == len(outputs) == 300
-    assert all(len(seed) == SEED_BYTES for seed in seeds)
-
-
 def test_what_is_not_sent_is_not_blinded(files, capsys, tmp_path):
     status, _, error = infer(capsys, "--local", "cloud", "--blinders", str(tmp_path / "pool"))
     assert status == 1
@@ -120,3 +105,18 @@ def test_halves_of_two_networks_are_refused(files, blind, capsys, tmp_path, netw
     export_cloud(tmp_path / "other", network, "resnet18", OPTIONS, SHAPE, name="middle", pre=3)
     assert blind("--rows", "4", "--cloud", str(tmp_path / "other")) == 1
     assert "cloud must be the middle of network" in capsys.readouterr().err
+
+
+def test_no_row_is_blinded_as_another(blind, tmp_path):
+    """Of a pool that is made in several goes, and of two pools."""
+    seeds, outputs = set(), set()
+    for name in ("one", "other"):
+        assert blind("--rows", "150", "--out", str(tmp_path / name)) == 0
+        pool = Blinders(tmp_path / name)
+        drawn, answers = pool.take(150)
+        rows = pool.blinding.rows(drawn[:3], pool.features_shape)
+        assert abs(rows.std() / pool.blinding.level - 1) < 0.05  # they are noise
+        seeds |= set(drawn)
+        outputs |= {answer.tobytes() for answer in answers}
+    assert len(seeds) == len(outputs) == 300
+    assert all(len(seed) == SEED_BYTES for seed in seeds)
