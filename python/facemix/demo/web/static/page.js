@@ -150,7 +150,6 @@ const SHOW = {
     const [rows, channels, height, width] = mixed.shape;
     const values = Int8Array.from(atob(mixed.values), (letter) => letter.charCodeAt(0));
     maps.now = { ...mixed, values, faces: String(wish.faces) };
-    $("kept").querySelectorAll(".decoy").forEach((decoy) => decoy.remove());
     $("kept").append(...mixed.decoys.map((row) =>
       element("li", { className: "decoy" }, photograph("train", row, ""), "decoy")));
     const filled = mixed.decoys.length
