@@ -15,7 +15,7 @@ COMMITTED = Path(__file__).parent / "results" / "experiments"
 #: What each experiment is called where it is a row, in order; the first column of a table.
 TASKS = {
     "orl": "`orl`: 40 people, S = 8",
-    "orl-affine/wide": "`orl-affine`: the same, turned, sized and moved, S = 4; a linear cloud",
+    "orl-affine/wide": "`orl-affine`: the same, rotated, scaled and translated, S = 4; a linear cloud",
     "orl-affine/resnet-4": "the same with ResNet-18 in the cloud, as in the paper",
 }
 AFFINE = {
@@ -56,7 +56,7 @@ def _main() -> dict[str, Cell]:
     """The columns of every table of networks that mix."""
     return {
         "baseline": _network("baseline"),
-        "baseline, as many epochs": _network("baseline_longer"),
+        "baseline, equal total epochs": _network("baseline_longer"),
         "through the mix": lambda runs: f"**{_network('mixing_aware')(runs)}**",
         "edge": _share,
         "edge alone, and its accuracy": _alone,
@@ -92,7 +92,7 @@ def _easy() -> str:
     experiments = [_runs(name) for name in EASY]
     rows = {
         "baseline": "baseline",
-        "baseline_longer": "the same, as many epochs (control 4)",
+        "baseline_longer": "the same, equal total epochs (control 4)",
         "baseline_mixed": "the baseline through the mix (control 1)",
         "mixing_aware": "mixing-aware, through the mix",
         "linear_cloud": "with no activation in the cloud part (control 2)",
@@ -120,7 +120,9 @@ def _figure4() -> str:
 
 def _protections() -> str:
     """What the cloud gets of each of the paper's baselines, and what that costs accuracy."""
-    lines = [["", "right", "classifier", "gallery", "sent once", "sent four times", "edge: parameters; multiply-adds"]]
+    lines = [
+        ["", "accuracy", "classifier", "gallery", "sent once", "sent four times", "edge: parameters; multiply-adds"]
+    ]
     experiments = [_runs(f"protections/{name}") for name in PROTECTIONS]
     for name, runs in zip(PROTECTIONS, experiments, strict=True):
         audit = json.loads((COMMITTED.parent / "audit" / f"{name}.json").read_text())

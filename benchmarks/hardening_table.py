@@ -13,7 +13,7 @@ COMMITTED = Path(__file__).parent / "results" / "hardening.json"
 
 def cost_table(data: dict[str, Any]) -> str:
     """A row for each mode: accuracy and cost."""
-    lines = [["", "share", "right", "edge, CPU ms", "beforehand, CPU ms", "pool, bytes", "bytes up", "bytes down"]]
+    lines = [["", "share", "accuracy", "edge, CPU ms", "beforehand, CPU ms", "pool, bytes", "bytes up", "bytes down"]]
     for row in data["modes"]:
         share, *offline = ["-"] * 3
         if "share" in row:
@@ -84,5 +84,5 @@ def _known(data: dict[str, Any], name: str) -> bool:
 def _cell(found: dict[str, Any]) -> str:
     if found["status"] != "done":
         return found["status"]
-    chance = ", may be chance" * (found["level"] == "withstood" and found["recovered"] >= FAINT)
+    chance = ", not significant" * (found["level"] == "withstood" and found["recovered"] >= FAINT)
     return f"{found['result']:.3f} ({found['floor']:.3f} to {found['ceiling']:.3f}): {found['recovered']:.0%}{chance}"

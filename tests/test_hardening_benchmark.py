@@ -32,7 +32,7 @@ def test_a_mode_has_its_cost_and_what_attacks_get_of_it() -> None:
     assert "| plain | - | 97.5% | 0.05 | - | - | 100 | 20 |" in found["cost"]
     assert "| blinded | 0.0048 | 97.5% | 0.05 | 0.30 | 603 | 100 | 20 |" in found["cost"]
     assert "| look | 0.910 (0.100 to 1.000): 90% | not converged |" in found["attacks"]
-    assert "| link | 0.550 (0.500 to 1.000): 10%, may be chance |" in found["attacks"]
+    assert "| link | 0.550 (0.500 to 1.000): 10%, not significant |" in found["attacks"]
     assert "| look, if a key came twice | 0.500 | - |" in found["attacks"]
     assert "another figure" not in found["attacks"]
     assert "other |" not in found["attacks"]  # nobody ran it

@@ -69,7 +69,9 @@ class EdgeModel:
     ) -> MixedRequest:
         """Pre-process, convolve, mix with a fresh key and shuffle: all that happens before the upload.
 
-        Which images share a group is drawn anew for each request, decoys included.
+        Which images share a group is drawn anew for each request, decoys included. So where sending fails, send the
+        payload again: images that are mixed twice, in other company, are given away (docs/security.md), and so is one
+        that is in `images` twice.
 
         Args:
             images: uint8 [N, H, W, C], N >= 1, any strides.

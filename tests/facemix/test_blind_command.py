@@ -10,6 +10,7 @@ from facemix.cli import main
 from facemix.data import MEAN, STD
 from facemix.demo.cloud_process import cloud_process
 from facemix.edge import Blinders
+from facemix.edge.blinding import SEED_BYTES
 from facemix.export import export_cloud, export_edge
 from facemix.export_torch import export_edge_torch
 from PIL import Image
@@ -104,3 +105,18 @@ def test_halves_of_two_networks_are_refused(files, blind, capsys, tmp_path, netw
     export_cloud(tmp_path / "other", network, "resnet18", OPTIONS, SHAPE, name="middle", pre=3)
     assert blind("--rows", "4", "--cloud", str(tmp_path / "other")) == 1
     assert "cloud must be the middle of network" in capsys.readouterr().err
+
+
+def test_no_row_is_blinded_as_another(blind, tmp_path):
+    """Of a pool that is made in several goes, and of two pools."""
+    seeds, outputs = set(), set()
+    for name in ("one", "other"):
+        assert blind("--rows", "150", "--out", str(tmp_path / name)) == 0
+        pool = Blinders(tmp_path / name)
+        drawn, answers = pool.take(150)
+        rows = pool.blinding.rows(drawn[:3], pool.features_shape)
+        assert abs(rows.std() / pool.blinding.level - 1) < 0.05  # they are noise
+        seeds |= set(drawn)
+        outputs |= {answer.tobytes() for answer in answers}
+    assert len(seeds) == len(outputs) == 300
+    assert all(len(seed) == SEED_BYTES for seed in seeds)

@@ -25,6 +25,7 @@ from safetensors.numpy import load, save
 from torch import Tensor, nn
 
 from facemix_ops.edge import BundleError, EdgeModel
+from facemix_ops.edge.key import Key
 from facemix_ops.edge.safetensors import parse, seal
 
 SHAPE, GROUP = (1, 32, 32), 4
@@ -160,16 +161,20 @@ def test_keys_are_zeroed_on_every_path(half: TorchHalf, monkeypatch: pytest.Monk
     with pytest.raises(ValueError, match=r"TorchRequest\.classify: the request must be open"):
         request.classify(np.ones((8, 64), np.float32))
 
-    keys = []
+    keys: list[Key] = []
 
-    def failing(x: Tensor, key: Any) -> Tensor:
-        keys.append(key)
+    def drawn(*args: Any) -> Key:
+        keys.append(Key(*args))
+        return keys[-1]
+
+    def failing(*args: Any) -> Tensor:
         raise MemoryError
 
+    monkeypatch.setattr("facemix.edge.torch_half.Key", drawn)
     monkeypatch.setattr(half, "_first", failing)
     with pytest.raises(MemoryError):
         half.mix(images(8))
-    assert not keys[0].coeffs.any()
+    assert [key.closed for key in keys] == [True]  # and not only when the last who knows it forgets it
 
 
 def test_a_key_leaves_no_trace(half: TorchHalf) -> None:

@@ -13,7 +13,19 @@ from numpy.typing import NDArray
 
 from facemix_ops.edge import Bundle, EdgeModel, MixedRequest
 
-__all__ = ["CLASSES", "DECOYS", "GROUP", "IMAGE", "MIDDLE", "ROW", "WatchedHalf", "check", "expected", "images"]
+__all__ = [
+    "CLASSES",
+    "DECOYS",
+    "GROUP",
+    "IMAGE",
+    "MIDDLE",
+    "ROW",
+    "WatchedHalf",
+    "check",
+    "expected",
+    "features",
+    "images",
+]
 
 DECOYS = images(9, seed=99)
 #: Bytes of a row of features in float32.
@@ -62,13 +74,18 @@ class QuantisedRequest:
         self.classify, self.close = request.classify, request.close
 
 
-def expected(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Scores [N, classes] in float64: convolution, ReLU, MIDDLE, last layer; nothing is mixed."""
+def features(pictures: NDArray[np.uint8]) -> torch.Tensor:
+    """What the half mixes of them, in float64, flat: convolution, ReLU."""
     weights = {name: torch.from_numpy(values).double() for name, values in tensors().items()}
     mean, std = torch.tensor([0.5, 0.4, 0.3]).double(), torch.tensor([0.25, 0.2, 0.3]).double()
     x = ((torch.from_numpy(pictures.copy()) / 255.0 - mean) / std).permute(0, 3, 1, 2)
-    features = torch.conv2d(x, weights["first.weight"], weights["first.bias"], 2, 1).relu().flatten(1)
-    return (features @ torch.from_numpy(MIDDLE) @ weights["last.weight"].T + weights["last.bias"]).numpy()
+    return torch.conv2d(x, weights["first.weight"], weights["first.bias"], 2, 1).relu().flatten(1)
+
+
+def expected(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Scores [N, classes] in float64: features, MIDDLE, last layer; nothing is mixed."""
+    weight, bias = (torch.from_numpy(tensors()[f"last.{name}"]).double() for name in ("weight", "bias"))
+    return (features(pictures) @ torch.from_numpy(MIDDLE) @ weight.T + bias).numpy()
 
 
 def check(answer: Answer, pictures: NDArray[np.uint8], tolerance: float = 1e-4) -> None:

@@ -50,7 +50,7 @@ class FakeCloud(GRPCInferenceServiceServicer):
     Attributes:
         behave: see `Behaviour`.
         metadata: what it says of the model.
-        requests: that came. digests: of their rows, one by one.
+        requests: that came. messages: the same as bytes, those that are equal once. digests: of the rows of these.
         described: how often it was asked what it serves.
         headers: of the last call. remaining: seconds until its deadline.
         now, most: calls under way, and how many that were at most. ended: calls that the client gave up.
@@ -64,6 +64,7 @@ class FakeCloud(GRPCInferenceServiceServicer):
         self.metadata.properties[DATATYPES_PROPERTY] = "FP32,FP16,BF16,INT8"
         self.metadata.properties[NETWORK] = bundle.network
         self.requests: list[pb.ModelInferRequest] = []
+        self.messages: set[bytes] = set()
         self.digests: list[bytes] = []
         self.headers: dict[str, Any] = {}
         self.described = self.now = self.most = self.ended = 0
@@ -78,8 +79,10 @@ class FakeCloud(GRPCInferenceServiceServicer):
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         number = len(self.requests)
         self.requests.append(request)
-        for row in np.frombuffer(request.raw_input_contents[0], np.uint8).reshape(request.inputs[0].shape[0], -1):
-            self.digests.append(hashlib.sha256(row).digest())
+        if (message := request.SerializeToString(deterministic=True)) not in self.messages:
+            self.messages.add(message)
+            for row in np.frombuffer(request.raw_input_contents[0], np.uint8).reshape(request.inputs[0].shape[0], -1):
+                self.digests.append(hashlib.sha256(row).digest())
         self.headers, self.remaining = dict(context.invocation_metadata()), context.time_remaining()
         self.now += 1
         self.most = max(self.most, self.now)

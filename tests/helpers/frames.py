@@ -78,13 +78,11 @@ class Recorder:
                 found.append(hashlib.sha256(message.raw_input_contents[0]).hexdigest())
         return found
 
-    def assert_nothing_twice(self) -> None:
-        """No tensor was sent twice, wholly or in part."""
-        digests = self.tensors()
-        assert len(set(digests)) == len(digests)
-        large = [
-            bytes(body) for body in self._bodies.values() if len(body) > 16 * PROBE
-        ]  # smaller ones hold no features
+    def assert_alike_or_different(self) -> None:
+        """Two messages are the same, as far as they came, or have no part of a tensor in common."""
+        large = {bytes(body) for body in self._bodies.values() if len(body) > 16 * PROBE}  # smaller: no features
         for body in large:
             middle = len(body) // 2
-            assert sum(body[middle : middle + PROBE] in other for other in large) == 1
+            for other in large:
+                if body[middle : middle + PROBE] in other:
+                    assert body.startswith(other) or other.startswith(body)

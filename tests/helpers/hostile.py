@@ -26,7 +26,6 @@ NAMES = st.one_of(
     st.sampled_from(["", FEATURES, SCALES, OUTPUTS, "middle", "a" * 5000, "\x00", "☠", "%s{0}"]), st.text(max_size=20)
 )
 TYPES = st.sampled_from([*DATATYPES, "FP64", "INT32", "BYTES", "", "fp32", "FP32 "])
-NOT_FINITE = {"FP32": [np.nan, np.inf, -np.inf], "FP16": [np.nan, np.inf]}
 
 
 def canary(count: int) -> bytes:

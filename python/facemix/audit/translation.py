@@ -38,8 +38,8 @@ class Size:
     rate: float
 
 
-#: The paper's networks, where there is a GPU; and what two cores train in the time of a coffee.
-PAPER, SMALL = Size(64, 9, 3, 4000, 2e-4), Size(16, 3, 2, 160, 1e-3)
+#: Where there is a GPU; and what two cores train in the time of a coffee. The paper says "Pix2Pix", and no size.
+FULL, SMALL = Size(64, 9, 3, 4000, 2e-4), Size(16, 3, 2, 160, 1e-3)
 
 
 def chamfer(images: Tensor, found: Tensor) -> Tensor:

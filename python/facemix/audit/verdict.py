@@ -130,7 +130,7 @@ def _reasons(
 def _faint(outcome: Outcome) -> str:
     """What an attack recovered that got nothing that counts."""
     share = outcome.recovered or 0.0
-    return percent(share) + ", which may be chance" * (share >= FAINT)
+    return percent(share) + ", not significant" * (share >= FAINT)
 
 
 def sentence(text: str) -> str:

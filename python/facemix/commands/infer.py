@@ -44,8 +44,8 @@ exit status:
   130  Ctrl-C
 
 What was classified before Ctrl-C or a failure is written all the same, and JSON then says "complete": false.
-Scores are the network's own, not probabilities. Of a network that tells attributes each comes with yes or no and
-the probability of yes that the network gives it, which nobody has calibrated.
+Scores are the network's own, not probabilities. Of a network that predicts attributes each comes with yes or no and
+the probability of yes that the network gives it, uncalibrated.
 """
 
 
@@ -103,7 +103,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="seconds for a request, all its attempts (default: %(default)g)",
     )
     sending.add_argument(
-        "--attempts", type=int, default=5, metavar="N", help="for each request, a fresh key each (default: %(default)s)"
+        "--attempts", type=int, default=5, metavar="N", help="how often a request may be sent (default: %(default)s)"
     )
     security = parser.add_argument_group("security", "TLS is used for every server but this machine itself.")
     security.add_argument("--ca", type=Path, metavar="FILE", help="certificates (PEM) that vouch for the server")

@@ -20,8 +20,8 @@ class Cost:
         images: of the caller.
         rows: sent in the attempts that succeeded: images without their duplicates, and decoys; of networks that cut
             images into patches, those.
-        requests: mixed with a key each; a request that was tried again counts once.
-        attempts: how often a request was mixed and sent, with a fresh key each time.
+        requests: mixed once, with a key each.
+        attempts: how often requests were sent, the same bytes each time.
         messages: sent.
         bytes_up, bytes_down: sizes of the messages; HTTP/2 adds about a hundred bytes to each.
         edge_seconds: computing here: key, first layer, mix, un-mix, last layer.

@@ -35,8 +35,10 @@ T = TypeVar("T")
 class AsyncClient:
     """Classifies images with the help of a cloud that sees mixtures only (paper, figure 3).
 
-    Every request has a fresh key from the operating system, which is zeroed however the request ends. A request that
-    fails on the way is mixed again under a new key; no mixture is sent twice. The same image twice is sent once.
+    Every request has a fresh key from the operating system, which is zeroed however the request ends. What fails on the
+    way is sent again, the same bytes: no call mixes an image twice, and an image that it holds twice is sent once. **A
+    further call with the same images mixes them again**, in other company, and two such requests give images away
+    (docs/security.md), also where the first failed.
 
     Use it as a context manager, or `close` it, in one event loop. Any number of calls may run at once; they share the
     connection and the limits below. A child process must make its own: gRPC does not survive a fork.
@@ -53,7 +55,7 @@ class AsyncClient:
             takes where it does not take that.
         security: see there; default: TLS, and plain text to this machine itself.
         timeout: seconds that a call may take, all attempts included.
-        attempts: how often a request may be tried.
+        attempts: how often a request may be sent.
         message_bytes: size of a message; a row that is larger is a message of its own.
         max_messages: how many messages may be under way at once. Requests are mixed ahead of that until there are as
             many again.

@@ -19,7 +19,7 @@ __all__ = ["BlindedHalf", "BlindedRequest"]
 
 
 class BlindedHalf:
-    """`half`, blinded. It takes a row of the pool for each row that is sent, decoys and further attempts included.
+    """`half`, blinded. It takes a row of the pool for each row that is mixed, decoys included.
 
     What un-mixing sees of a cloud that is linear but for a constant, such as biases add up to, comes without that
     constant: the mean over all keys of what it would see without blinding.

@@ -7,7 +7,7 @@ The edge holds f(b): it was computed beforehand, by somebody with the whole netw
 as biases, cancels. (Slalom, Tramer and Boneh 2019, blinds the layers of a network so, in a finite field.)
 
 One secret row for each that is sent is enough, and best. A mixture of several normal rows is a normal row again, so
-that more of them hide no better; and a cloud that bends is asked for its derivative where its output is known, so that
+that more of them hide no better; and a non-linear cloud is asked for its derivative where its output is known, so that
 its error does not grow with 1 / share: docs/hardening.md has figures.
 """
 

@@ -28,7 +28,7 @@ SERVICE = "/inference.GRPCInferenceService/"
 OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", MAX_REPLY_BYTES),
-    # gRPC would send the same mixture again, on its own or because a name server says so.
+    # Attempts are ours: they are counted, and wait for as long as the server asks.
     ("grpc.enable_retries", 0),
     ("grpc.service_config_disable_resolution", 1),
     # We wait before we try again; gRPC shall not wait longer.

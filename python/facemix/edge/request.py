@@ -1,4 +1,8 @@
-"""One request: mix, send, wait, un-mix; and all of it anew, under a new key, where something failed on the way."""
+"""One request: mix once, send, wait, un-mix; what failed on the way is sent again as it is.
+
+The same images mixed twice, in groups drawn twice, would give them away: the span of a group of the one and that of a
+group of the other meet in the image that both hold. The same bytes twice tell nothing that they did not tell once.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from numpy.typing import NDArray
 
 from .answer import Meter
 from .budget import Budget
-from .connection import Connection, Model
+from .connection import Connection
 from .errors import CloudError, CloudMismatch, CloudOverloaded, CloudReplyError
 from .failures import TRANSIENT
 from .messages import Reply, cut, pack, row_bytes, unpack
@@ -29,11 +33,11 @@ SMALL_BYTES = 256 * 1024
 
 
 class Sender:
-    """Sends mixed requests, each under a key that lives as long as one attempt.
+    """Sends mixed requests. Each has one key and one payload, for all its attempts.
 
     Args:
         half: the edge's half of the network.
-        attempts: how often to try a request.
+        attempts: how often to send a request, and how often to ask before that what the server takes.
         message_bytes: largest message, but for its header and unless a single row is larger.
         max_messages: how many may be under way at once.
     """
@@ -56,34 +60,18 @@ class Sender:
             CloudError: of the last attempt. There is no further one where that makes no sense, or the pause before it
                 would not end before the deadline.
         """
-        for attempt in range(1, self._attempts + 1):
-            try:
-                return await self._attempt(connection, images, rows, deadline, meter)
-            except TRANSIENT as error:
-                pause = pause_after(error, attempt)
-                if attempt == self._attempts or time.monotonic() + pause >= deadline:
-                    raise
-            await asyncio.sleep(pause)
-        raise AssertionError("the last attempt returns or raises")
-
-    async def close(self) -> None:
-        """Wait for what the threads are doing."""
-        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
-
-    async def _attempt(
-        self, connection: Connection, images: Callable[[], NDArray[np.uint8]], rows: int, deadline: float, meter: Meter
-    ) -> Any:
         rows *= getattr(self._half, "rows_per_image", 1)
-        model = await connection.model(deadline - time.monotonic())
+        model = await self._tried(lambda: connection.model(deadline - time.monotonic()), deadline)
         parts = cut(rows, row_bytes(self._half.bundle.features_shape, model.datatype), self._message_bytes)
-        async with self._budget.inside(len(parts)):
-            meter.attempts += 1
+        async with self._budget.inside(len(parts)):  # also while it waits to be sent again: its payload is kept
             request, seconds = await self.run(
                 lambda: self._half.mix(images(), wire_dtype=model.wire_dtype), lambda unused: unused.close()
             )
             try:
                 meter.edge_seconds += seconds
-                outputs = await self._exchange(connection, model, request, parts, deadline, meter)
+                outputs = await self._tried(
+                    lambda: self._exchange(connection, model.datatype, request, parts, deadline, meter), deadline
+                )
                 try:
                     result, seconds = await self.run(lambda: request.classify(outputs))
                 except (TypeError, ValueError) as error:
@@ -94,22 +82,42 @@ class Sender:
             finally:
                 request.close()
 
+    async def close(self) -> None:
+        """Wait for what the threads are doing."""
+        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
+
+    async def _tried(self, once: Callable[[], Coroutine[Any, Any, T]], deadline: float) -> T:
+        """What `once` returns, after a pause again where it fails in a way that may pass."""
+        for attempt in range(1, self._attempts + 1):
+            try:
+                return await once()
+            except TRANSIENT as error:
+                pause = pause_after(error, attempt)
+                if attempt == self._attempts or time.monotonic() + pause >= deadline:
+                    raise
+            await asyncio.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
     async def _exchange(
-        self, connection: Connection, model: Model, request: Any, parts: list[slice], deadline: float, meter: Meter
+        self, connection: Connection, datatype: str, request: Any, parts: list[slice], deadline: float, meter: Meter
     ) -> NDArray[np.float32]:
-        """Return the cloud's outputs [B, ...] for the payload of `request`, cut into `parts`."""
+        """Send the payload of `request`, cut into `parts`, and return the cloud's outputs [B, ...]. The bytes are the
+        same each time, in `datatype`, whatever the server would rather have by now.
+        """
+        output_shape = (await connection.model(deadline - time.monotonic())).output_shape
+        meter.attempts += 1
         bundle, payload = self._half.bundle, request.payload
-        scales = request.scales if model.datatype == "INT8" else None
+        scales = request.scales if datatype == "INT8" else None
 
         async def exchange(part: slice) -> Reply:
             async with self._slots:
                 scale = None if scales is None else scales[part]
-                message, _ = await self.run(lambda: pack(bundle, payload[part], scale, model.datatype))
+                message, _ = await self.run(lambda: pack(bundle, payload[part], scale, datatype))
                 meter.messages += 1
                 meter.bytes_up += len(message)
                 data = await connection.infer(message, deadline - time.monotonic())
             meter.bytes_down += len(data)
-            work = partial(unpack, data, bundle, part.stop - part.start, model.output_shape)
+            work = partial(unpack, data, bundle, part.stop - part.start, output_shape)
             # A server may say that its outputs are large. Those of others are not worth a hop to another thread.
             return work() if len(data) <= SMALL_BYTES else (await self.run(work))[0]
 

@@ -85,7 +85,8 @@ class TorchHalf:
     def mix(self, images: NDArray[np.uint8], *, wire_dtype: str | None = None) -> TorchRequest:
         """Pre-process, run the first part, mix with a fresh key and shuffle: all that happens before the upload.
 
-        Which images share a group is drawn anew for each request.
+        Which images share a group is drawn anew for each request. So where sending fails, send the payload again: see
+        `facemix_ops.edge.EdgeModel.mix`.
 
         Args:
             images: uint8 [N, H, W, C], N whole groups, any strides.

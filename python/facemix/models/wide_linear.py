@@ -1,4 +1,4 @@
-"""A network for a cloud that is linear: all that bends is on the edge, before the mix and after the un-mix."""
+"""A network for a cloud that is linear: all non-linear layers are on the edge, before the mix and after the un-mix."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class WideLinear(nn.Module):
     """ResNet-18's first blocks, one matrix, ReLU, one more matrix: images [B, in_channels, H, W] -> scores
     [B, num_classes].
 
-    What commutes with every mix is linear, and a row of linear layers is one matrix. So the cloud has one, with many
-    rows: it brings back `hidden` values of an image, which are un-mixed exactly, whatever the group size, and only then
-    bent. It has no bias, nor a norm, whose shift is one: mixed rows do not sum to one, so a shift would come back as
-    noise. The edge's norm, after the un-mix, shifts as it likes.
+    What commutes with every mix is linear, and a stack of linear layers is one matrix. So the cloud has one, with many
+    rows: it brings back `hidden` values of an image, which are un-mixed exactly, whatever the group size, and go
+    through a ReLU only then. It has no bias, nor a norm, whose shift is one: mixed rows do not sum to one, so a shift
+    would come back as noise. The edge's norm, after the un-mix, shifts as it likes.
 
     Args:
         num_classes: outputs of the last layer.

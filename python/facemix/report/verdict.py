@@ -33,7 +33,7 @@ class Verdict:
     """What a report begins with.
 
     Attributes:
-        answer: is the mix paid for; "open" where no network was trained for it, or a control is missing.
+        answer: does mixing pay off; "open" where no network was trained for it, or a control is missing.
         headline: that, in a sentence.
         reasons: the comparisons that it follows from, a sentence or two each.
     """

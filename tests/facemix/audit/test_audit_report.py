@@ -112,6 +112,6 @@ def test_privacy_goes_into_the_results_and_nothing_else_changes(tmp_path: Path) 
     add_privacy(audit({"a": KINDS["partly"], "b": KINDS["skipped"]}), folder)
     assert read_result(folder / "results.json").recovered == pytest.approx(0.2)
     lucky = replace(KINDS["partly"], result=0.65, interval=(0.4, 0.9))
-    add_privacy(audit({"a": lucky, "b": KINDS["withstood"]}), folder)  # more, but it may be chance
+    add_privacy(audit({"a": lucky, "b": KINDS["withstood"]}), folder)  # more, but not significantly
     privacy = read_result(folder / "results.json").values["privacy"]
     assert (privacy["answer"], privacy["recovered"]) == ("partly", pytest.approx(0.2))

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 from audit_scenes import OneTimePad, PixelEdge, scene
+from facemix.audit.attacks import identity
 from facemix.audit.attacks.identity import Identity
 from facemix.audit.balance import by_victim, class_balanced
 from facemix.audit.networks import answers, classifier, fit, steps
@@ -20,6 +21,10 @@ class NearlyPlain(PixelEdge):
         return dataclasses.replace(
             request, received=received, truth=dataclasses.replace(request.truth, weights=weights)
         )
+
+
+def photographs(faces):
+    return {image.tobytes() for image in faces.images}
 
 
 def attack(edge, **more):
@@ -49,6 +54,23 @@ def test_it_learns_nothing_from_a_one_time_pad():
     assert outcome.status == "done"
     assert outcome.result < outcome.floor + 0.06
     assert outcome.variants[-1].result < outcome.variants[-1].floor + 0.1
+
+
+def test_it_trains_with_most_photographs_and_chooses_with_the_others(monkeypatch):
+    """Both classifiers."""
+    seen = {"rehearsed": [], "rehearse": []}
+    for name, called in seen.items():
+        made = getattr(identity, name)
+        monkeypatch.setattr(
+            identity,
+            name,
+            lambda edge, faces, *more, made=made, called=called: called.append(faces) or made(edge, faces, *more),
+        )
+    attack(PixelEdge(4))
+    (read, *_), (train, held, *_) = seen["rehearsed"], seen["rehearse"]
+    assert photographs(read) == photographs(train)
+    assert not photographs(train) & photographs(held)
+    assert len(train) / (len(train) + len(held)) == pytest.approx(identity.TRAINED, abs=0.06)
 
 
 def test_where_labels_are_wrong_it_has_not_converged():

@@ -126,7 +126,7 @@ def test_the_chance_of_one_does_not_silence_another():
     some = {"lucky": got(0.3, -0.1, 0.7), "leak": got(0.1, 0.09, 0.11), "little": got(0.01, 0.0, 0.02)}
     found = verdict(some)
     assert (found.answer, found.headline) == ("partly", "Hidden in part only. It gets 0.1.")
-    assert found.reasons == ("Got nothing that counts: lucky (30.0 %, which may be chance), little (1.0 %).",)
+    assert found.reasons == ("Got nothing that counts: lucky (30.0 %, not significant), little (1.0 %).",)
     assert (found.recovered, found.worst, exit_status(found, 0.2)) == (0.3, "lucky", 3)
     del some["leak"]
     found = verdict(some)

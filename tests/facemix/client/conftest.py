@@ -1,4 +1,5 @@
-"""A half and a linear cloud for it. Whatever a test did, no row was sent twice, and no key is left."""
+"""A half and a linear cloud for it. Whatever a test did, no row was in two messages but for one that was
+sent again as it was, and no key is left."""
 
 from __future__ import annotations
 

@@ -44,10 +44,19 @@ def test_what_is_sent_is_noise(half, pool, cloud, server):
     assert np.abs(np.corrcoef(rows) - np.eye(len(rows))).max() < 0.4
 
 
-def test_a_further_attempt_takes_rows_of_its_own(half, pool, cloud, server):
+def test_a_further_attempt_takes_no_more_rows(half, pool, cloud, server):
     cloud.behave = failing(grpc.StatusCode.UNAVAILABLE, times=1)
     with Client(BlindedHalf(half, pool), server.address) as client:
         check(client.classify(images(GROUP)), images(GROUP), tolerance=1e-3)
+    assert pool.left == 2 * GROUP
+    first, second = np.split(sent(cloud), 2)
+    assert np.array_equal(first, second)
+
+
+def test_further_requests_take_rows_of_their_own(half, pool, cloud, server):
+    with Client(BlindedHalf(half, pool), server.address) as client:
+        for _ in range(2):
+            client.classify(images(GROUP))
     assert pool.left == GROUP
     first, second = np.split(sent(cloud), 2)
     apart = np.abs(first[:, None] - second).mean(2)

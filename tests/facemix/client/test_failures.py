@@ -1,4 +1,4 @@
-"""Calls that fail: again under a new key where that may help, a clear error where not."""
+"""Calls that fail: the same bytes again where that may help, a clear error where not."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from edge_halves import ROW, WatchedHalf, check, images
 from facemix.edge import (
     Answer,
+    AsyncClient,
     Client,
     CloudDenied,
     CloudError,
@@ -23,7 +24,9 @@ from facemix.edge import (
     CloudUnreachable,
 )
 from facemix.edge.failures import as_cloud_error
+from facemix.edge.messages import row_bytes
 from facemix.edge.request import FIRST_PAUSE, LONGEST_PAUSE, pause_after
+from facemix.wire import DATATYPE_OF
 from facemix.wire.names import RETRY_AFTER
 from fake_cloud import Context, FakeCloud, Running, failing
 from refusing_http2 import RefusingServer
@@ -33,7 +36,7 @@ Code = grpc.StatusCode
 
 
 @pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.ABORTED, Code.DEADLINE_EXCEEDED])
-def test_what_may_pass_is_tried_again_under_a_new_key(code: Code, half: WatchedHalf, server: Running) -> None:
+def test_what_may_pass_is_sent_again_as_it_was(code: Code, half: WatchedHalf, server: Running) -> None:
     server.cloud.behave = failing(code, times=2)
     with Client(half, server.address) as client:
         answer = client.classify(PICTURES)
@@ -41,7 +44,38 @@ def test_what_may_pass_is_tried_again_under_a_new_key(code: Code, half: WatchedH
     assert (answer.cost.requests, answer.cost.attempts, answer.cost.messages) == (1, 3, 3)
     assert answer.cost.bytes_up == sum(request.ByteSize() for request in server.cloud.requests)
     assert answer.cost.rows == 32
-    assert len(half.keys) == 3
+    assert len(half.keys) == len(server.cloud.messages) == 1
+
+
+@pytest.mark.parametrize("wire_dtype", DATATYPE_OF)
+def test_all_attempts_send_the_same_messages(wire_dtype: str, half: WatchedHalf, server: Running) -> None:
+    """Of several messages too, of which some were answered."""
+
+    async def behave(cloud: FakeCloud, number: int, request: Any, context: Context) -> None:
+        if number in (2, 5):
+            await context.abort(Code.UNAVAILABLE, "gone")
+
+    server.cloud.behave = behave
+    size = 8 * row_bytes(half.bundle.features_shape, DATATYPE_OF[wire_dtype])
+    with Client(half, server.address, message_bytes=size, max_messages=1, wire_dtype=wire_dtype) as client:
+        answer = client.classify(PICTURES)
+    check(answer, PICTURES, 1e-1)
+    assert answer.cost.attempts == 3
+    assert len(half.keys) == 1
+    assert len(server.cloud.requests) > len(server.cloud.messages) == 4
+
+
+def test_what_the_server_would_rather_have_by_now_changes_nothing(half: WatchedHalf, server: Running) -> None:
+    async def behave(cloud: FakeCloud, number: int, request: Any, context: Context) -> None:
+        if number == 0:
+            cloud.metadata.properties["datatypes"] = "FP16"
+            await context.abort(Code.UNAVAILABLE, "gone")
+
+    server.cloud.behave = behave
+    with Client(half, server.address) as client:
+        check(client.classify(PICTURES), PICTURES)
+    assert server.cloud.described == 2
+    assert len(half.keys) == len(server.cloud.messages) == 1
 
 
 @pytest.mark.parametrize(
@@ -56,7 +90,8 @@ def test_attempts_are_counted(code: Code, error: type[CloudError], half: Watched
     server.cloud.behave = failing(code)
     with Client(half, server.address, attempts=3) as client, pytest.raises(error, match="as the test wants it"):
         client.classify(PICTURES)
-    assert len(half.keys) == len(server.cloud.requests) == 3
+    assert len(server.cloud.requests) == 3
+    assert len(half.keys) == len(server.cloud.messages) == 1
 
 
 @pytest.mark.parametrize(
@@ -126,7 +161,7 @@ def test_a_message_that_is_too_large_is_not_overload(half: WatchedHalf, server: 
 
 
 def test_one_message_that_fails_ends_the_others(half: WatchedHalf, server: Running) -> None:
-    """Three of four hang; the fourth fails. The next attempt sends four others."""
+    """Three of four hang; the fourth fails. The next attempt sends all four again."""
 
     async def behave(cloud: FakeCloud, number: int, request: Any, context: Context) -> None:
         if number < 3:
@@ -139,6 +174,7 @@ def test_one_message_that_fails_ends_the_others(half: WatchedHalf, server: Runni
         answer = client.classify(PICTURES)
     check(answer, PICTURES)
     assert (answer.cost.attempts, answer.cost.messages, server.cloud.ended) == (2, 8, 3)
+    assert (len(half.keys), len(server.cloud.messages)) == (1, 4)
 
 
 def test_grpc_sends_nothing_again_by_itself(half: WatchedHalf, cloud: FakeCloud) -> None:
@@ -149,7 +185,8 @@ def test_grpc_sends_nothing_again_by_itself(half: WatchedHalf, cloud: FakeCloud)
         pytest.raises(CloudUnreachable),
     ):
         client.classify(PICTURES)
-    assert len(half.keys) == len(set(server.refused)) == len(server.refused) == 3
+    assert len(server.refused) == 3
+    assert len(half.keys) == len(set(server.refused)) == 1
 
 
 def test_a_server_that_stops_and_comes_back(half: WatchedHalf, server: Running) -> None:
@@ -171,3 +208,29 @@ def test_a_server_that_stops_and_comes_back(half: WatchedHalf, server: Running) 
         call.join()
     check(answers[0], PICTURES)
     assert server.cloud.described == 2
+
+
+def test_requests_that_wait_to_be_sent_again_count_as_under_way(
+    half: WatchedHalf, server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their payloads are kept, and others are not mixed on top of them without end."""
+    monkeypatch.setattr(facemix.edge.request, "pause_after", lambda error, attempt: 3600.0)
+    server.cloud.behave = failing(Code.UNAVAILABLE, times=1)
+
+    async def run() -> None:
+        options: dict[str, Any] = {"message_bytes": 8 * ROW, "max_messages": 1, "timeout": 1e5}
+        async with AsyncClient(half, server.address, **options) as client:
+            waits = asyncio.create_task(client.classify(PICTURES))
+            while not server.cloud.requests:
+                await asyncio.sleep(0.005)
+            other = asyncio.create_task(client.classify(PICTURES[::-1]))
+            await asyncio.sleep(0.1)
+            assert len(half.keys) == 1
+            assert not half.wiped
+            waits.cancel()
+            check(await other, PICTURES[::-1])
+            with pytest.raises(asyncio.CancelledError):
+                await waits
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    assert half.wiped

@@ -22,7 +22,7 @@ from ..matching import matched
 from ..outcome import Outcome, Variant, interval
 from ..rehearsal import Rows, attacked, rehearse, suspects
 from ..scene import Scene
-from ..translation import BATCH, PAPER, SMALL, Size, Translator
+from ..translation import BATCH, FULL, SMALL, Size, Translator
 
 __all__ = ["Reconstruction"]
 
@@ -109,14 +109,14 @@ class Reconstruction(Attack):
 
 
 def _size(scene: Scene) -> Size:
-    return PAPER if scene.device.type == "cuda" else SMALL
+    return FULL if scene.device.type == "cuda" else SMALL
 
 
 def _told(size: Size) -> str:
-    """How large a generator is, for the report; beside the paper's, where it is not that one."""
+    """How large a generator is, for the report; beside the full size, where it is not that one."""
     known = f"of width {size.width}, {size.blocks} blocks, {size.steps} steps"
-    paper = f"the paper's network: {PAPER.width}, {PAPER.blocks}; {PAPER.steps} steps on a GPU"
-    return f"{known} ({'as the paper has it' if size == PAPER else f'reduced for a CPU; {paper}'})"
+    full = f"{FULL.width}, {FULL.blocks}; {FULL.steps} steps on a GPU"
+    return f"{known} ({'full size' if size == FULL else f'reduced for a CPU; full size: {full}'})"
 
 
 def _signed(images: NDArray[np.generic]) -> Tensor:

@@ -53,7 +53,7 @@ class Trip:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="facemix-page")
 
     def send(self, images: NDArray[np.uint8]) -> Iterator[Mixed | Answer | CloudError]:
-        """Yield what is mixed for `images` [N, H, W, C], once an attempt, and then the answer or the error."""
+        """Yield what is mixed for `images` [N, H, W, C], and then the answer or the error."""
         with self._lock:
             events: queue.SimpleQueue[Mixed] = queue.SimpleQueue()
             call = self._thread.submit(self._classify, images, events)

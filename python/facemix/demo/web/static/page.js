@@ -148,10 +148,8 @@ function begin(wish) {
 const SHOW = {
   mixed(mixed, wish) {
     const [rows, channels, height, width] = mixed.shape;
-    const first = maps.now === null;
     const values = Int8Array.from(atob(mixed.values), (letter) => letter.charCodeAt(0));
     maps.now = { ...mixed, values, faces: String(wish.faces) };
-    $("kept").querySelectorAll(".decoy").forEach((decoy) => decoy.remove());
     $("kept").append(...mixed.decoys.map((row) =>
       element("li", { className: "decoy" }, photograph("train", row, ""), "decoy")));
     const filled = mixed.decoys.length
@@ -160,10 +158,9 @@ const SHOW = {
     $("kept-text").textContent = `${count(wish.faces.length, "photograph")}; ${filled}. Groups of ${page.group_size} are mixed with one private random matrix each.`;
     $("received-text").textContent =
       `${count(rows, "row")} of ${channels - 1} channels, ${height} × ${width} ${wish.wire_dtype} each, mixed and shuffled: ` +
-      `none belongs to the photograph above it. ${first ? "The key was" : "The cloud did not answer, so all was mixed anew; each key was"} ` +
-      "drawn for this request and is wiped after it.";
+      "none belongs to the photograph above it. The key was drawn for this request and is wiped after it.";
     $("map").max = channels - 1;
-    if (sent === 1 && first) $("map").value = mixed.strongest;
+    if (sent === 1) $("map").value = mixed.strongest;
     showMaps();
   },
 
@@ -178,7 +175,7 @@ const SHOW = {
 
   error({ text, detail }) {
     $("error").replaceChildren(
-      element("p", {}, element("strong", {}, text), " Nothing was recognised, and no mixture is ever sent twice. Send again when the cloud is back."),
+      element("p", {}, element("strong", {}, text), " Nothing was recognised. Send again when the cloud is back."),
       element("p", {}, detail));
     $("error").hidden = false;
     $("verdict").textContent = "No answer.";

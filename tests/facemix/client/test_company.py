@@ -1,0 +1,71 @@
+"""What is sent twice in different company is given away: by linear algebra on received rows, and nothing else."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import grpc
+import numpy as np
+from edge_halves import GROUP, WatchedHalf, features, images
+from facemix.edge import Client
+from fake_cloud import FakeCloud, Running, failing
+from numpy.typing import NDArray
+
+PICTURES = images(8 * GROUP)
+TIMES = 5
+Rows = NDArray[np.float64]
+
+
+def received(cloud: FakeCloud) -> list[Rows]:
+    """The rows of each request, a message each."""
+    payloads = [np.frombuffer(request.raw_input_contents[0], np.float32) for request in cloud.requests]
+    return [payload.astype(np.float64).reshape(len(PICTURES), -1) for payload in payloads]
+
+
+def groups(products: Rows) -> NDArray[np.int64]:
+    """Numbers the rows by where they are not zero."""
+    return np.unique(np.abs(products) > 1e-5, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def given_away(first: Rows, second: Rows) -> list[Rows]:
+    """Features that come out, of single images.
+
+    Rows R = P X and T = Q X of the same images X, with orthogonal P and Q: T R^+ = Q P^T is known exactly. It shows
+    which rows share a group. What a group of the one and a group of the other have in common is a block of it; where
+    that is one image, the block has rank one, and its right singular vector un-mixes the image.
+    """
+    products = second @ np.linalg.pinv(first)
+    theirs, ours, found = groups(products), groups(products.T), []
+    for group in set(theirs):
+        for other in set(ours):
+            _, strengths, axes = np.linalg.svd(products[theirs == group][:, ours == other])
+            if abs(strengths[0] - 1) < 1e-2 and not (strengths[1:] > 1e-2).any():
+                found.append(axes[0] @ first[ours == other])
+    return found
+
+
+def recovered(requests: list[Rows]) -> int:
+    """How many of PICTURES come out of any two requests: their features at a correlation of .999."""
+    found = [image for pair in permutations(requests, 2) for image in given_away(*pair)]
+    if not found:
+        return 0
+    true, mine = (
+        rows / np.linalg.norm(rows, axis=1)[:, None] for rows in (features(PICTURES).numpy(), np.array(found))
+    )
+    return int(np.count_nonzero((np.abs(true @ mine.T) > 0.999).any(1)))
+
+
+def test_requests_with_the_same_images_give_them_away(client: Client, server: Running) -> None:
+    for _ in range(TIMES):
+        client.classify(PICTURES)
+    assert recovered(received(server.cloud)) > 0.8 * len(PICTURES)
+
+
+def test_all_attempts_of_a_request_give_away_no_more_than_one(server: Running) -> None:
+    half = WatchedHalf(max_coeff=0.7)  # else a row is nearly an image, now and then
+    server.cloud.behave = failing(grpc.StatusCode.UNAVAILABLE, times=TIMES - 1)
+    with Client(half, server.address, attempts=TIMES) as client:
+        client.classify(PICTURES)
+    attempts = received(server.cloud)
+    assert len(attempts) == TIMES
+    assert recovered(attempts) == 0
