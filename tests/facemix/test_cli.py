@@ -110,11 +110,12 @@ def test_what_is_not_there_is_named(
     assert error.format(**paths) in capsys.readouterr().err
 
 
-def test_whoever_has_seen_enough_ends_the_output() -> None:
+@pytest.mark.parametrize("arguments", [["cost", "--paper", "--json"], ["cost", "--paper"], ["audit", "--list"]])
+def test_whoever_has_seen_enough_ends_the_output(arguments: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "wb") as closed:
-        command = [sys.executable, "-m", "facemix", "cost", "--paper", "--json"]
+        command = [sys.executable, "-m", "facemix", *arguments]
         done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (141, "")
 

@@ -156,20 +156,21 @@ def _audit(target: Target, attacks: tuple[type[Attack], ...], options: Namespace
 
 
 def _list(attacks: tuple[type[Attack], ...]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from facemix.console import Console
 
     table = Table("name", "asks", "knows, besides what the cloud receives", "source")
     for attack in attacks:
         table.add_row(attack.name, attack.title, attack.knows, attack.source)
-    Console(highlight=False).print(table)
+    Console().print(table)
 
 
 def _show(audit: Audit) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from facemix.audit.progress import told
+    from facemix.console import Console
 
     table = Table("attack")
     for column in ("floor", "result", "ceiling"):
@@ -178,7 +179,7 @@ def _show(audit: Audit) -> None:
     for name, outcome in audit.outcomes.items():
         figures = (outcome.floor, outcome.result, outcome.ceiling)
         table.add_row(name, *("" if f is None else f"{f:.3f}" for f in figures), told(outcome))
-    console = Console(highlight=False)
+    console = Console()
     console.print(table)
     console.print(audit.verdict.headline, style="bold", markup=False)
     for reason in audit.verdict.reasons:

@@ -102,8 +102,9 @@ def _experiment(settings: dict[str, Any]) -> Experiment:
 
 
 def _show(found: Collapse, title: str) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from facemix.console import Console
 
     table = Table(title=title)
     for column in ("", "right", "agrees", "multiply-adds"):
@@ -116,7 +117,7 @@ def _show(found: Collapse, title: str) -> None:
     )
     if (low := found.low_rank) is not None:
         table.add_row(f"of rank {low.rank}", f"{low.accuracy:.1%}", f"{low.agreement:.1%}", f"{low.multiply_adds}")
-    console = Console(highlight=False)
+    console = Console()
     console.print(table)
     console.print(
         f"the mean of {found.images} derivatives; of {found.decisions} decisions; agreement with the network, and of "

@@ -125,8 +125,9 @@ def _figures(cost: PartitionCost, link: Link, seconds: tuple[float, float, float
 
 
 def _show(figures: dict[str, Any], model: str) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from facemix.console import Console
 
     size = figures["group_size"]
     table = Table(title=f"{model} at {' x '.join(map(str, figures['image_shape']))}, one image")
@@ -137,7 +138,7 @@ def _show(figures: dict[str, Any], model: str) -> None:
         numbers = (f"{part['parameters'] / 1e6:.2f} M", f"{part['multiply_adds'] / 1e9:.3f} G")
         table.add_row(name, *numbers, shape, f"{1e3 * part['seconds']:.2f}")
     table.add_row(f"mixing, groups of {size}", "", f"{figures['mix_multiply_adds'] / 1e9:.3f} G", "", "")
-    console = Console(highlight=False)
+    console = Console()
     console.print(table)
     link = figures["link"]
     console.print(
@@ -156,10 +157,11 @@ def _paper(as_json: bool) -> None:
     if as_json:
         print(json.dumps({name: [row.as_json() for row in rows] for name, rows in tables.items()}, indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from facemix.console import Console
+
+    console = Console()
     for name, rows in tables.items():
         table = Table(title=f"{name}: ours (the paper's)")
         table.add_column("")
