@@ -65,6 +65,7 @@ def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
         ),
         ("train --mixed.epochs x", "train: error: --mixed.epochs must be a whole number, got x"),
         ("train --mix.max_coeff x", "train: error: --mix.max_coeff must be a number or null, got x"),
+        ("audit --max-coeff x", "audit: error: --max-coeff must be a number or null, got x"),
         ("audit --victims x", "audit: error: --victims must be a whole number, got x"),
         ("serve --prot 1 --model x", "serve: error: unrecognized arguments: --prot 1; did you mean --port?"),
         ("serve --mod x", "serve: error: the following arguments are required: --model"),

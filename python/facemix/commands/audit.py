@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from .parsing import settings_parser
 
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
 __all__ = ["add", "run"]
 
-#: Settings of data that the edge decides, or that no attack uses.
+WireDtype: TypeAlias = Literal["float32", "float16", "bfloat16", "int8"]
+
+#: Settings of data that the edge decides, or that no attack uses: photographs are attacked as they are.
 WITHOUT = {"size", "channels", "augment", "distort", "workers"}
 DESCRIPTION = (
     "Attack what an edge sends, and report what each attack recovers, between what chance gives and what there is to "
     "recover. RUN is the folder of one seed of `facemix train`, such as runs/orl/seed-0; without it, give --edge and "
-    "the photographs (--data.*), and --cloud if its answers are to be attacked as well. Options win over RUN. An audit "
-    "that was interrupted goes on with the same command. --import MODULE registers a network of your own. See "
-    "docs/audit.md."
+    "the photographs (--data.*), and --cloud if its answers are to be attacked as well. Options win over RUN. "
+    "Photographs are attacked as they are, without data.distort. An audit that was interrupted goes on with the same "
+    "command. --import MODULE registers a network of your own. See docs/audit.md."
 )
 
 
@@ -86,6 +88,7 @@ def _parser() -> ArgumentParser:
     add("--cloud", type=Path | None, metavar="FILE", help="the cloud's file")
     add("--max-coeff", type=float | None, metavar="C", help="another bound on the coefficients than the edge's")
     add("--blinders", type=Path | None, metavar="FILE", help="beneath noise, as of this pool; none of it is used")
+    add("--wire-dtype", type=WireDtype | None, metavar="DTYPE", help="what is sent, if not what the edge's file says")
     add(
         "--fail-above",
         type=float | None,
@@ -128,7 +131,8 @@ def _attacks(options: Namespace) -> tuple[type[Attack], ...]:
 def _target(parser: ArgumentParser, options: Namespace) -> Target:
     from facemix.audit.target import Target
 
-    return Target(options.edge, parser.instantiate(options).data, options.cloud, options.max_coeff, options.blinders)
+    data, others = parser.instantiate(options).data, (options.max_coeff, options.blinders, options.wire_dtype)
+    return Target(options.edge, data, options.cloud, *others)
 
 
 def _audit(target: Target, attacks: tuple[type[Attack], ...], options: Namespace, out: Path) -> Audit:

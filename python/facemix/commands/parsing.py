@@ -51,7 +51,11 @@ class Brief:
         if setting is None or kind is None or value is None:
             return message
         types = [_words(name) for name in re.split(r", (?![^\[]*\])", kind[1] or kind[2])]
-        return f"--{setting[1]} must be {' or '.join(types)}, got {' '.join(value[1].split())}"
+        return f"{self._option(setting[1])} must be {' or '.join(types)}, got {' '.join(value[1].split())}"
+
+    def _option(self, key: str) -> str:
+        """As it is written: some have dashes where their keys have not."""
+        return next((name for name in self._options() if self._option_string_actions[name].dest == key), f"--{key}")
 
     def _options(self) -> list[str]:
         return [option for option in self._option_string_actions if option.startswith("--")]

@@ -104,6 +104,7 @@ def test_another_edge_than_the_trained_one_leaves_the_results_alone(run: Path, a
     options = [
         ["--blinders", str(pool)],
         ["--max-coeff", "0.8"],
+        ["--wire-dtype", "int8"],
         ["--data.people", "5", "--data.task", "attributes"],
         ["--edge", str(shutil.copy(run / "edge.safetensors", run.parent / "o"))],
     ]
