@@ -123,6 +123,8 @@ def _attacks(options: Namespace) -> tuple[type[Attack], ...]:
     names = [attack.name for attack in attacks]
     if unknown := [name for name in options.attacks or () if name not in names]:
         raise ValueError(f"audit: --attacks must be of {', '.join(names)}, got {unknown[0]!r}")
+    if options.victims < 1:
+        raise ValueError(f"audit: --victims must be at least 1, got {options.victims}")
     if options.fail_above is not None and not 0 <= options.fail_above <= 1:
         raise ValueError(f"audit: --fail-above must be between 0 and 1, got {options.fail_above}")
     return attacks

@@ -97,7 +97,9 @@ def _experiment(settings: dict[str, Any]) -> Experiment:
     try:
         experiment: Experiment = parser.instantiate(parser.parse_object({"experiment": settings})).experiment
     except argparse.ArgumentError as error:
-        raise ValueError(f"collapse: the results must hold the settings of an experiment, got {error}") from None
+        raise ValueError(
+            f"collapse: the results must hold the settings of an experiment, got {' '.join(str(error).split())}"
+        ) from None
     return experiment
 
 

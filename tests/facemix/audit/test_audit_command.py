@@ -117,6 +117,11 @@ def test_another_edge_than_the_trained_one_leaves_the_results_alone(run: Path, a
     assert found == asdict(blinding)
 
 
+def test_no_victims_are_refused(run: Path, attacks: Any, capsys: Any) -> None:
+    assert main(["audit", str(run), "--victims", "-3"]) == 1
+    assert "audit: --victims must be at least 1, got -3" in capsys.readouterr().err
+
+
 def test_options_win_over_the_run(run: Path, trained: Path, attacks: Any) -> None:
     options = ["--max-coeff", "0.8", "--victims", "8", "--seed", "5", "--out", str(run.parent / "there")]
     assert main(["audit", str(run), *options, "--attack-file", str(trained.parent / "mine.py")]) == 0
