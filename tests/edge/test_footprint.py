@@ -55,7 +55,8 @@ assert "torch" not in sys.modules
 def test_import_loads_little(tmp_path: Path) -> None:
     """Neither PyTorch nor what of NumPy and Python takes long to load."""
     code = """
-import sys, facemix_ops.edge
+import sys
+from facemix_ops.edge import EdgeModel
 assert not {"torch", "numpy.random", "importlib.metadata", "pathlib", "argparse", "ctypes.util"} & set(sys.modules)
 """
     output_of(code, tmp_path)

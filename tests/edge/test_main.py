@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import CONFIG, bundle_bytes, images, tensors, written
-from processes import output_of
+from processes import error_of, output_of
 
 from facemix_ops.edge.__main__ import main
 
@@ -72,6 +72,19 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     error = capsys.readouterr().err
     assert error.startswith(f"facemix_ops.edge: error: {path}: the header must lie in the file")
     assert error.count("\n") == 1
+
+
+def test_kernels_that_cannot_run_stop_nothing(tmp_path: Path) -> None:
+    """None runs."""
+    (tmp_path / "edge.safetensors").write_bytes(bundle_bytes())
+    code = """
+import runpy, sys
+sys.argv = ["edge", "edge.safetensors"]
+runpy.run_module("facemix_ops.edge", run_name="__main__")
+"""
+    assert output_of(code, tmp_path, FACEMIX_CPU_CAPABILITY="sse9").startswith("model ")
+    error = error_of("from facemix_ops.edge import EdgeModel", tmp_path, FACEMIX_CPU_CAPABILITY="sse9")
+    assert error.startswith("ValueError: FACEMIX_CPU_CAPABILITY: ")
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,12 +71,6 @@ def test_a_blinded_network_says_what_it_says_at_home(files, blind, capsys, tmp_p
     np.testing.assert_allclose(away + offset, home, atol=2e-3 * np.abs(home).max())
 
 
-def test_what_is_not_sent_is_not_blinded(files, capsys, tmp_path):
-    status, _, error = infer(capsys, "--local", "cloud", "--blinders", str(tmp_path / "pool"))
-    assert status == 1
-    assert "--blinders must be given with --server, got --local" in error
-
-
 def test_a_pool_that_runs_out_ends_the_run_and_says_so(files, blind, capsys, tmp_path):
     blind("--rows", "11")
     capsys.readouterr()

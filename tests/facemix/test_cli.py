@@ -52,6 +52,8 @@ def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
         ),
         ("train {csv}", "train: error: RECIPE must be a YAML file (.yaml or .yml or .json), got '{csv}'"),
         ("train {yaml}", "train: error: Group 'data' does not accept option 'chanels'; did you mean --data.channels?"),
+        ("train {bad}", "train: error: Problems parsing config: while parsing a flow node did not find expected"),
+        ("train {bytes}", "train: error: a file of settings must be text in UTF-8, got other bytes: 'utf-8' codec"),
         ("train --nme x", "train: error: unrecognized arguments: --nme x; did you mean --name?"),
         ("train orl --seed 3", "train: error: unrecognized arguments: --seed 3; did you mean --seeds?"),
         (
@@ -65,6 +67,7 @@ def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
         ),
         ("train --mixed.epochs x", "train: error: --mixed.epochs must be a whole number, got x"),
         ("train --mix.max_coeff x", "train: error: --mix.max_coeff must be a number or null, got x"),
+        ("audit --max-coeff x", "audit: error: --max-coeff must be a number or null, got x"),
         ("audit --victims x", "audit: error: --victims must be a whole number, got x"),
         ("serve --prot 1 --model x", "serve: error: unrecognized arguments: --prot 1; did you mean --port?"),
         ("serve --mod x", "serve: error: the following arguments are required: --model"),
@@ -78,6 +81,9 @@ def test_mistakes_are_a_line_and_where_to_look(
     paths = {"csv": tmp_path / "labels.csv", "yaml": tmp_path / "mine.yaml"}
     for path in paths.values():
         path.write_text("data: {chanels: 3}\n")
+    paths |= {"bad": tmp_path / "bad.yaml", "bytes": tmp_path / "bytes.yaml"}
+    paths["bad"].write_text("data: [\n")
+    paths["bytes"].write_bytes(b"\x89PNG")
     with pytest.raises(SystemExit) as ended:
         main(arguments.format(**paths).split())
     assert ended.value.code == 2
@@ -91,6 +97,9 @@ def test_mistakes_are_a_line_and_where_to_look(
     ("arguments", "error"),
     [
         ("infer x --server localhost:1 --edge {missing}", "--edge: [Errno 2] No such file or directory: '{missing}'"),
+        ("demo --web-port 80", "demo: --web-port must be given with --web, got 80 without"),
+        ("cost --paper --model vgg16", "cost: --model must not be given with --paper, got both"),
+        ("train --data.source synthetic --data.workers -1", "DataSettings: workers must not be negative, got -1"),
         ("demo --json {folder}", "demo: --json must be a file, got the folder {folder}"),
         (
             "collapse {run}",
@@ -110,11 +119,12 @@ def test_what_is_not_there_is_named(
     assert error.format(**paths) in capsys.readouterr().err
 
 
-def test_whoever_has_seen_enough_ends_the_output() -> None:
+@pytest.mark.parametrize("arguments", [["cost", "--paper", "--json"], ["cost", "--paper"], ["audit", "--list"]])
+def test_whoever_has_seen_enough_ends_the_output(arguments: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "wb") as closed:
-        command = [sys.executable, "-m", "facemix", "cost", "--paper", "--json"]
+        command = [sys.executable, "-m", "facemix", *arguments]
         done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (141, "")
 

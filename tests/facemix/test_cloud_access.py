@@ -20,7 +20,7 @@ DENIED, OK = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.OK
 
 
 def token_file(path: Path, text: str, mode: int = 0o600) -> Path:
-    path.write_text(text)
+    path.write_bytes(text.encode(errors="surrogateescape"))
     path.chmod(mode)
     return path
 
@@ -82,6 +82,7 @@ def test_a_token_opens_everything_and_nothing_else_does(tmp_path: Path, caplog: 
     [
         ("anna one\n", 0o604, r"--tokens must not be readable by others \(chmod o-r\), got .*tokens"),
         ("anna one two\n", 0o600, "--tokens must have lines `NAME TOKEN` with a name each, got another in line 1 of"),
+        ("anna \udc89one\n", 0o600, "got another in line 1 of"),
         ("\nanna\n", 0o600, "got another in line 2 of"),
         ("anna one\nanna two\n", 0o600, "got another in line 2 of"),
         ("# nobody\n", 0o600, "--tokens must name a client, got none"),

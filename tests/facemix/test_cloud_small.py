@@ -105,6 +105,25 @@ def test_who_watches_holds_no_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run(scenario())
 
 
+def test_strangers_leave_calls_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small, "MAX_STRANGERS", 3)
+
+    async def scenario() -> None:
+        async with serving(repository([Doubler()], tmp_path)) as (_, channel):
+            health, request = health_pb2_grpc.HealthStub(channel), health_pb2.HealthCheckRequest()
+            watchers = [health.Watch(request) for _ in range(3)]
+            for watcher in watchers:
+                await watcher.read()
+            for method in (CHECK, WATCH):
+                assert await code_of(call(channel, method, b"")) == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert (await stub_of(channel).ServerReady(pb.ServerReadyRequest())).ready
+            watchers[0].cancel()
+            await asyncio.sleep(0.3)
+            await health.Check(request)
+
+    run(scenario())
+
+
 def test_a_stream_may_have_many_messages(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with serving(repository([Doubler()], tmp_path)) as (_, channel):

@@ -151,6 +151,13 @@ def test_a_folder_with_a_bad_csv(tmp_path: Path, text: str, message: str) -> Non
         load_folder(*folder_of(tmp_path, text))
 
 
+def test_a_folder_with_a_csv_in_another_encoding(tmp_path: Path) -> None:
+    folder, labels = folder_of(tmp_path, "")
+    labels.write_bytes("image,identity\na.png,J\xf6rg\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"load_folder: .* must be text in UTF-8, got other bytes: 'utf-8' codec"):
+        load_folder(folder, labels)
+
+
 def test_of_several_that_need_a_file_one_fills_it(tmp_path: Path) -> None:
     calls: list[int] = []
     both = threading.Barrier(2)

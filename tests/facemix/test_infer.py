@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from facemix.cli import main
+from facemix.commands.infer import SENDING
 from facemix.data import MEAN, STD, Labelled, normalise
 from facemix.demo.cloud_process import cloud_process
 from facemix.export import export_cloud, export_edge
@@ -245,6 +246,23 @@ def test_either_a_server_or_local(arguments: list[str], capsys: pytest.CaptureFi
     with pytest.raises(SystemExit) as ended:
         main(["infer", "photos", "--edge", "e", *arguments])
     assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("name", SENDING)
+def test_options_of_sending_are_refused_where_nothing_is_sent(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    option = f"--{name.replace('_', '-')}"
+    value = {"wire_dtype": ["int8"], "insecure": []}.get(name, ["9"])
+    status, _, err = run(capsys, "photos", "--edge", "e", "--local", "c", option, *value)
+    assert status == 1
+    assert err == f"facemix: error: infer: {option} must be given with --server, got --local, which sends nothing\n"
+
+
+def test_a_token_is_text(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "token").write_bytes(b"\x89secret")
+    options = ("--server", "localhost:1", "--token-file", str(tmp_path / "token"))
+    status, _, err = run(capsys, "photos", "--edge", "edge.safetensors", *options)
+    assert status == 1
+    assert err == "facemix: error: Security: token must be printable ASCII without blanks, got something else\n"
 
 
 def test_without_pytorch_and_interrupted(cloud: str, folder: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import grpc
 import ml_dtypes
 import numpy as np
+import psutil
 import pytest
 import torch
 import tritonclient.grpc as triton
@@ -48,6 +49,7 @@ class Ports(NamedTuple):
     grpc: str
     http: str
     go_on: Path
+    process: psutil.Process
 
 
 def free_port() -> int:
@@ -77,7 +79,7 @@ def ports(cloud_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         try:
             line = process.stdout.readline()
             assert line.startswith("facemix cloud: serving failing, middle, waiting on 127.0.0.1:")
-            yield Ports(line.split()[-1], f"http://127.0.0.1:{http}", go_on)
+            yield Ports(line.split()[-1], f"http://127.0.0.1:{http}", go_on, psutil.Process(process.pid))
         finally:
             process.terminate()
             out, _ = process.communicate(timeout=60)
@@ -225,6 +227,18 @@ def test_bad_input(stub: GRPCInferenceServiceStub, message: pb.ModelInferRequest
     assert caught.value.code().name == code
     assert text in caught.value.details()
     assert len(stub.ModelInfer(request()).outputs) == 1  # it goes on serving
+
+
+def test_empty_tensors_take_no_memory(stub: GRPCInferenceServiceStub, ports: Ports) -> None:
+    """Protobuf would make some hundred bytes of every two."""
+    message = pb.ModelInferRequest(model_name="middle", inputs=[{}] * 400_000)
+    before = ports.process.memory_info().rss
+    for _ in range(3):
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ModelInfer(message)
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert "at most besides raw contents" in caught.value.details()
+        assert ports.process.memory_info().rss - before < 10 * message.ByteSize()
 
 
 def test_nobody_unloads_a_model(ports: Ports, stub: GRPCInferenceServiceStub) -> None:

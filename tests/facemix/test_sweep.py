@@ -272,6 +272,7 @@ def test_devices_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     ("arguments", "message"),
     [
         (["--group-sizes", "0"], "sweep: --group-sizes must be at least 1, got 0"),
+        (["--group-sizes", "8", "99"], "sweep: --group-sizes must be at most 64, got 99"),
         (["--pre", "1", "-1"], "sweep: --pre must be at least 1, got -1"),
         (["--seeds", "0"], "sweep: --seeds must be at least 1, got 0"),
         (["--jobs", "0"], "sweep: --jobs must be at least 1, got 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -13,11 +14,13 @@ from torch import Tensor
 import facemix_ops as fo
 from facemix.edge import load_half
 from facemix.edge.blinding import Blinding
+from facemix.edge.torch_bundle import TorchBundle
 from facemix.edge.torch_half import TorchHalf
-from facemix_ops.edge import EdgeModel, kernels
+from facemix_ops.edge import Bundle, EdgeModel, kernels
+from facemix_ops.edge.wire import WIRE_DTYPES
 from facemix_ops.rules import check_max_coeff
 
-from .request import Request, Secrets, Truth
+from .request import Request, Secrets, Truth, unpacked
 from .unmixed_edge import UnmixedEdge
 
 __all__ = ["Edge", "MixingEdge", "load_edge"]
@@ -93,7 +96,7 @@ class MixingEdge:
         weights, group = torch.empty_like(mixed), torch.empty(count, dtype=torch.int64)
         weights[key.order] = mixed[:, place]
         group[key.order] = torch.arange(count) // self.group_size
-        received = fo.group_mix(x, key)
+        received = unpacked(fo.group_mix(x, key), self._half.bundle)
         if self.blinding is not None:
             blinders = reuse.blinders
             if blinders is None:
@@ -112,21 +115,28 @@ class MixingEdge:
 
 
 def load_edge(
-    path: str | os.PathLike[str], *, max_coeff: float | None = None, blinding: Blinding | None = None
+    path: str | os.PathLike[str],
+    *,
+    max_coeff: float | None = None,
+    blinding: Blinding | None = None,
+    wire_dtype: str | None = None,
 ) -> Edge:
     """The edge in a file of `facemix train`, of `facemix.export.export_edge` or of `export_edge_torch`.
 
     Args:
         path: of the file.
         max_coeff, blinding: see `MixingEdge`; not for an edge that mixes nothing.
+        wire_dtype: what is sent, see `facemix_ops.edge.EdgeModel.mix`; default: what the file says. With blinding it is
+            float32.
 
     Raises:
         OSError: if there is no such file, or it cannot be read.
         BundleError: a ValueError; see `facemix.edge.load_half`.
         ValueError: if max_coeff is too low for the edge's groups, or above 1; or something is asked of the mix of an
-            edge that mixes nothing.
+            edge that mixes nothing; or the edge cannot send `wire_dtype`.
     """
     half = load_half(path)
+    half.bundle = replace(half.bundle, wire_dtype=_wire_dtype(half.bundle, wire_dtype, blinding))
     if half.bundle.group_size > 1:
         check_max_coeff("load_edge", max_coeff, half.bundle.group_size)
         return MixingEdge(half, max_coeff, blinding)
@@ -135,6 +145,17 @@ def load_edge(
         if value is not None:
             raise ValueError(f"load_edge: {name} must not be given for an edge that mixes nothing, got {value}")
     return UnmixedEdge(half)
+
+
+def _wire_dtype(bundle: Bundle | TorchBundle, asked: str | None, blinding: Blinding | None) -> str:
+    own, names = bundle.wire_dtype, [name for name in WIRE_DTYPES if name != "int8" or bundle.scales is not None]
+    if blinding is not None:
+        own, names = "float32", ["float32"]
+    wire_dtype = own if asked is None else asked
+    if wire_dtype not in names:
+        rule = f"wire_dtype of this edge must be {' or '.join(names)}{' with blinding' * (blinding is not None)}"
+        raise ValueError(f"load_edge: {rule}, got {wire_dtype!r}")
+    return wire_dtype
 
 
 def _first_part(half: EdgeModel, pixels: Any) -> Tensor:

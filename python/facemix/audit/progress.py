@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from facemix.console import Console
 from facemix.report.spread import percent
 
 from .attack import Attack
@@ -20,7 +20,7 @@ class Terminal(Watch):
     """A line on the standard error for each attack that is over, and, on a terminal, a bar for the one that is not."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True, highlight=False)
+        console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         self._bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._bar = self._bars.add_task("", visible=False)

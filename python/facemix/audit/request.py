@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import facemix_ops as fo
+from facemix.edge.torch_bundle import TorchBundle
+from facemix_ops.edge import Bundle
+from facemix_ops.edge.wire import LARGEST
 
-__all__ = ["Request", "Secrets", "Truth", "numbered"]
+__all__ = ["Request", "Secrets", "Truth", "numbered", "unpacked"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +26,8 @@ class Truth:
         sources: float32 [n, c, h, w], what an edge without any protection would have sent, in the order of the images:
             the first part's output; of an edge that only changes images, the images themselves.
         image: int64 [n], of which image, 0 to N - 1, each source is: 0, 1, ... unless an image has several.
-        weights: float64 [b, n], ``received[b] = sum_n weights[b, n] * sources[n]``, plus what was added to hide it.
+        weights: float64 [b, n], ``received[b] = sum_n weights[b, n] * sources[n]``, but for the rounding of the wire
+            dtype, plus what was added to hide it.
         group: int64 [b], a number for each group of received rows: those that mix the same sources.
     """
 
@@ -43,7 +47,7 @@ class Request:
     """One request.
 
     Attributes:
-        received: float32 [b, c, h, w], all that the cloud gets.
+        received: float32 [b, c, h, w], all that the cloud gets, as it unpacks it.
         truth: see there.
     """
 
@@ -63,6 +67,14 @@ class Secrets:
 
     key: fo.MixKey | None = None
     blinders: Tensor | None = None
+
+
+def unpacked(rows: Tensor, bundle: Bundle | TorchBundle) -> Tensor:
+    """Rows float32 [b, c, h, w] as the cloud unpacks them from the bundle's wire dtype, float32."""
+    if bundle.wire_dtype != "int8":
+        return rows.to(getattr(torch, bundle.wire_dtype)).float()
+    scales = torch.tensor(bundle.scales).view(-1, 1, 1)
+    return (rows / scales).round_().clamp_(-LARGEST, LARGEST) * scales
 
 
 def numbered(groups: Iterable[Tensor]) -> NDArray[np.int64]:

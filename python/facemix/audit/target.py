@@ -40,6 +40,7 @@ class Target:
         cloud: file of the cloud; None: what it answers is not attacked.
         max_coeff: bound on the coefficients; None: the edge's own.
         blinders: a file of `facemix blind`: what is sent goes out beneath such noise. No row of it is used.
+        wire_dtype: what is sent; None: what the edge's file says, with blinders float32.
     """
 
     edge: Path
@@ -47,6 +48,7 @@ class Target:
     cloud: Path | None = None
     max_coeff: float | None = None
     blinders: Path | None = None
+    wire_dtype: str | None = None
 
     @cached_property
     def bundle(self) -> Bundle | TorchBundle:
@@ -80,7 +82,7 @@ class Target:
         height, width, channels = self.bundle.image_shape
         size: dict[str, Any] = {"size": (height, width), "channels": channels}
         cloud = None if self.cloud is None else open_cloud(self.cloud, self.bundle.network)
-        edge = load_edge(self.edge, max_coeff=self.max_coeff, blinding=self.blinding)
+        edge = load_edge(self.edge, max_coeff=self.max_coeff, blinding=self.blinding, wire_dtype=self.wire_dtype)
         splits = open_data(replace(self.data, **size))
         return Scene.of(edge, splits, cloud=cloud, victims=victims, seed=seed, effort=effort)
 
@@ -92,6 +94,7 @@ class Target:
             "source": self.data.source,
             "max_coeff": self.max_coeff,
             "blinding": None if self.blinding is None else asdict(self.blinding),
+            "wire_dtype": self.wire_dtype,
         }
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from facemix.edge.torch_half import TorchHalf
 from facemix.protections import repeatable
 
-from .request import Request, Secrets, Truth
+from .request import Request, Secrets, Truth, unpacked
 
 __all__ = ["UnmixedEdge"]
 
@@ -39,7 +39,7 @@ class UnmixedEdge:
     def send(self, images: Tensor, generator: torch.Generator, reuse: Secrets | None = None) -> Request:
         """See `Edge`. Noise is the only secret, and is drawn anew for each request: nothing can be reused."""
         with repeatable(generator):
-            received = self._first(self._inputs(images))
+            received = unpacked(self._first(self._inputs(images)), self._half.bundle)
         count = torch.arange(len(images))
         return Request(received, Truth(self.clean(images), count, torch.eye(len(images), dtype=torch.float64), count))
 

@@ -178,11 +178,11 @@ def _read(path: Path) -> tuple[list[tuple[str, bytes]], str]:
         fault = f"not be readable by others (chmod o-r), got {path}, which is"
     clients: list[tuple[str, bytes]] = []
     names = set()
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
-        if len(words) != 2 or words[0] in names:
+        if len(words) != 2 or words[0] in names or not words[1].isascii():
             fault = fault or f"have lines `NAME TOKEN` with a name each, got another in line {number} of {path}"
         if len(words) == 2:
             names.add(words[0])

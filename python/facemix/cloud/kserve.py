@@ -16,10 +16,13 @@ from typing import Any, cast
 
 import grpc
 import prometheus_client
+from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from facemix.wire import WireError, parse
+from facemix.wire import open_inference_pb2 as pb
 from facemix.wire.names import FEATURES, OUTPUTS
 
 from . import servicer
@@ -95,7 +98,7 @@ class Servicer(InferenceServicer):
 
     def __init__(self, server: ModelServer, repository: Repository, answers: Answers) -> None:
         super().__init__(server.dataplane, server.model_repository_extension)
-        self._repository, self._ours = repository, servicer.Servicer(repository, answers)
+        self._repository, self._answers, self._ours = repository, answers, servicer.Servicer(repository, answers)
 
     async def ModelReady(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         ours = await self._ours.ModelReady(request, context)
@@ -105,15 +108,18 @@ class Servicer(InferenceServicer):
         ours = await self._ours.ModelMetadata(request, context)
         return kserve_pb.ModelMetadataResponse.FromString(ours.SerializeToString())
 
-    async def ModelInfer(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+    async def infer(self, message: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        """ModelInfer, on bytes: KServe's own unpacks a message whatever it holds, and then knows no BF16, and makes
+        lists of what does not come as raw contents.
+        """
+        call = Received(context, message)
         try:
+            request = parse(pb.ModelInferRequest, message)
             self._repository.find(request.model_name, request.model_version)
-        except Refusal as refusal:
-            await context.abort(refusal.code, str(refusal))
-        # Bytes, because KServe's own conversion knows no BF16, and makes lists of what does not come as raw contents.
-        call = Received(context, request.SerializeToString())
-        ours, _ = await self._data_plane.infer(model_name=request.model_name, request=call)
-        return kserve_pb.ModelInferResponse.FromString(ours)
+        except (DecodeError, WireError, Refusal):
+            return await self._answers.predict(call)  # which refuses it for the same reason
+        answer, _ = await self._data_plane.infer(model_name=request.model_name, request=call)
+        return answer
 
     async def RepositoryModelLoad(self, request: Any, context: grpc.aio.ServicerContext) -> None:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "models are loaded when the server starts")
@@ -174,7 +180,10 @@ class Server(ModelServer):
             ],
             maximum_concurrent_rpcs=settings.max_receiving,  # KServe's servicer is called with whole messages
         )
-        add_GRPCInferenceServiceServicer_to_server(Servicer(self, self._repository, answers), self._rpc)
+        ours = Servicer(self, self._repository, answers)
+        add_GRPCInferenceServiceServicer_to_server(ours, self._rpc)
+        infer = grpc.unary_unary_rpc_method_handler(ours.infer)
+        self._rpc.add_registered_method_handlers(SERVICE, {"ModelInfer": infer})  # in the place of KServe's
         self._health = Health(SERVICE)
         add_HealthServicer_to_server(self._health, self._rpc)
         self._health.set(True)

@@ -7,6 +7,7 @@ that ModelInfer needs, and waits for the rest of it for ever.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 import grpc
@@ -22,6 +23,7 @@ MAX_BYTES = 4096
 SLOTS = 8  # gRPC knows one limit for the messages of all methods, so what is received may be as large as for ModelInfer
 RECEIVE_SECONDS = 10.0
 HURRIED_SECONDS = 1.0  # where other calls wait to be received
+MAX_STRANGERS = 1024  # calls of strangers at one time: a quarter of `server.MAX_CALLS`, which are for everybody
 
 
 class SmallInterceptor(grpc.aio.ServerInterceptor):
@@ -31,6 +33,7 @@ class SmallInterceptor(grpc.aio.ServerInterceptor):
         self._metrics = metrics
         # Strangers do not keep out those who have a token.
         self._strangers, self._others = (Receiving(SLOTS, RECEIVE_SECONDS, HURRIED_SECONDS) for _ in range(2))
+        self._strange_calls = 0
 
     async def intercept_service(
         self,
@@ -41,7 +44,8 @@ class SmallInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or handler.request_deserializer is None:  # ModelInfer, which takes bytes
             return handler
-        receiving = self._strangers if handler_call_details.method in OPEN else self._others
+        strange = handler_call_details.method in OPEN
+        receiving = self._strangers if strange else self._others
 
         async def only(context: grpc.aio.ServicerContext) -> Any:
             message = await self._take(receiving, handler.request_deserializer, context)
@@ -56,11 +60,13 @@ class SmallInterceptor(grpc.aio.ServerInterceptor):
                 yield message
 
         async def one_to_one(_: object, context: grpc.aio.ServicerContext) -> Any:
-            return await handler.unary_unary(await only(context), context)
+            async with self._place(strange, context):
+                return await handler.unary_unary(await only(context), context)
 
         async def one_to_many(_: object, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
-            async for answer in handler.unary_stream(await only(context), context):
-                yield answer
+            async with self._place(strange, context):
+                async for answer in handler.unary_stream(await only(context), context):
+                    yield answer
 
         async def many_to_many(_: object, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
             async for answer in handler.stream_stream(all_of(context), context):
@@ -70,6 +76,22 @@ class SmallInterceptor(grpc.aio.ServerInterceptor):
             return grpc.stream_unary_rpc_method_handler(one_to_one, None, handler.response_serializer)
         many = many_to_many if handler.request_streaming else one_to_many
         return grpc.stream_stream_rpc_method_handler(many, None, handler.response_serializer)
+
+    @asynccontextmanager
+    async def _place(self, strange: bool, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+        """One of the calls that strangers may hold, who would otherwise hold all that there may be."""
+        if strange and self._strange_calls >= MAX_STRANGERS:
+            await self._refuse(
+                context,
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "calls",
+                f"methods that need no token must have {MAX_STRANGERS} calls at once at most, got more",
+            )
+        self._strange_calls += strange
+        try:
+            yield
+        finally:
+            self._strange_calls -= strange
 
     async def _take(
         self, receiving: Receiving, parse: Callable[[bytes], Any], context: grpc.aio.ServicerContext

@@ -28,7 +28,7 @@ def credentials(settings: Settings) -> grpc.ServerCredentials | None:
     except ssl.SSLError as error:
         raise ValueError(
             "serve: --tls-cert and --tls-key must be a PEM certificate, with its chain, and its key, "
-            f"got {settings.tls_cert} and {settings.tls_key}: {error.reason}"
+            f"got {settings.tls_cert} and {settings.tls_key}: {error.reason or 'neither'}"
         ) from None
     if settings.client_ca is not None:
         try:

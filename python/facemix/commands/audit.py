@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from .parsing import settings_parser
 
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
 __all__ = ["add", "run"]
 
-#: Settings of data that the edge decides, or that no attack uses.
+WireDtype: TypeAlias = Literal["float32", "float16", "bfloat16", "int8"]
+
+#: Settings of data that the edge decides, or that no attack uses: photographs are attacked as they are.
 WITHOUT = {"size", "channels", "augment", "distort", "workers"}
 DESCRIPTION = (
     "Attack what an edge sends, and report what each attack recovers, between what chance gives and what there is to "
     "recover. RUN is the folder of one seed of `facemix train`, such as runs/orl/seed-0; without it, give --edge and "
-    "the photographs (--data.*), and --cloud if its answers are to be attacked as well. Options win over RUN. An audit "
-    "that was interrupted goes on with the same command. --import MODULE registers a network of your own. See "
-    "docs/audit.md."
+    "the photographs (--data.*), and --cloud if its answers are to be attacked as well. Options win over RUN. "
+    "Photographs are attacked as they are, without data.distort. An audit that was interrupted goes on with the same "
+    "command. --import MODULE registers a network of your own. See docs/audit.md."
 )
 
 
@@ -86,6 +88,7 @@ def _parser() -> ArgumentParser:
     add("--cloud", type=Path | None, metavar="FILE", help="the cloud's file")
     add("--max-coeff", type=float | None, metavar="C", help="another bound on the coefficients than the edge's")
     add("--blinders", type=Path | None, metavar="FILE", help="beneath noise, as of this pool; none of it is used")
+    add("--wire-dtype", type=WireDtype | None, metavar="DTYPE", help="what is sent, if not what the edge's file says")
     add(
         "--fail-above",
         type=float | None,
@@ -120,6 +123,8 @@ def _attacks(options: Namespace) -> tuple[type[Attack], ...]:
     names = [attack.name for attack in attacks]
     if unknown := [name for name in options.attacks or () if name not in names]:
         raise ValueError(f"audit: --attacks must be of {', '.join(names)}, got {unknown[0]!r}")
+    if options.victims < 1:
+        raise ValueError(f"audit: --victims must be at least 1, got {options.victims}")
     if options.fail_above is not None and not 0 <= options.fail_above <= 1:
         raise ValueError(f"audit: --fail-above must be between 0 and 1, got {options.fail_above}")
     return attacks
@@ -128,7 +133,8 @@ def _attacks(options: Namespace) -> tuple[type[Attack], ...]:
 def _target(parser: ArgumentParser, options: Namespace) -> Target:
     from facemix.audit.target import Target
 
-    return Target(options.edge, parser.instantiate(options).data, options.cloud, options.max_coeff, options.blinders)
+    data, others = parser.instantiate(options).data, (options.max_coeff, options.blinders, options.wire_dtype)
+    return Target(options.edge, data, options.cloud, *others)
 
 
 def _audit(target: Target, attacks: tuple[type[Attack], ...], options: Namespace, out: Path) -> Audit:
@@ -156,20 +162,21 @@ def _audit(target: Target, attacks: tuple[type[Attack], ...], options: Namespace
 
 
 def _list(attacks: tuple[type[Attack], ...]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from facemix.console import Console
 
     table = Table("name", "asks", "knows, besides what the cloud receives", "source")
     for attack in attacks:
         table.add_row(attack.name, attack.title, attack.knows, attack.source)
-    Console(highlight=False).print(table)
+    Console().print(table)
 
 
 def _show(audit: Audit) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from facemix.audit.progress import told
+    from facemix.console import Console
 
     table = Table("attack")
     for column in ("floor", "result", "ceiling"):
@@ -178,7 +185,7 @@ def _show(audit: Audit) -> None:
     for name, outcome in audit.outcomes.items():
         figures = (outcome.floor, outcome.result, outcome.ceiling)
         table.add_row(name, *("" if f is None else f"{f:.3f}" for f in figures), told(outcome))
-    console = Console(highlight=False)
+    console = Console()
     console.print(table)
     console.print(audit.verdict.headline, style="bold", markup=False)
     for reason in audit.verdict.reasons:

@@ -97,13 +97,16 @@ def _experiment(settings: dict[str, Any]) -> Experiment:
     try:
         experiment: Experiment = parser.instantiate(parser.parse_object({"experiment": settings})).experiment
     except argparse.ArgumentError as error:
-        raise ValueError(f"collapse: the results must hold the settings of an experiment, got {error}") from None
+        raise ValueError(
+            f"collapse: the results must hold the settings of an experiment, got {' '.join(str(error).split())}"
+        ) from None
     return experiment
 
 
 def _show(found: Collapse, title: str) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from facemix.console import Console
 
     table = Table(title=title)
     for column in ("", "right", "agrees", "multiply-adds"):
@@ -116,7 +119,7 @@ def _show(found: Collapse, title: str) -> None:
     )
     if (low := found.low_rank) is not None:
         table.add_row(f"of rank {low.rank}", f"{low.accuracy:.1%}", f"{low.agreement:.1%}", f"{low.multiply_adds}")
-    console = Console(highlight=False)
+    console = Console()
     console.print(table)
     console.print(
         f"the mean of {found.images} derivatives; of {found.decisions} decisions; agreement with the network, and of "

@@ -14,6 +14,18 @@ __all__ = ["add", "run"]
 WIRE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 MEBI = 1 << 20
 
+#: What is asked about, by default; --paper asks about the paper's own.
+ASKED: dict[str, Any] = {
+    "model": "resnet18",
+    "option": [],
+    "image": (3, 218, 178),
+    "pre": 1,
+    "post": 1,
+    "group_size": 8,
+    "wire_dtype": "float32",
+    "link": (15.0, 30.0, 25.0),
+}
+
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
@@ -24,39 +36,35 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "seconds on the link by the model of the paper's Table 1; and seconds of computing, measured on this machine "
         "(PyTorch, random weights, one group at a time).",
     )
-    parser.add_argument("--model", default="resnet18", help="name of a model (default: %(default)s)")
+    parser.add_argument("--model", help="name of a model (default: %(default)s)")
     parser.add_argument(
         "--option",
         action="append",
-        default=[],
         metavar="NAME=VALUE",
         help="an option of the model, such as num_classes=80 or width=0.25; may be repeated",
     )
-    parser.add_argument(
-        "--image", type=int, nargs=3, default=(3, 218, 178), metavar=("C", "H", "W"), help="shape (default: 3 218 178)"
-    )
-    parser.add_argument("--pre", type=int, default=1, help="blocks of the edge's first part (default: 1)")
-    parser.add_argument("--post", type=int, default=1, help="layers of the edge's last part (default: 1)")
-    parser.add_argument("--group-size", type=int, default=8, metavar="S", help="images in a group (default: 8)")
-    parser.add_argument(
-        "--wire-dtype", choices=WIRE_BYTES, default="float32", help="of what is sent (default: %(default)s)"
-    )
+    parser.add_argument("--image", type=int, nargs=3, metavar=("C", "H", "W"), help="shape (default: 3 218 178)")
+    parser.add_argument("--pre", type=int, help="blocks of the edge's first part (default: 1)")
+    parser.add_argument("--post", type=int, help="layers of the edge's last part (default: 1)")
+    parser.add_argument("--group-size", type=int, metavar="S", help="images in a group (default: 8)")
+    parser.add_argument("--wire-dtype", choices=WIRE_BYTES, help="of what is sent (default: %(default)s)")
     parser.add_argument(
         "--link",
         type=float,
         nargs=3,
-        default=(15.0, 30.0, 25.0),
         metavar=("UP", "DOWN", "MS"),
         help="Mibit/s up and down, milliseconds one way (default: 15 30 25, the paper's 4G)",
     )
     parser.add_argument("--paper", action="store_true", help="the paper's Table 1 and the efficiency of Tables 2 and 3")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, **ASKED)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Count, measure and print."""
     if arguments.paper:
+        if given := [name for name, default in ASKED.items() if getattr(arguments, name) != default]:
+            raise ValueError(f"cost: --{given[0].replace('_', '-')} must not be given with --paper, got both")
         _paper(arguments.json)
         return
     from facemix.cost import MIBIT, Link, partition_cost
@@ -125,8 +133,9 @@ def _figures(cost: PartitionCost, link: Link, seconds: tuple[float, float, float
 
 
 def _show(figures: dict[str, Any], model: str) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from facemix.console import Console
 
     size = figures["group_size"]
     table = Table(title=f"{model} at {' x '.join(map(str, figures['image_shape']))}, one image")
@@ -137,7 +146,7 @@ def _show(figures: dict[str, Any], model: str) -> None:
         numbers = (f"{part['parameters'] / 1e6:.2f} M", f"{part['multiply_adds'] / 1e9:.3f} G")
         table.add_row(name, *numbers, shape, f"{1e3 * part['seconds']:.2f}")
     table.add_row(f"mixing, groups of {size}", "", f"{figures['mix_multiply_adds'] / 1e9:.3f} G", "", "")
-    console = Console(highlight=False)
+    console = Console()
     console.print(table)
     link = figures["link"]
     console.print(
@@ -156,10 +165,11 @@ def _paper(as_json: bool) -> None:
     if as_json:
         print(json.dumps({name: [row.as_json() for row in rows] for name, rows in tables.items()}, indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from facemix.console import Console
+
+    console = Console()
     for name, rows in tables.items():
         table = Table(title=f"{name}: ours (the paper's)")
         table.add_column("")

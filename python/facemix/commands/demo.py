@@ -65,6 +65,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     if not 0 <= arguments.web_port <= 65535:
         raise ValueError(f"demo: --web-port must be between 0 and 65535, got {arguments.web_port}")
+    if arguments.web_port and not arguments.web:
+        raise ValueError(f"demo: --web-port must be given with --web, got {arguments.web_port} without")
     if arguments.json is not None and arguments.json.is_dir():
         raise ValueError(f"demo: --json must be a file, got the folder {arguments.json}")
     settings = DemoSettings(group_size=arguments.group_size, seed=arguments.seed)

@@ -20,6 +20,14 @@ FORMATS = ("table", "json", "csv")
 WIRE_DTYPES = ("float32", "float16", "bfloat16", "int8")
 REFUSED = 3  # argparse takes 2
 
+#: What is about sending, and its defaults: with --local, which sends nothing, these must be left as they are.
+SENDING: dict[str, Any] = {
+    **dict.fromkeys(("decoys", "blinders", "wire_dtype", "ca", "cert", "key", "token_file")),
+    "timeout": 30.0,
+    "attempts": 5,
+    "insecure": False,
+}
+
 UNMIXED = (
     "warning: this edge half mixes nothing (groups of 1): the cloud sees every image by itself, as its first part "
     "leaves it; what that hides, facemix audit measures"
@@ -93,17 +101,20 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     sending.add_argument("--wire-dtype", choices=WIRE_DTYPES, help="what to send (default: the edge half says)")
     sending.add_argument(
-        "--request-groups", type=int, default=8, metavar="N", help="groups in a request (default: %(default)s)"
+        "--request-groups",
+        type=int,
+        default=8,
+        metavar="N",
+        help="groups in a request; with --local, that are computed at once (default: %(default)s)",
     )
     sending.add_argument(
         "--timeout",
         type=float,
-        default=30.0,
         metavar="S",
         help="seconds for a request, all its attempts (default: %(default)g)",
     )
     sending.add_argument(
-        "--attempts", type=int, default=5, metavar="N", help="how often a request may be sent (default: %(default)s)"
+        "--attempts", type=int, metavar="N", help="how often a request may be sent (default: %(default)s)"
     )
     security = parser.add_argument_group("security", "TLS is used for every server but this machine itself.")
     security.add_argument("--ca", type=Path, metavar="FILE", help="certificates (PEM) that vouch for the server")
@@ -111,7 +122,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     security.add_argument("--key", type=Path, metavar="FILE", help="its private key (PEM)")
     security.add_argument("--token-file", type=Path, metavar="FILE", help="file with a bearer token")
     security.add_argument("--insecure", action="store_true", help="no TLS: whoever listens has what the cloud has")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, **SENDING)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -123,8 +134,11 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("top", "request_groups", "attempts"):
         if (value := getattr(arguments, name)) < 1:
             raise ValueError(f"infer: --{name.replace('_', '-')} must be at least 1, got {value}")
-    if arguments.blinders is not None and arguments.local is not None:
-        raise ValueError("infer: --blinders must be given with --server, got --local, which sends nothing")
+    given = [name for name, default in SENDING.items() if getattr(arguments, name) != default]
+    if given and arguments.local is not None:
+        raise ValueError(
+            f"infer: --{given[0].replace('_', '-')} must be given with --server, got --local, which sends nothing"
+        )
 
     # Imported here, so that `facemix serve` loads nothing of the edge.
     from facemix.edge import load_half
@@ -185,5 +199,5 @@ def _security(arguments: argparse.Namespace) -> Security:
 
     files: dict[str, Any] = {"ca": arguments.ca, "certificate": arguments.cert, "key": arguments.key}
     contents = {name: None if path is None else path.read_bytes() for name, path in files.items()}
-    token = None if arguments.token_file is None else arguments.token_file.read_text().strip()
+    token = None if arguments.token_file is None else arguments.token_file.read_text(errors="replace").strip()
     return Security(**contents, token=token, insecure=arguments.insecure)

@@ -39,7 +39,8 @@ class Brief:
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong, and end with status 2."""
         command = self.prog.split(" [")[0]
-        print(f"{command}: error: {self._plain(message)}\n{command} --help lists all options", file=sys.stderr)
+        plain = " ".join(self._plain(message).split())
+        print(f"{command}: error: {plain}\n{command} --help lists all options", file=sys.stderr)
         sys.exit(2)
 
     def _plain(self, message: str) -> str:
@@ -51,7 +52,11 @@ class Brief:
         if setting is None or kind is None or value is None:
             return message
         types = [_words(name) for name in re.split(r", (?![^\[]*\])", kind[1] or kind[2])]
-        return f"--{setting[1]} must be {' or '.join(types)}, got {' '.join(value[1].split())}"
+        return f"{self._option(setting[1])} must be {' or '.join(types)}, got {value[1]}"
+
+    def _option(self, key: str) -> str:
+        """As it is written: some have dashes where their keys have not."""
+        return next((name for name in self._options() if self._option_string_actions[name].dest == key), f"--{key}")
 
     def _options(self) -> list[str]:
         return [option for option in self._option_string_actions if option.startswith("--")]

@@ -65,7 +65,10 @@ def read_experiment(parser: ArgumentParser, rest: list[str]) -> tuple[Any, Exper
         if found.suffix not in SUFFIXES:
             parser.error(f"RECIPE must be a YAML file ({' or '.join(SUFFIXES)}), got {rest[0]!r}")
         rest = ["--config", str(found), *rest[1:]]
-    arguments = parser.parse_args(rest)
+    try:
+        arguments = parser.parse_args(rest)
+    except UnicodeDecodeError as error:
+        parser.error(f"a file of settings must be text in UTF-8, got other bytes: {error}")
     names = Experiment.__dataclass_fields__
     values = parser.instantiate(Namespace({name: arguments[name] for name in names}))
     return arguments, Experiment(**{name: values[name] for name in names})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import torch
@@ -34,17 +35,20 @@ def load_folder(folder: Path, labels: Path) -> Photos:
     """
     if not labels.is_file():
         raise DataError(f"load_folder: labels must be a CSV file, got none at {labels}: {ADVICE}")
-    with labels.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, strict=True)
-        header = list(reader.fieldnames or [])
-        if IMAGE not in header or len(set(header)) != len(header):
-            raise DataError(
-                f"load_folder: the header of {labels} must have {IMAGE!r} and no name twice, got {header[:8]}: {ADVICE}"
-            )
-        try:
-            rows = list(reader)
-        except csv.Error as error:
-            raise DataError(f"load_folder: line {reader.line_num} of {labels} must be CSV, got {error}") from None
+    try:
+        text = labels.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"load_folder: {labels} must be text in UTF-8, got other bytes: {error}") from None
+    reader = csv.DictReader(io.StringIO(text), strict=True)
+    header = list(reader.fieldnames or [])
+    if IMAGE not in header or len(set(header)) != len(header):
+        raise DataError(
+            f"load_folder: the header of {labels} must have {IMAGE!r} and no name twice, got {header[:8]}: {ADVICE}"
+        )
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise DataError(f"load_folder: line {reader.line_num} of {labels} must be CSV, got {error}") from None
     if not rows:
         raise DataError(f"load_folder: {labels} must list at least one photograph, got none")
     columns = [name for name in header if name not in (IMAGE, IDENTITY)]

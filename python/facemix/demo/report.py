@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+
+from facemix.console import Console
 
 from .measure import Passage
 
@@ -30,7 +31,7 @@ def figures(plain: float, passage: Passage) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> None:
     """Print the tables of `result`, the JSON of a demo."""
-    console = Console(highlight=False)
+    console = Console()
     settings, baseline, mixed = result["settings"], result["baseline"], result["mixing_aware"]
     rounds = settings["rounds"]
     accuracy = Table(title=f"Accuracy on {result['test_images']} test faces, groups of {settings['group_size']}")

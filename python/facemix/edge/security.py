@@ -11,6 +11,7 @@ import grpc
 __all__ = ["Address", "Security"]
 
 HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*\.?")
+PEM = b"-----BEGIN "
 TOKEN = re.compile(r"[!-~]+")  # what an HTTP header can hold, without blanks
 
 
@@ -79,12 +80,14 @@ class Security:
     insecure: bool = False
 
     def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("Security: certificate and key must be given together, got one of them")
         for name in ("ca", "certificate", "key"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, bytes):
                 raise TypeError(f"Security: {name} must be bytes (PEM), got {type(value).__name__}")
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("Security: certificate and key must be given together, got one of them")
+            if value is not None and PEM not in value:
+                raise ValueError(f"Security: {name} must be PEM, which has a line '{PEM.decode()}...', got none")
         if self.token is not None and not (isinstance(self.token, str) and TOKEN.fullmatch(self.token)):
             raise ValueError("Security: token must be printable ASCII without blanks, got something else")
         if self.insecure and (self.ca is not None or self.certificate is not None):

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from facemix.console import Console
 
 __all__ = ["WRITERS", "Attribute", "Guess", "Row", "Writer"]
 
@@ -71,7 +72,7 @@ class TableWriter:
     """For people; written when all rows are there, because columns are as wide as their widest entry."""
 
     def __init__(self, stream: TextIO, model: dict[str, Any]) -> None:
-        self._console = Console(file=stream, highlight=False, width=None if stream.isatty() else WIDE)
+        self._console = Console(file=stream, width=None if stream.isatty() else WIDE)
         self._table = Table(box=box.SIMPLE_HEAD, show_edge=False)
         self._table.add_column("image", overflow="fold")
         kind, *numbers = ATTRIBUTE_COLUMNS if "attributes" in model else ("class", "score")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from facemix.atomic import atomic_path
 from facemix.report.results import RESULTS
+from facemix_ops.rules import MAX_GROUP
 
 if TYPE_CHECKING:
     from facemix.training.settings import Experiment
@@ -71,6 +72,8 @@ class Plan:
         for name, values in (("group-sizes", self.group_sizes), ("pre", self.pre), ("seeds", (self.seeds,))):
             if min(values) < 1:
                 raise ValueError(f"sweep: --{name} must be at least 1, got {min(values)}")
+        if (largest := max(self.group_sizes)) > MAX_GROUP:
+            raise ValueError(f"sweep: --group-sizes must be at most {MAX_GROUP}, got {largest}")
         if (name := self.experiment.protection.name) != "mix":
             raise ValueError(
                 f"sweep: protection.name must be mix, whose group sizes and cuts are swept over, got {name}"

@@ -87,6 +87,10 @@ class DataSettings:
     cache: Path = Path("~/.cache/facemix")
     workers: int = 0
 
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ValueError(f"DataSettings: workers must not be negative, got {self.workers}")
+
 
 @dataclass(frozen=True)
 class ModelSettings:

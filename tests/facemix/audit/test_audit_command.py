@@ -104,6 +104,7 @@ def test_another_edge_than_the_trained_one_leaves_the_results_alone(run: Path, a
     options = [
         ["--blinders", str(pool)],
         ["--max-coeff", "0.8"],
+        ["--wire-dtype", "int8"],
         ["--data.people", "5", "--data.task", "attributes"],
         ["--edge", str(shutil.copy(run / "edge.safetensors", run.parent / "o"))],
     ]
@@ -114,6 +115,11 @@ def test_another_edge_than_the_trained_one_leaves_the_results_alone(run: Path, a
     assert main(["audit", str(run), "--blinders", str(pool), "--out", str(run.parent / "blinded")]) == 0
     found = json.loads((run.parent / "blinded" / "audit.json").read_text())["settings"]["blinding"]
     assert found == asdict(blinding)
+
+
+def test_no_victims_are_refused(run: Path, attacks: Any, capsys: Any) -> None:
+    assert main(["audit", str(run), "--victims", "-3"]) == 1
+    assert "audit: --victims must be at least 1, got -3" in capsys.readouterr().err
 
 
 def test_options_win_over_the_run(run: Path, trained: Path, attacks: Any) -> None:

@@ -14,6 +14,8 @@ from facemix.audit.request import Secrets, numbered
 from facemix.audit.scene import Scene, send
 from facemix.data import Labelled, Splits
 from facemix.edge import load_half
+from facemix.edge.blinding import Blinding
+from facemix.edge.torch_half import TorchHalf
 from facemix.export import export_edge
 from facemix.export_torch import export_edge_torch
 from facemix.models import build
@@ -59,6 +61,51 @@ def test_an_edge_sends_what_the_client_sends(file):
         sent = torch.from_numpy(np.array(request.payload)).flatten(1).double()
     sources = edge.clean(torch.from_numpy(faces.images)).flatten(1).double()
     torch.testing.assert_close(sent.T @ sent, sources.T @ sources, rtol=0, atol=1e-4)
+
+
+@pytest.fixture
+def calibrated(file, tmp_path):
+    """A file that says int8, of either kind."""
+    torch.manual_seed(0)
+    common = {"name": "n", "group_size": 4, "mean": [0.5], "std": [0.25], "wire_dtype": "int8"}
+    common["calibration"] = np.ascontiguousarray(textures(8, 1, 9).images.transpose(0, 2, 3, 1))
+    network, path = build("resnet18", OPTIONS).eval(), tmp_path / "calibrated.safetensors"
+    if isinstance(load_half(file), TorchHalf):
+        export_edge_torch(path, network, "resnet18", OPTIONS, (1, 24, 20), pre=2, **common)
+    else:
+        export_edge(path, network, (1, 24, 20), **common)
+    return path
+
+
+def received(edge):
+    return send(edge, textures(6, 2, 1), torch.arange(12), torch.Generator().manual_seed(0)).received
+
+
+@pytest.mark.parametrize(("wire_dtype", "bits"), [("float16", 10), ("bfloat16", 7)])
+def test_what_is_received_was_rounded_on_the_wire(calibrated, wire_dtype, bits):
+    whole, rounded = (received(load_edge(calibrated, wire_dtype=name)) for name in ("float32", wire_dtype))
+    torch.testing.assert_close(rounded, whole, rtol=2.0 ** -(bits + 1), atol=1e-6)
+    assert not torch.equal(rounded, whole)
+    assert torch.equal(rounded.to(getattr(torch, wire_dtype)).float(), rounded)
+
+
+def test_an_edge_sends_what_its_file_says(calibrated):
+    scales = torch.tensor(load_half(calibrated).bundle.scales).view(-1, 1, 1)
+    whole, rounded = (received(load_edge(calibrated, wire_dtype=name)) / scales for name in ("float32", None))
+    torch.testing.assert_close(rounded, rounded.round(), rtol=0, atol=1e-4)
+    assert rounded.abs().max() <= 127.001
+    inside = whole.abs() < 127
+    assert inside.float().mean() > 0.99
+    assert (rounded - whole).abs()[inside].max() < 0.501
+
+
+def test_an_edge_is_not_told_to_send_what_it_cannot(file, calibrated):
+    with pytest.raises(ValueError, match="wire_dtype of this edge must be float32 or float16 or bfloat16, got 'int8'"):
+        load_edge(file, wire_dtype="int8")
+    blinding = Blinding(share=0.1, energy=1.0)
+    assert load_edge(calibrated, blinding=blinding)  # whose file says int8
+    with pytest.raises(ValueError, match="wire_dtype of this edge must be float32 with blinding, got 'int8'"):
+        load_edge(calibrated, blinding=blinding, wire_dtype="int8")
 
 
 def test_reused_secrets_are_reused():

@@ -13,6 +13,7 @@ from facemix.edge.security import Address
 from fake_cloud import Context, FakeCloud, running
 
 PICTURES = images(8)
+PEM = b"-----BEGIN x"
 AWAY = Address("cloud.example", 443)
 HERE = Address("127.0.0.1", 443)
 
@@ -55,8 +56,8 @@ def test_what_is_no_address(text: str) -> None:
 
 def test_tls_is_the_default_away_from_here() -> None:
     assert isinstance(Security().credentials(AWAY), grpc.ChannelCredentials)
-    assert isinstance(Security(ca=b"x").credentials(HERE), grpc.ChannelCredentials)
-    assert isinstance(Security(certificate=b"x", key=b"y").credentials(HERE), grpc.ChannelCredentials)
+    assert isinstance(Security(ca=PEM).credentials(HERE), grpc.ChannelCredentials)
+    assert isinstance(Security(certificate=PEM, key=PEM).credentials(HERE), grpc.ChannelCredentials)
     assert Security().credentials(HERE) is None
     assert Security(token="t").credentials(HERE) is None
     assert Security(insecure=True).credentials(AWAY) is None
@@ -73,14 +74,16 @@ def test_a_token_never_goes_over_the_network_in_plain_text() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({"certificate": b"x"}, ValueError, "certificate and key must be given together"),
-        ({"key": b"x"}, ValueError, "certificate and key must be given together"),
+        ({"certificate": PEM}, ValueError, "certificate and key must be given together"),
+        ({"key": PEM}, ValueError, "certificate and key must be given together"),
         ({"ca": "file.pem"}, TypeError, r"ca must be bytes \(PEM\), got str"),
+        ({"ca": b"x"}, ValueError, "ca must be PEM, which has a line '-----BEGIN ...', got none"),
+        ({"certificate": PEM, "key": b"x"}, ValueError, "key must be PEM, which has a line '-----BEGIN ...', got none"),
         ({"token": "a b"}, ValueError, "token must be printable ASCII without blanks"),
         ({"token": "a\n"}, ValueError, "token must be"),
         ({"token": ""}, ValueError, "token must be"),
         ({"token": b"x"}, ValueError, "token must be"),
-        ({"ca": b"x", "insecure": True}, ValueError, "insecure must not be set where ca or certificate is given"),
+        ({"ca": PEM, "insecure": True}, ValueError, "insecure must not be set where ca or certificate is given"),
     ],
 )
 def test_bad_security(options: dict[str, object], error: type[Exception], text: str) -> None:
@@ -90,7 +93,7 @@ def test_bad_security(options: dict[str, object], error: type[Exception], text: 
 
 
 def test_secrets_do_not_show() -> None:
-    security = Security(ca=b"ca", certificate=b"c", key=b"SECRET-KEY", token="SECRET-TOKEN")
+    security = Security(ca=PEM, certificate=PEM, key=PEM + b"SECRET-KEY", token="SECRET-TOKEN")
     assert "SECRET" not in repr(security) + str(security)
 
 
