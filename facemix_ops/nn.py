@@ -157,7 +157,7 @@ class UnmixLinear(Unmixer, nn.Linear):
 
 
 class GroupUnmix(Unmixer):
-    """Un-shuffles and un-mixes what it is given: for an edge whose last part bends, or has several heads.
+    """Un-shuffles and un-mixes what it is given: for an edge whose last part is not one linear layer.
 
     ``layer(y, key)`` or ``layer(y)``, as :class:`UnmixLinear`. Shapes: y [B, ...] -> [B, ...], rows in the order of the
     images.
