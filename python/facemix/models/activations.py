@@ -11,8 +11,7 @@ __all__ = ["ACTIVATIONS", "activation_factory"]
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
     # A slope of 1 makes the layer the identity: mixing-aware training starts from a cloud part that is
-    # linear between its poolings, the case in which un-mixing is exact (paper, section 3.4), and departs from it
-    # from there.
+    # linear between its poolings, the case in which un-mixing is exact (paper, section 3.4).
     "prelu": lambda: nn.PReLU(init=1.0),
     # A cloud part that is linear and stays so: what the others are compared with.
     "identity": nn.Identity,
