@@ -17,7 +17,7 @@ TESTS = Path(__file__).parent
         # around the kernels, formulas of derivatives and registrations, is tested once, on the CPU's.
         ("conv_mix", 2, "not big_strip and not repeats and not dtype1-64 and not dtype1-33 and not dtype1-16"),
         ("conv_mix_int8", 2, "dtypes or ties or saturation or refused"),
-        ("act_mix", 6, ""),
+        ("act_mix", 4, ""),
         ("group_mix group_unmix unmix_linear out far_apart", 8, ""),
         ("autograd", 2, "not gradcheck or group_mix or linear or act_mix and contiguous-pool2-prelu"),
         ("opcheck", 20, "schema or faketensor or listed"),
