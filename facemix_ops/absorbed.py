@@ -17,13 +17,13 @@ class Absorbed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x
 
-    def absorbed(self, x: Tensor) -> Tensor:
-        """What the module did before."""
-        return super().forward(x)  # type: ignore[misc]
-
 
 class AbsorbedBatchNorm2d(Absorbed, nn.BatchNorm2d):
     """See :class:`Absorbed`."""
+
+    def absorbed(self, x: Tensor) -> Tensor:
+        """What the module did before."""
+        return nn.BatchNorm2d.forward(self, x)
 
 
 class AbsorbedReLU(Absorbed, nn.ReLU):

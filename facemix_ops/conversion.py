@@ -15,9 +15,10 @@ from .spec import check_layer, parse_activation, parse_pool
 from .tracing import check_hooks, follow, refuse
 
 M = TypeVar("M", bound=nn.Module)
+L = TypeVar("L", bound=nn.Module)
 
 
-def _layer(model: nn.Module, argument: str, name: str, kind: type[nn.Module]) -> nn.Module:
+def _layer(model: nn.Module, argument: str, name: str, kind: type[L]) -> L:
     if not isinstance(name, str):
         bad_type("convert", argument, "be the name of a module", type(name).__name__)
     modules = dict(model.named_modules())
@@ -27,9 +28,8 @@ def _layer(model: nn.Module, argument: str, name: str, kind: type[nn.Module]) ->
             f"convert: {argument} must be the name of a module, got {name!r}; {kind.__name__} modules here: "
             f"{', '.join(close) or 'none'}"
         )
-    module = modules[name]
     try:
-        check_layer("convert", argument, module, kind)
+        module = check_layer("convert", argument, modules[name], kind)
     except (TypeError, ValueError) as error:
         refuse(name, str(error).removeprefix("convert: "))
     check_hooks(name, module)
@@ -81,8 +81,8 @@ def convert(
     for name in chain:
         _check_names(name, modules[name], model)
 
-    mix = MixConv2d.from_conv(conv, group_size=group_size, max_coeff=max_coeff)  # type: ignore[arg-type]
-    unmix = UnmixLinear.from_linear(linear)  # type: ignore[arg-type]
+    mix = MixConv2d.from_conv(conv, group_size=group_size, max_coeff=max_coeff)
+    unmix = UnmixLinear.from_linear(linear)
     held: dict[str, str] = {}
     for name in chain:
         stage, _ = STAGES[type(modules[name])]

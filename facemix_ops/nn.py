@@ -7,7 +7,7 @@ from typing import Any, Literal, Self, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from .absorbed import Absorbed
+from .absorbed import AbsorbedBatchNorm2d
 from .keys import MixKey
 from .ops import act_mix, conv_mix, group_mix, group_unmix, unmix_linear
 from .pairing import Mixer, Unmixer
@@ -190,4 +190,4 @@ def _fold(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Te
 
 
 def _apply(norm: nn.Module, z: Tensor) -> Tensor:
-    return norm.absorbed(z) if isinstance(norm, Absorbed) else norm(z)
+    return norm.absorbed(z) if isinstance(norm, AbsorbedBatchNorm2d) else norm(z)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ def pair(mix: Mixer, unmix: Unmixer) -> None:
     mix.slot = unmix.slot = KeySlot()
 
 
-class Mixer(nn.Module):
+class Mixer(nn.Module, ABC):
     """What MixConv2d and GroupMix share: where their keys come from."""
 
     group_size: int
@@ -83,8 +84,9 @@ class Mixer(nn.Module):
         box.key, box.recorded = key, y.requires_grad
         return y
 
+    @abstractmethod
     def _mix(self, x: Tensor, key: MixKey) -> Tensor:
-        raise NotImplementedError
+        """``x`` mixed with ``key``."""
 
     def _fresh_key(self, x: Tensor) -> MixKey:
         name = type(self).__name__
@@ -101,7 +103,7 @@ class Mixer(nn.Module):
         return MixKey.sample(x.shape[0], self.group_size, max_coeff=self.max_coeff, device=x.device)
 
 
-class Unmixer(nn.Module):
+class Unmixer(nn.Module, ABC):
     """What UnmixLinear and GroupUnmix share: they take the key that a mixing layer left."""
 
     slot = _SHARED
@@ -124,5 +126,6 @@ class Unmixer(nn.Module):
             key.close()
         return out
 
+    @abstractmethod
     def _unmix(self, y: Tensor, key: MixKey) -> Tensor:
-        raise NotImplementedError
+        """``y`` un-mixed with ``key``."""

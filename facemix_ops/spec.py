@@ -45,13 +45,14 @@ def is_plain(module: Any, kind: type[M]) -> TypeGuard[M]:
     )
 
 
-def check_layer(op: str, argument: str, layer: Any, kind: type[nn.Module]) -> None:
-    """A ``kind`` itself, whose weight and bias are parameters that another layer can share."""
+def check_layer(op: str, argument: str, layer: Any, kind: type[M]) -> M:
+    """``layer``, which must be a ``kind`` itself, whose weight and bias are parameters that another layer can share."""
     for name in ("weight", "bias") if isinstance(layer, kind) else ():
         if not isinstance(getattr(layer, name), nn.Parameter | None):
             bad_value(op, argument, f"have a plain parameter as its {name}", "a computed one (weight_norm or the like)")
     if type(layer) is not kind:
         bad_type(op, argument, f"be an nn.{kind.__name__}, and no subclass", type(layer).__name__)
+    return layer
 
 
 def parse_activation(op: str, value: Any) -> Activation:

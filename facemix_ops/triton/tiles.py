@@ -21,7 +21,7 @@ class Line(NamedTuple):
 
 
 class Product(NamedTuple):
-    """Tiles of ``items`` of a group x ``columns``, summed in steps of ``depth``."""
+    """Tiles of ``items`` (groups of rows, or pixels of all images of a group) x ``columns``, in steps of ``depth``."""
 
     items: int
     columns: int

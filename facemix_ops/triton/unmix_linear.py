@@ -54,8 +54,8 @@ def unmix_linear_kernel(
         k = (k0 + tl.arange(0, DEPTH)).to(INDEX)
         rows = tl.load(y + row[:, None] + k[None, :], mask=real[:, None] & (k < K)[None, :], other=0.0)
         at = weight + (n * w_n)[:, None] + (k * w_k)[None, :]
-        taps = tl.load(at, mask=(n < N)[:, None] & (k < K)[None, :], other=0.0)
-        z = tl.dot(taps, tl.trans(rows), z, input_precision=PRECISION, out_dtype=T)
+        weights = tl.load(at, mask=(n < N)[:, None] & (k < K)[None, :], other=0.0)
+        z = tl.dot(weights, tl.trans(rows), z, input_precision=PRECISION, out_dtype=T)
     r, k, i = first + tl.arange(0, GROUPS), tl.arange(0, PARTS * ROW), tl.arange(0, ROW)[None, None, :]
     g, m, j = (r // M)[:, None, None], (r % M)[:, None, None], (k % ROW)[None, :, None]
     c = tl.load(coeffs + (g * S + j) * S + i, mask=(g < G) & (j < S) & (i < S), other=0.0).to(T)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from .parsing import settings_parser
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from facemix.audit.target import Target
 
 __all__ = ["add", "run"]
-
-WireDtype: TypeAlias = Literal["float32", "float16", "bfloat16", "int8"]
 
 #: Settings of data that the edge decides, or that no attack uses: photographs are attacked as they are.
 WITHOUT = {"size", "channels", "augment", "distort", "workers"}
@@ -88,7 +86,7 @@ def _parser() -> ArgumentParser:
     add("--cloud", type=Path | None, metavar="FILE", help="the cloud's file")
     add("--max-coeff", type=float | None, metavar="C", help="another bound on the coefficients than the edge's")
     add("--blinders", type=Path | None, metavar="FILE", help="beneath noise, as of this pool; none of it is used")
-    add("--wire-dtype", type=WireDtype | None, metavar="DTYPE", help="what is sent, if not what the edge's file says")
+    add("--wire-dtype", type=str | None, metavar="DTYPE", help="what is sent, if not what the edge's file says")
     add(
         "--fail-above",
         type=float | None,
