@@ -23,6 +23,7 @@ from .connection import Connection
 from .errors import CloudTimeout
 from .grouping import Decoys, compose
 from .loading import check_half
+from .messages import reply_bytes
 from .request import Sender, all_of
 from .security import Address, Security
 from .stream import predictions
@@ -99,6 +100,8 @@ class AsyncClient:
             getattr(half.bundle, "decoys", None) if decoys is None else decoys, half.bundle.image_shape
         )
         self._timeout, self._request_groups = timeout, request_groups
+        rows = request_groups * half.bundle.group_size * getattr(half, "rows_per_image", 1)
+        self._reply_bytes = reply_bytes(half.bundle.outputs_shape, rows)
         self._sender = Sender(half, attempts, message_bytes, max_messages)
         self._connection: Connection | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -205,7 +208,9 @@ class AsyncClient:
     async def _classify(self, images: NDArray[np.uint8]) -> Answer:
         deadline, meter = time.monotonic() + self._timeout, Meter()
         if self._connection is None:
-            self._connection = Connection(self._address, self._security, self._half.bundle, self._wire_dtype)
+            self._connection = Connection(
+                self._address, self._security, self._half.bundle, self._wire_dtype, self._reply_bytes
+            )
         async with self._connection.used() as connection:
             group_size = self._half.bundle.group_size
             (batches, stand_ins), _ = await self._sender.run(

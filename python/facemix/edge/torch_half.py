@@ -153,7 +153,7 @@ class TorchRequest(Request):
     """Made by `TorchHalf.mix`; see `facemix_ops.edge.request.Request`. Where nothing is mixed it has no key."""
 
     def __init__(self, half: TorchHalf, key: Key | None, payload: NDArray[Any], wire_dtype: str) -> None:
-        super().__init__(key, payload, wire_dtype, half.bundle, half.bundle.outputs_shape)
+        super().__init__(key, payload, wire_dtype, half.bundle)
         self._half = half
 
     def _scores(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
