@@ -24,9 +24,10 @@ class EdgeModel:
 
     Args:
         bundle: what to run.
-        decoys: public images uint8 [D, H, W, C] of the same kind as those to classify, D >= 1, to fill the last group
-            of a request; default: those of the bundle. Without any, the images must divide into groups. They keep
-            groups full, no more: a cloud that has the public set may try to find them in the mixtures.
+        decoys: public images uint8 [D, H, W, C] of the same kind as those to classify, D >= 1, all different, to fill
+            the last group of a request; default: those of the bundle. A request holds each once: S - 1 fill any group,
+            and without any, the images must divide into groups. They keep groups full, no more: whoever has the set
+            finds them in the mixtures, and so does a cloud that meets them in several requests (docs/security.md).
         threads: for the kernels, no more than there are cores; default: all of them.
 
     Raises:
@@ -92,10 +93,10 @@ class EdgeModel:
             bad_value(op, "wire_dtype", f"be one of {', '.join(WIRE_DTYPES)}", repr(wire_dtype))
         layer = self._layer(op, wire_dtype)
         shape = self.payload_shape(len(images))
-        if shape[0] != len(images) and self._decoys is None:
-            bad_value(
-                op, "images", f"divide into groups of {bundle.group_size} when there are no decoys", f"{len(images)}"
-            )
+        decoys = 0 if self._decoys is None else len(self._decoys)
+        if shape[0] - len(images) > decoys:
+            rule = f"divide into groups of {bundle.group_size}, or leave no more places than decoys fill, {decoys}"
+            bad_value(op, "images", rule, f"{len(images)}")
         payload = np.empty(shape, WIRE_DTYPES[wire_dtype]) if out is None else out
         _check_out(op, payload, shape, WIRE_DTYPES[wire_dtype], images)
         key = Key(shape[0] // bundle.group_size, bundle.group_size, bundle.max_coeff)
@@ -124,8 +125,8 @@ class EdgeModel:
         if self._decoys is not None and len(images) < len(rows):
             drawn = np.empty(len(self._decoys), np.int64)
             kernels.sample_permutation(drawn)
-            for n, row in enumerate(rows[len(images) :]):
-                self._preprocess(self._decoys[drawn[n % len(drawn)]], x[row])
+            for decoy, row in zip(drawn, rows[len(images) :], strict=False):
+                self._preprocess(self._decoys[decoy], x[row])
         return x
 
 
