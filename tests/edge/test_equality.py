@@ -169,7 +169,7 @@ def test_decoys_of_a_request_differ(tmp_path: Path) -> None:
     assert len(set(first.tolist())) == 7
     assert any(model._features(images(1, Vgg), rows)[1, 0, 0, 0] != first[0] for _ in range(50))
     few = EdgeModel(model.bundle, decoys=decoys[:2])  # a group with one of them twice would hide less
-    with few.mix(images(6, Vgg)), pytest.raises(ValueError, match="groups of 8, .* than decoys fill, 2, got 5"):
+    with few.mix(images(6, Vgg)), pytest.raises(ValueError, match=r"groups of 8, .* than decoys fill, 2, got 5"):
         few.mix(images(5, Vgg))
 
 

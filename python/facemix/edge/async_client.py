@@ -138,7 +138,7 @@ class AsyncClient:
 
         Images wait for a whole group, but no longer than `max_wait` seconds where there are decoys to fill it. At most
         twice as many images as two requests hold are read and not yet yielded. A plain iterable is read in a thread
-        of its own.
+        of its own. An image that comes again, to the byte, has the prediction that it had, among the last 10 000.
 
         Args:
             images: iterable, plain or asynchronous, of uint8 [H, W, C].

@@ -6,15 +6,20 @@ import hashlib
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facemix_ops.edge.preprocess import check_images
 
-__all__ = ["Batch", "Decoys", "compose", "digest"]
+__all__ = ["Batch", "Decoys", "Remembered", "compose", "digest"]
 
+T = TypeVar("T")
 Images = NDArray[np.uint8]
+
+REMEMBERED = 10_000
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,17 @@ def compose(
     batches = [Batch(rows[start:end], []) for start, end in zip([0, *ends], ends, strict=False)]
     batches[-1].decoys.extend(extra)
     return batches, stand_ins
+
+
+class Remembered(dict[bytes, T]):
+    """What came of images, by their digests, so that those which come again are not mixed again: of the last
+    REMEMBERED, since a camera may run for weeks.
+    """
+
+    def forget(self) -> None:
+        """Drop the oldest that are more than that."""
+        for name in list(islice(self, max(0, len(self) - REMEMBERED))):
+            del self[name]
 
 
 def digest(image: Images) -> bytes:

@@ -16,10 +16,10 @@ TIMES = 5
 Rows = NDArray[np.float64]
 
 
-def received(cloud: FakeCloud) -> list[Rows]:
+def received(cloud: FakeCloud, rows: int = len(PICTURES)) -> list[Rows]:
     """The rows of each request, a message each."""
     payloads = [np.frombuffer(request.raw_input_contents[0], np.float32) for request in cloud.requests]
-    return [payload.astype(np.float64).reshape(len(PICTURES), -1) for payload in payloads]
+    return [payload.astype(np.float64).reshape(rows, -1) for payload in payloads]
 
 
 def groups(products: Rows) -> NDArray[np.int64]:
@@ -59,6 +59,21 @@ def test_requests_with_the_same_images_give_them_away(client: Client, server: Ru
     for _ in range(TIMES):
         client.classify(PICTURES)
     assert recovered(received(server.cloud)) > 0.8 * len(PICTURES)
+
+
+def test_a_photograph_among_decoys_is_given_away(client: Client, server: Running) -> None:
+    """Nobody has to know the decoys: they are what requests share. R'R r is x (x'r) for a direction r of the request
+    that is at right angles to all decoys, and so to all other requests.
+    """
+    for picture in PICTURES[:24]:
+        client.classify(picture[None])
+    requests = received(server.cloud, GROUP)
+    spans = [np.linalg.qr(rows.T)[0] for rows in requests]
+    for number, (rows, picture) in enumerate(zip(requests, PICTURES, strict=False)):
+        others = np.linalg.qr(np.concatenate(spans[:number] + spans[number + 1 :], 1))[0]
+        direction = np.linalg.svd(spans[number] - others @ (others.T @ spans[number]))[0][:, 0]
+        found, true = rows.T @ (rows @ direction), features(picture[None]).numpy()[0]
+        assert abs(found @ true) > 0.999 * np.linalg.norm(found) * np.linalg.norm(true)
 
 
 def test_all_attempts_of_a_request_give_away_no_more_than_one(server: Running) -> None:

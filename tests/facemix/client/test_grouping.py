@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import facemix.edge.grouping
 import numpy as np
 import pytest
 from edge_halves import IMAGE, images
 from facemix.edge.answer import Meter
 from facemix.edge.budget import Budget
-from facemix.edge.grouping import Decoys, compose
+from facemix.edge.grouping import Decoys, Remembered, compose
 from facemix.edge.messages import cut, row_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -100,3 +101,12 @@ def test_decoys_that_repeat_are_one() -> None:
     decoys = Decoys(pictures[[0, 0, 1, 2, 1]], IMAGE)
     assert len(decoys) == 3
     assert len(np.unique(decoys.images[decoys.draw(3, ())], axis=0)) == 3
+
+
+def test_the_last_images_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facemix.edge.grouping, "REMEMBERED", 3)
+    remembered = Remembered({bytes([n]): n for n in range(5)})
+    remembered.forget()
+    assert list(remembered.values()) == [2, 3, 4]
+    remembered.forget()
+    assert len(remembered) == 3
