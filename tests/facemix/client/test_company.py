@@ -6,7 +6,7 @@ from itertools import permutations
 
 import grpc
 import numpy as np
-from edge_halves import GROUP, WatchedHalf, features, images
+from edge_halves import GROUP, IMAGE, WatchedHalf, features, images
 from facemix.edge import Client
 from fake_cloud import FakeCloud, Running, failing
 from numpy.typing import NDArray
@@ -74,6 +74,15 @@ def test_a_photograph_among_decoys_is_given_away(client: Client, server: Running
         direction = np.linalg.svd(spans[number] - others @ (others.T @ spans[number]))[0][:, 0]
         found, true = rows.T @ (rows @ direction), features(picture[None]).numpy()[0]
         assert abs(found @ true) > 0.999 * np.linalg.norm(found) * np.linalg.norm(true)
+
+
+def test_frames_of_one_scene_hide_nothing(client: Client, server: Running) -> None:
+    """With X near 1 x', a row of A X is near x times a row's sum, and these have a mean square of one."""
+    noise = np.random.default_rng(3).integers(-3, 4, (GROUP, *IMAGE))
+    client.classify((PICTURES[0].clip(3, 252) + noise).astype(np.uint8))
+    (rows,) = received(server.cloud, GROUP)
+    true = features(PICTURES[:1]).numpy()[0]
+    assert np.abs(rows @ true / np.linalg.norm(rows, axis=1) / np.linalg.norm(true)).max() > 0.99
 
 
 def test_all_attempts_of_a_request_give_away_no_more_than_one(server: Running) -> None:
