@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..rules import bad_type, bad_value
 from . import kernels
 from .bundle import Bundle
+from .company import decoys_for, digest, places
 from .key import Key
 from .preprocess import Preprocess, check_images
 from .request import MixedRequest
@@ -40,7 +41,8 @@ class EdgeModel:
         if decoys is not None:
             check_images("EdgeModel", "decoys", decoys, bundle.image_shape)
         self.bundle, self._threads = bundle, _checked_threads(threads)
-        self._decoys = bundle.decoys if decoys is None else decoys
+        self._decoys: Any = bundle.decoys if decoys is None else decoys
+        self._names = [] if self._decoys is None else [digest(decoy) for decoy in self._decoys]
         self._preprocess = Preprocess(bundle)
         self._scaled = None if bundle.scales is None else bundle.scaled()
 
@@ -70,9 +72,9 @@ class EdgeModel:
     ) -> MixedRequest:
         """Pre-process, convolve, mix with a fresh key and shuffle: all that happens before the upload.
 
-        Which images share a group is drawn anew for each request, decoys included. So where sending fails, send the
-        payload again: images that are mixed twice, in other company, are given away (docs/security.md), and so is one
-        that is in `images` twice.
+        Which images share a group, and which decoys fill it up, follows from the images, whatever their order. So the
+        same ones again are in the same company; mixed again among others, they are given away (docs/security.md). So is
+        one that is in `images` twice. Where sending fails, send the payload again.
 
         Args:
             images: uint8 [N, H, W, C], N >= 1, any strides.
@@ -93,15 +95,17 @@ class EdgeModel:
             bad_value(op, "wire_dtype", f"be one of {', '.join(WIRE_DTYPES)}", repr(wire_dtype))
         layer = self._layer(op, wire_dtype)
         shape = self.payload_shape(len(images))
-        decoys = 0 if self._decoys is None else len(self._decoys)
-        if shape[0] - len(images) > decoys:
-            rule = f"divide into groups of {bundle.group_size}, or leave no more places than decoys fill, {decoys}"
+        names = [digest(image) for image in images]
+        decoys = decoys_for(names, self._names, shape[0] - len(images))
+        if len(images) + len(decoys) < shape[0]:
+            rule = f"divide into groups of {bundle.group_size}, or leave no more places than decoys fill, {len(decoys)}"
             bad_value(op, "images", rule, f"{len(images)}")
         payload = np.empty(shape, WIRE_DTYPES[wire_dtype]) if out is None else out
         _check_out(op, payload, shape, WIRE_DTYPES[wire_dtype], images)
-        key = Key(shape[0] // bundle.group_size, bundle.group_size, bundle.max_coeff)
+        rows = places([*names, *(self._names[decoy] for decoy in decoys)])
+        key = Key(rows, bundle.group_size, bundle.max_coeff)
         try:
-            kernels.conv_mix(bundle, layer, self._features(images, key.rows), key, payload, self._threads)
+            kernels.conv_mix(bundle, layer, self._features(images, decoys, rows), key, payload, self._threads)
         except BaseException:
             key.close()
             raise
@@ -116,17 +120,13 @@ class EdgeModel:
             bad_value(op, "wire_dtype", rule, "'int8'")
         return self._scaled
 
-    def _features(self, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The network's input [B, C, H, W]: image n in row rows[n], decoys in those that are left."""
+    def _features(self, images: NDArray[np.uint8], decoys: list[int], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The network's input [B, C, H, W]: image n in row rows[n], and then the decoys."""
         height, width, channels = self.bundle.image_shape
         x = np.empty((len(rows), channels, height, width), np.float32)
-        for image, row in zip(images, rows, strict=False):
+        for n, row in enumerate(rows):
+            image = images[n] if n < len(images) else self._decoys[decoys[n - len(images)]]
             self._preprocess(image, x[row])
-        if self._decoys is not None and len(images) < len(rows):
-            drawn = np.empty(len(self._decoys), np.int64)
-            kernels.sample_permutation(drawn)
-            for decoy, row in zip(drawn, rows[len(images) :], strict=False):
-                self._preprocess(self._decoys[decoy], x[row])
         return x
 
 

@@ -1,5 +1,5 @@
-"""What an attacker gets when the same photographs are sent again in groups drawn anew, as by whoever asks twice: linear
-algebra on the received rows, and no search.
+"""What an attacker gets when the same photographs are sent again in other groups, which the package's edges do not do
+unless others are sent with them: linear algebra on the received rows, and no search.
 """
 
 from __future__ import annotations

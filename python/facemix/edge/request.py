@@ -1,7 +1,7 @@
 """One request: mix once, send, wait, un-mix; what failed on the way is sent again as it is.
 
-The same images mixed twice, in groups drawn twice, would give them away: the span of a group of the one and that of a
-group of the other meet in the image that both hold. The same bytes twice tell nothing that they did not tell once.
+Images that are mixed twice, in other company, are given away: the span of a group of the one and that of a group of the
+other meet in the image that both hold. The same bytes twice tell nothing that they did not tell once.
 """
 
 from __future__ import annotations

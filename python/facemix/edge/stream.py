@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facemix_ops.edge.company import digest
 from facemix_ops.edge.preprocess import check_images
 
 from .answer import Answer, Prediction
 from .frames import frames
-from .grouping import Remembered, digest
+from .grouping import Remembered
 
 __all__ = ["predictions"]
 

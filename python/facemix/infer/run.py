@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from facemix.atomic import atomic_path
 from facemix.edge import Answer, Cost, Prediction
-from facemix.edge.grouping import Remembered, digest
+from facemix.edge.grouping import Remembered
 from facemix.edge.images import ImageError, load_images
 from facemix_ops.edge import Bundle, EdgeModel
+from facemix_ops.edge.company import digest
 
 from .results import WRITERS, Attribute, Guess, Row
 

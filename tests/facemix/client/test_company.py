@@ -1,4 +1,6 @@
-"""What is sent twice in different company is given away: by linear algebra on received rows, and nothing else."""
+"""What is sent twice in different company is given away: by linear algebra on received rows, and nothing else. The same
+images in the same company are not.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ from itertools import permutations
 
 import grpc
 import numpy as np
+import pytest
 from edge_halves import GROUP, IMAGE, WatchedHalf, features, images
 from facemix.edge import Client
 from fake_cloud import FakeCloud, Running, failing
@@ -55,10 +58,32 @@ def recovered(requests: list[Rows]) -> int:
     return int(np.count_nonzero((np.abs(true @ mine.T) > 0.999).any(1)))
 
 
-def test_requests_with_the_same_images_give_them_away(client: Client, server: Running) -> None:
+def test_the_same_images_in_other_company_are_given_away(
+    client: Client, server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If who shares a group were drawn for each request."""
+    monkeypatch.setattr("facemix_ops.edge.model.places", lambda names: np.random.default_rng().permutation(len(names)))
     for _ in range(TIMES):
         client.classify(PICTURES)
     assert recovered(received(server.cloud)) > 0.8 * len(PICTURES)
+
+
+def test_the_same_images_again_give_away_no_more_than_once(server: Running) -> None:
+    """In whatever order, and by other clients; each time a group spans the same."""
+    half = WatchedHalf(max_coeff=0.7)  # else a row is nearly an image, now and then
+    for time in range(TIMES):
+        with Client(half, server.address, request_groups=8) as client:
+            client.classify(PICTURES[np.random.default_rng(time).permutation(len(PICTURES))])
+    requests = received(server.cloud)
+    assert recovered(requests) == 0
+    assert len(np.unique(groups(requests[1] @ np.linalg.pinv(requests[0])))) == len(PICTURES) // GROUP
+
+
+def test_a_photograph_among_the_same_decoys_again_is_not_given_away(client: Client, server: Running) -> None:
+    for _ in range(TIMES):
+        client.classify(PICTURES[:1])
+    spans = [np.linalg.qr(rows.T)[0] for rows in received(server.cloud, GROUP)]
+    assert np.linalg.matrix_rank(np.concatenate(spans, 1), tol=1e-3) == GROUP
 
 
 def test_a_photograph_among_decoys_is_given_away(client: Client, server: Running) -> None:

@@ -26,7 +26,7 @@ class Pooling(Attack):
     span of each: the direction that they have in common is computed, not searched for. Where nothing is mixed, it is
     the average of the copies. The floor is how like a stranger's photograph it is; the ceiling, the same of rows
     without protection. Further figures say what a key or blinders would give away that are used twice, and photographs
-    that are all sent again in groups drawn anew.
+    that are all sent again in other groups.
     """
 
     name = "pooling"
