@@ -1,6 +1,6 @@
 """Who shares a group with whom. It follows from the images and is not drawn, so that whoever asks for the same ones
-again sends them in the same company: under another key, which tells nothing new of them. Of groups that are drawn each
-time the spans meet in single images (docs/security.md).
+again sends them in the same company, under another key. Of groups that are drawn each time the spans meet in single
+images; of the same group further keys tell nothing where they are uniformly random (docs/security.md).
 """
 
 from __future__ import annotations

@@ -73,8 +73,9 @@ class EdgeModel:
         """Pre-process, convolve, mix with a fresh key and shuffle: all that happens before the upload.
 
         Which images share a group, and which decoys fill it up, follows from the images, whatever their order. So the
-        same ones again are in the same company; mixed again among others, they are given away (docs/security.md). So is
-        one that is in `images` twice. Where sending fails, send the payload again.
+        same ones again are in the same company; mixed again among others, or several times with keys that have a bound,
+        they are given away (docs/security.md). So is one that is in `images` twice. Where sending fails, send the
+        payload again.
 
         Args:
             images: uint8 [N, H, W, C], N >= 1, any strides.

@@ -1,5 +1,5 @@
-"""What is sent twice in different company is given away: by linear algebra on received rows, and nothing else. The same
-images in the same company are not.
+"""What is sent twice in different company is given away: by linear algebra on received rows, and nothing else. So the same
+images are in the same company.
 """
 
 from __future__ import annotations
@@ -68,9 +68,11 @@ def test_the_same_images_in_other_company_are_given_away(
     assert recovered(received(server.cloud)) > 0.8 * len(PICTURES)
 
 
-def test_the_same_images_again_give_away_no_more_than_once(server: Running) -> None:
-    """In whatever order, and by other clients; each time a group spans the same."""
-    half = WatchedHalf(max_coeff=0.7)  # else a row is nearly an image, now and then
+def test_the_same_images_again_are_in_the_same_company(server: Running) -> None:
+    """In whatever order, and by other clients; each time a group spans the same. What keys with a bound show, even so, is
+    in tests/facemix/audit/test_repeats.py.
+    """
+    half = WatchedHalf(max_coeff=None)
     for time in range(TIMES):
         with Client(half, server.address, request_groups=8) as client:
             client.classify(PICTURES[np.random.default_rng(time).permutation(len(PICTURES))])
@@ -79,7 +81,7 @@ def test_the_same_images_again_give_away_no_more_than_once(server: Running) -> N
     assert len(np.unique(groups(requests[1] @ np.linalg.pinv(requests[0])))) == len(PICTURES) // GROUP
 
 
-def test_a_photograph_among_the_same_decoys_again_is_not_given_away(client: Client, server: Running) -> None:
+def test_a_photograph_again_is_among_the_same_decoys(client: Client, server: Running) -> None:
     for _ in range(TIMES):
         client.classify(PICTURES[:1])
     spans = [np.linalg.qr(rows.T)[0] for rows in received(server.cloud, GROUP)]
