@@ -1,5 +1,5 @@
-"""What is sent twice in different company is given away: by linear algebra on received rows, and nothing else. So the same
-images are in the same company.
+"""What is sent twice in different company is given away: by linear algebra on received rows, and nothing else. So the
+same images are in the same company.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def test_the_same_images_in_other_company_are_given_away(
 
 
 def test_the_same_images_again_are_in_the_same_company(server: Running) -> None:
-    """In whatever order, and by other clients; each time a group spans the same. What keys with a bound show, even so, is
+    """In whatever order, and by other clients; each time a group spans the same. What keys with a bound show even so is
     in tests/facemix/audit/test_repeats.py.
     """
     half = WatchedHalf(max_coeff=None)
