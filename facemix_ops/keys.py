@@ -91,7 +91,8 @@ class MixKey:
         ``device`` is where the key goes: by default where ``generator`` lies, or the CPU.
 
         ``max_coeff`` bounds the largest |coefficient|; None, the default, does not. Haar matrices are often lopsided,
-        so that a mixed row is nearly one image: set it for requests; 0.6 is a good bound for groups of 8. The
+        so that a mixed row is nearly one image: set it for requests, but for images that are sent again in the same
+        group, which several keys with a bound give away (docs/security.md); 0.6 is a good bound for groups of 8. The
         distribution is then that of a random walk of plane rotations, from a Haar matrix to below the bound and eight
         sweeps on: it tends to the Haar measure restricted to the bound, and is not an exact draw from it. The lowest
         bound is 1/cbrt(S), rounded up to three digits: 0.5 for groups of 8. There every draw succeeds; those for large

@@ -29,7 +29,8 @@ int main() {
     const facemix_key key = {coeffs.data(), order.data(), groups, size};
     check(facemix_key_sample(&key, 0.6));
 
-    std::vector<int64_t> rows(batch);  // image n is row rows[n] of x: who shares a group is as private as the key
+    // Image n is row rows[n] of x. Who shares a group is as private as the key, and stays if the images are sent again.
+    std::vector<int64_t> rows(batch);
     std::iota(rows.begin(), rows.end(), 0);
     std::random_device system;
     std::shuffle(rows.begin(), rows.end(), system);

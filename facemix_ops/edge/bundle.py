@@ -131,6 +131,11 @@ class Bundle:
         size = self.conv_shape if self.pool is None else _windows(self.conv_shape, *self.pool)
         return len(self.bias), *size
 
+    @property
+    def outputs_shape(self) -> tuple[int]:
+        """(K,): what comes back for it."""
+        return (self.last_weight.shape[1],)
+
     def scaled(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Weight and bias in units of the scales, which must be there. A positive factor of a channel passes through
         the activation, the pool and the mix: a kernel makes int8 by rounding alone.

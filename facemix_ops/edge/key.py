@@ -11,7 +11,7 @@ from . import kernels
 
 
 class Key:
-    """What `facemix_ops.MixKey` is with PyTorch, and the random grouping of the images on top.
+    """What `facemix_ops.MixKey` is with PyTorch, and the grouping of the images on top.
 
     Attributes:
         coeffs: float64 [G, S, S]: y[order[g*S+i]] = sum_j coeffs[g,i,j] x[g*S+j].
@@ -22,14 +22,13 @@ class Key:
 
     __slots__ = ("closed", "coeffs", "order", "rows")
 
-    def __init__(self, groups: int, size: int, max_coeff: float | None) -> None:
-        """Drawn from the operating system's CSPRNG."""
-        self.coeffs: NDArray[np.float64] = np.empty((groups, size, size))
-        self.order, self.rows = (np.empty(groups * size, np.int64) for _ in range(2))
-        self.closed = False
+    def __init__(self, rows: NDArray[np.int64], size: int, max_coeff: float | None) -> None:
+        """For images in `rows`, see `company.places`. The rest is drawn from the operating system's CSPRNG."""
+        self.coeffs: NDArray[np.float64] = np.empty((len(rows) // size, size, size))
+        self.order: NDArray[np.int64] = np.empty(len(rows), np.int64)
+        self.rows, self.closed = rows, False
         kernels.sample_orthogonal(self.coeffs, 1.0 if max_coeff is None else max_coeff)
         kernels.sample_permutation(self.order)
-        kernels.sample_permutation(self.rows)
 
     def close(self) -> None:
         """Zero the memory."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..rules import bad_type, bad_value
 from . import kernels
 from .bundle import Bundle
+from .company import decoys_for, digest, places
 from .key import Key
 from .preprocess import Preprocess, check_images
 from .request import MixedRequest
@@ -24,9 +25,10 @@ class EdgeModel:
 
     Args:
         bundle: what to run.
-        decoys: public images uint8 [D, H, W, C] of the same kind as those to classify, D >= 1, to fill the last group
-            of a request; default: those of the bundle. Without any, the images must divide into groups. They keep
-            groups full, no more: a cloud that has the public set may try to find them in the mixtures.
+        decoys: public images uint8 [D, H, W, C] of the same kind as those to classify, D >= 1, all different, to fill
+            the last group of a request; default: those of the bundle. A request holds each once: S - 1 fill any group,
+            and without any, the images must divide into groups. They keep groups full, no more: whoever has the set
+            finds them in the mixtures, and so does a cloud that meets them in several requests (docs/security.md).
         threads: for the kernels, no more than there are cores; default: all of them.
 
     Raises:
@@ -39,7 +41,8 @@ class EdgeModel:
         if decoys is not None:
             check_images("EdgeModel", "decoys", decoys, bundle.image_shape)
         self.bundle, self._threads = bundle, _checked_threads(threads)
-        self._decoys = bundle.decoys if decoys is None else decoys
+        self._decoys: Any = bundle.decoys if decoys is None else decoys
+        self._names = [] if self._decoys is None else [digest(decoy) for decoy in self._decoys]
         self._preprocess = Preprocess(bundle)
         self._scaled = None if bundle.scales is None else bundle.scaled()
 
@@ -69,9 +72,10 @@ class EdgeModel:
     ) -> MixedRequest:
         """Pre-process, convolve, mix with a fresh key and shuffle: all that happens before the upload.
 
-        Which images share a group is drawn anew for each request, decoys included. So where sending fails, send the
-        payload again: images that are mixed twice, in other company, are given away (docs/security.md), and so is one
-        that is in `images` twice.
+        Which images share a group, and which decoys fill it up, follows from the images, whatever their order. So the
+        same ones again are in the same company; mixed again among others, or several times with keys that have a bound,
+        they are given away (docs/security.md). So is one that is in `images` twice. Where sending fails, send the
+        payload again.
 
         Args:
             images: uint8 [N, H, W, C], N >= 1, any strides.
@@ -92,15 +96,17 @@ class EdgeModel:
             bad_value(op, "wire_dtype", f"be one of {', '.join(WIRE_DTYPES)}", repr(wire_dtype))
         layer = self._layer(op, wire_dtype)
         shape = self.payload_shape(len(images))
-        if shape[0] != len(images) and self._decoys is None:
-            bad_value(
-                op, "images", f"divide into groups of {bundle.group_size} when there are no decoys", f"{len(images)}"
-            )
+        names = [digest(image) for image in images]
+        decoys = decoys_for(names, self._names, shape[0] - len(images))
+        if len(images) + len(decoys) < shape[0]:
+            rule = f"divide into groups of {bundle.group_size}, or leave no more places than decoys fill, {len(decoys)}"
+            bad_value(op, "images", rule, f"{len(images)}")
         payload = np.empty(shape, WIRE_DTYPES[wire_dtype]) if out is None else out
         _check_out(op, payload, shape, WIRE_DTYPES[wire_dtype], images)
-        key = Key(shape[0] // bundle.group_size, bundle.group_size, bundle.max_coeff)
+        rows = places([*names, *(self._names[decoy] for decoy in decoys)])
+        key = Key(rows, bundle.group_size, bundle.max_coeff)
         try:
-            kernels.conv_mix(bundle, layer, self._features(images, key.rows), key, payload, self._threads)
+            kernels.conv_mix(bundle, layer, self._features(images, decoys, rows), key, payload, self._threads)
         except BaseException:
             key.close()
             raise
@@ -115,17 +121,13 @@ class EdgeModel:
             bad_value(op, "wire_dtype", rule, "'int8'")
         return self._scaled
 
-    def _features(self, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The network's input [B, C, H, W]: image n in row rows[n], decoys in those that are left."""
+    def _features(self, images: NDArray[np.uint8], decoys: list[int], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The network's input [B, C, H, W]: image n in row rows[n], and then the decoys."""
         height, width, channels = self.bundle.image_shape
         x = np.empty((len(rows), channels, height, width), np.float32)
-        for image, row in zip(images, rows, strict=False):
+        for n, row in enumerate(rows):
+            image = images[n] if n < len(images) else self._decoys[decoys[n - len(images)]]
             self._preprocess(image, x[row])
-        if self._decoys is not None and len(images) < len(rows):
-            drawn = np.empty(len(self._decoys), np.int64)
-            kernels.sample_permutation(drawn)
-            for n, row in enumerate(rows[len(images) :]):
-                self._preprocess(self._decoys[drawn[n % len(drawn)]], x[row])
         return x
 
 

@@ -35,14 +35,12 @@ class Request(ABC):
         payload: NDArray[Any],
         wire_dtype: str,
         bundle: Any,
-        outputs_shape: tuple[int, ...],
     ) -> None:
-        """Of a bundle, whose cloud answers a row with [*outputs_shape]."""
         self.payload, self.wire_dtype, self.closed = payload, wire_dtype, False
         self.scales: NDArray[np.float32] | None = None
         if wire_dtype == "int8" and bundle.scales is not None:
             self.scales = np.tile(bundle.scales, (len(payload), 1))
-        self._key, self._bundle, self._outputs_shape = key, bundle, outputs_shape
+        self._key, self._bundle = key, bundle
 
     @abstractmethod
     def _scores(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -63,7 +61,7 @@ class Request(ABC):
             bad_value(op, "the request", "be open", "a closed one: its key was zeroed")
         if not isinstance(reply, np.ndarray):
             bad_type(op, "reply", "be a NumPy array", type(reply).__name__)
-        shape = (len(self.payload), *self._outputs_shape)
+        shape = (len(self.payload), *self._bundle.outputs_shape)
         if reply.shape != shape:
             bad_value(op, "reply", f"have shape {list(shape)}", f"{list(reply.shape)}")
         outputs = widened(op, "reply", reply)
@@ -101,7 +99,7 @@ class MixedRequest(Request):
     def __init__(
         self, bundle: Bundle, key: Key, payload: NDArray[Any], wire_dtype: str, images: int, threads: int
     ) -> None:
-        super().__init__(key, payload, wire_dtype, bundle, (bundle.last_weight.shape[1],))
+        super().__init__(key, payload, wire_dtype, bundle)
         self._images, self._threads = images, threads
 
     def _scores(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -160,14 +160,12 @@ def test_a_model_serves_many_threads(tmp_path: Path) -> None:
         np.testing.assert_allclose(scores, alone(network, pictures), rtol=1e-4, atol=1e-5)
 
 
-def test_decoys_differ_while_there_are_enough(tmp_path: Path) -> None:
+def test_decoys_of_a_request_differ(tmp_path: Path) -> None:
     model = load(trained(Network(nn.Conv2d(3, 5, 3)), Vgg), tmp_path, Vgg, 8)
-    decoys = np.stack([np.full(Vgg, n, np.uint8) for n in range(7)])
-    model = EdgeModel(model.bundle, decoys=decoys)
-    rows = np.arange(8)
-    first = model._features(images(1, Vgg), rows)[1:, 0, 0, 0]
-    assert len(set(first.tolist())) == 7
-    assert any(model._features(images(1, Vgg), rows)[1, 0, 0, 0] != first[0] for _ in range(50))
+    pictures, decoys = images(6, Vgg), images(2, Vgg, seed=1)
+    few = EdgeModel(model.bundle, decoys=np.concatenate((decoys, decoys, pictures[:1])))
+    with few.mix(pictures), pytest.raises(ValueError, match=r"groups of 8, .* than decoys fill, 2, got 5"):
+        few.mix(pictures[:5])  # a group with one of them twice would hide less
 
 
 def test_threads_give_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,8 @@ def model() -> EdgeModel:
         (images(0), ValueError, f"{IMAGES_RULE}, got [0, 12, 10, 3]"),
         (images(4).transpose(0, 3, 1, 2), ValueError, f"{IMAGES_RULE}, got [4, 3, 12, 10]"),
         (images(4)[..., :1], ValueError, f"{IMAGES_RULE}, got [4, 12, 10, 1]"),
-        (images(5), ValueError, "images must divide into groups of 4 when there are no decoys, got 5"),
+        (images(5), ValueError,
+         "images must divide into groups of 4, or leave no more places than decoys fill, 0, got 5"),
     ],
 )  # fmt: skip
 def test_images(model: EdgeModel, given: Any, error: type[Exception], message: str) -> None:

@@ -143,10 +143,10 @@ def test_the_bundles_decoys_fill_groups() -> None:
     np.testing.assert_array_equal(bundle.decoys, decoys)
     with EdgeModel(bundle).mix(images(5)) as request:
         assert len(request.payload) == 8
-    filled = EdgeModel(bundle)._features(images(1), np.arange(4))[1:]
-    others = EdgeModel(bundle, decoys=decoys + 200)._features(images(1), np.arange(4))[1:]
+    filled = EdgeModel(bundle)._features(images(1), [2, 0, 1], np.arange(4))[1:]
+    others = EdgeModel(bundle, decoys=decoys + 200)._features(images(1), [2, 0, 1], np.arange(4))[1:]
     assert others.min() > filled.max()
-    with pytest.raises(ValueError, match="images must divide into groups of 4 when there are no decoys"):
+    with pytest.raises(ValueError, match="or leave no more places than decoys fill, 0, got"):
         EdgeModel(with_tensors()).mix(images(5))
 
 

@@ -64,6 +64,25 @@ def test_rows_come_in_order_and_refused_images_in_their_places(
     assert tally.reason == f"{paths[2]}: must be an image, got an empty file"
 
 
+def test_an_image_that_comes_again_is_classified_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And fills no place in a request."""
+    calls: list[NDArray[np.uint8]] = []
+
+    def counted(images: NDArray[np.uint8]) -> Answer:
+        calls.append(images)
+        return brightness(images)
+
+    paths = [path for path in shades(tmp_path, 25) for _ in range(3)]
+    paths += paths[::-1]
+    tally = classified(paths, counted)
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["image"] for row in rows] == paths
+    assert [row["label"] for row in rows] == ["" if row["error"] else str(int(Path(row["image"]).stem)) for row in rows]
+    assert [len(images) for images in calls] == [8, 8, 4]
+    assert len(np.unique(np.concatenate(calls), axis=0)) == 20
+    assert (tally.classified, tally.refused, tally.cost["images"]) == (120, 30, 20)
+
+
 def test_the_line_about_the_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = shades(tmp_path, 10)
     classified(paths, brightness, quiet=False)

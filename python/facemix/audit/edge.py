@@ -163,6 +163,6 @@ def _first_part(half: EdgeModel, pixels: Any) -> Tensor:
     count = len(pixels)
     features = np.empty((count, *half.bundle.features_shape), np.float32)
     no_mix: Any = SimpleNamespace(coeffs=np.ones((count, 1, 1)), order=np.arange(count))
-    x = half._features(pixels, np.arange(count))
+    x = half._features(pixels, [], np.arange(count))
     kernels.conv_mix(half.bundle, (half.bundle.weight, half.bundle.bias), x, no_mix, features, 1)
     return torch.from_numpy(features)

@@ -51,7 +51,8 @@ exit status:
   3    some images were refused; each has its reason in its place
   130  Ctrl-C
 
-What was classified before Ctrl-C or a failure is written all the same, and JSON then says "complete": false.
+What was classified before Ctrl-C or a failure is written all the same, and JSON then says "complete": false. Run it
+again over the same images, or over the rest: what is sent again among others is given away (docs/security.md).
 Scores are the network's own, not probabilities. Of a network that predicts attributes each comes with yes or no and
 the probability of yes that the network gives it, uncalibrated.
 """

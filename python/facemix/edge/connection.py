@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -19,15 +18,12 @@ from .errors import CloudMismatch, CloudReplyError
 from .failures import as_cloud_error
 from .security import Address, Security
 
-__all__ = ["Connection", "Model"]
+__all__ = ["Connection"]
 
-MAX_REPLY_BYTES = 64 * 1024 * 1024
-MAX_DIMENSIONS = 8
 SERVICE = "/inference.GRPCInferenceService/"
 
 OPTIONS = (
     ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", MAX_REPLY_BYTES),
     # Attempts are ours: they are counted, and wait for as long as the server asks.
     ("grpc.enable_retries", 0),
     ("grpc.service_config_disable_resolution", 1),
@@ -35,24 +31,6 @@ OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
-
-
-@dataclass(frozen=True)
-class Model:
-    """What the server says of the model.
-
-    Attributes:
-        wire_dtype: what to send.
-        output_shape: of a row of its answers.
-    """
-
-    wire_dtype: str
-    output_shape: tuple[int, ...]
-
-    @property
-    def datatype(self) -> str:
-        """The wire dtype's name in the protocol."""
-        return DATATYPE_OF[self.wire_dtype]
 
 
 class Connection:
@@ -64,9 +42,13 @@ class Connection:
         address, security: see there.
         bundle: of the half that will use the connection.
         wire_dtype: what to send; None: the bundle's, or what the server takes where it does not take that.
+        reply_bytes: that a message from there may have. A longer one is refused before it is received: the server
+            chooses how many it sends at once.
     """
 
-    def __init__(self, address: Address, security: Security, bundle: Any, wire_dtype: str | None) -> None:
+    def __init__(
+        self, address: Address, security: Security, bundle: Any, wire_dtype: str | None, reply_bytes: int
+    ) -> None:
         self._address, self._bundle, self._wire_dtype = address, bundle, wire_dtype
         self._metadata = security.metadata
         credentials = security.credentials(address)
@@ -74,8 +56,11 @@ class Connection:
         options: list[tuple[str, Any]] = (
             [*OPTIONS, ("grpc.enable_http_proxy", 0)] if address.loopback else list(OPTIONS)
         )
-        # Channels of different clients would share a connection, and its limits.
-        options.append(("grpc.use_local_subchannel_pool", 1))
+        options += [
+            ("grpc.max_receive_message_length", reply_bytes),
+            # Channels of different clients would share a connection, and its limits.
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(address.target, options)
         else:
@@ -85,7 +70,7 @@ class Connection:
             f"{SERVICE}ModelMetadata",
             request_serializer=pb.ModelMetadataRequest.SerializeToString,
         )
-        self._model: Model | None = None
+        self._agreed: str | None = None
         self._asking = asyncio.Lock()
         self._users, self._retired = 0, False
 
@@ -99,24 +84,24 @@ class Connection:
             return await self._infer(message, timeout=timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
-                self._model = None  # another server, or another version, may answer next
+                self._agreed = None  # another server, or another version, may answer next
             raise as_cloud_error(error, str(self._address)) from error
 
-    async def model(self, timeout: float) -> Model:
-        """What the server says of the model; it is asked once, and again after something failed.
+    async def wire_dtype(self, timeout: float) -> str:
+        """What to send, by what the server says of the model; it is asked once, and again after something failed.
 
         Raises:
             CloudError: see `as_cloud_error`; CloudMismatch, CloudReplyError if it is not the model of the bundle.
         """
         async with self._asking:
-            if self._model is None:
+            if self._agreed is None:
                 request = pb.ModelMetadataRequest(name=self._bundle.name, version=str(self._bundle.version))
                 try:
                     reply = await self._describe(request, timeout=timeout, metadata=self._metadata)
                 except grpc.aio.AioRpcError as error:
                     raise as_cloud_error(error, str(self._address)) from error
-                self._model = self._checked(reply)
-            return self._model
+                self._agreed = self._checked(reply)
+            return self._agreed
 
     @asynccontextmanager
     async def used(self) -> AsyncIterator[Connection]:
@@ -135,7 +120,7 @@ class Connection:
         if not self._users:
             await self._channel.close()
 
-    def _checked(self, data: bytes) -> Model:
+    def _checked(self, data: bytes) -> str:
         bundle, server = self._bundle, f"{self._bundle.name} at {self._address}"
         try:
             reply = parse(pb.ModelMetadataResponse, data)
@@ -145,19 +130,20 @@ class Connection:
             raise CloudReplyError(f"Client: {server} must describe the model in few words: {error}") from error
         features, outputs = _named(reply.inputs, FEATURES, server), _named(reply.outputs, OUTPUTS, server)
         versions, network = list(reply.versions), reply.properties.get(NETWORK, bundle.network)
-        shape, wanted = tuple(features.shape)[1:], tuple(bundle.features_shape)
         if versions and str(bundle.version) not in versions:
             raise CloudMismatch(f"Client: {server} must have version {bundle.version}, got {_short(versions)}")
         if network != bundle.network:
             raise CloudMismatch(f"Client: {server} must be of network {bundle.network}, got {_short([network])}")
-        if shape != wanted:
-            raise CloudMismatch(f"Client: {server} must take features of shape {list(wanted)}, got {list(shape)[:16]}")
-        if not 2 <= len(outputs.shape) <= MAX_DIMENSIONS or min(outputs.shape[1:]) < 1:
-            got = list(outputs.shape[:16])
-            raise CloudReplyError(f"Client: {server} must say which shape a row of {OUTPUTS} has, got {got}")
+        for what, tensor, wanted in (
+            ("take features", features, bundle.features_shape),
+            ("answer with outputs", outputs, bundle.outputs_shape),
+        ):
+            if tuple(tensor.shape)[1:] != tuple(wanted):
+                got = list(tensor.shape[1:17])
+                raise CloudMismatch(f"Client: {server} must {what} of shape {list(wanted)}, got {got}")
         # A server that is not ours takes the one datatype that it names.
         offered = reply.properties.get(DATATYPES_PROPERTY, features.datatype).split(",")
-        return Model(self._wire_dtype_for(offered, server), tuple(outputs.shape)[1:])
+        return self._wire_dtype_for(offered, server)
 
     def _wire_dtype_for(self, offered: list[str], server: str) -> str:
         preferred = self._bundle.wire_dtype if self._wire_dtype is None else self._wire_dtype

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import secrets
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from facemix_ops.edge.company import decoys_for, digest
 from facemix_ops.edge.preprocess import check_images
 
-__all__ = ["Batch", "Decoys", "compose", "digest"]
+__all__ = ["Batch", "Decoys", "Remembered", "compose"]
 
+T = TypeVar("T")
 Images = NDArray[np.uint8]
+
+REMEMBERED = 10_000
 
 
 @dataclass(frozen=True)
@@ -59,40 +63,39 @@ class Decoys:
     def __len__(self) -> int:
         return len(self.images)
 
-    def draw(self, count: int, others: Iterable[bytes]) -> list[int]:
-        """Rows of so many decoys at random, all different, and different from images with digests `others`.
+    def beside(self, digests: Sequence[bytes], count: int) -> list[int]:
+        """Rows of the `count` decoys that go with images, see `facemix_ops.edge.company`.
 
         Raises:
             ValueError: if there are not as many.
         """
-        taken = set(others)
-        usable = [row for row, name in enumerate(self._digests) if name not in taken]
-        if len(usable) < count:
+        rows = decoys_for(digests, self._digests, count)
+        if len(rows) < count:
             raise ValueError(
                 f"classify: decoys must have at least {count} images that differ from the caller's to fill the last "
-                f"group, got {len(usable)}: pass decoys=, or as many different images as make whole groups"
+                f"group, got {len(rows)}: pass decoys=, or as many different images as make whole groups"
             )
-        return secrets.SystemRandom().sample(usable, count)
+        return rows
 
 
 def compose(
     images: Images, decoys: Decoys, group_size: int, request_groups: int
 ) -> tuple[list[Batch], NDArray[np.int64]]:
     """Cut `images` [N, H, W, C] into requests of at most `request_groups` groups each, as even as can be. The same
-    image twice goes out once; who shares a request is random.
+    image twice goes out once; who shares a request follows from the images, as who shares a group does.
 
     Returns:
         The batches, and int64 [N]: the row of `images` that stands for each of them.
 
     Raises:
-        ValueError: see `Decoys.draw`.
+        ValueError: see `Decoys.beside`.
     """
     first: dict[bytes, int] = {}
     stand_ins = np.array([first.setdefault(digest(image), row) for row, image in enumerate(images)])
-    rows = list(first.values())
-    secrets.SystemRandom().shuffle(rows)
+    names = sorted(first)
+    rows = [first[name] for name in names]
     groups = -(-len(rows) // group_size)
-    extra = decoys.draw(groups * group_size - len(rows), first)
+    extra = decoys.beside(names, groups * group_size - len(rows))
     requests = -(-groups // request_groups)
     ends = [group_size * (groups * (r + 1) // requests) for r in range(requests)]
     batches = [Batch(rows[start:end], []) for start, end in zip([0, *ends], ends, strict=False)]
@@ -100,6 +103,12 @@ def compose(
     return batches, stand_ins
 
 
-def digest(image: Images) -> bytes:
-    """Tells images apart by their bytes."""
-    return hashlib.sha256(np.ascontiguousarray(image).data).digest()
+class Remembered(dict[bytes, T]):
+    """What came of images, by their digests, so that those which come again are not mixed again: of the last
+    REMEMBERED, since a camera may run for weeks.
+    """
+
+    def forget(self) -> None:
+        """Drop the oldest that are more than that."""
+        for name in list(islice(self, max(0, len(self) - REMEMBERED))):
+            del self[name]

@@ -18,7 +18,7 @@ from facemix.wire.names import COMPUTE_NS, NETWORK
 
 from .errors import CloudMismatch, CloudReplyError
 
-__all__ = ["Reply", "cut", "pack", "row_bytes", "unpack"]
+__all__ = ["Reply", "cut", "pack", "reply_bytes", "row_bytes", "unpack"]
 
 SCALE_BYTES = 4
 OUTPUT_BYTES = 4  # at most
@@ -53,6 +53,11 @@ def cut(rows: int, size: int, message_bytes: int) -> list[slice]:
     return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
+def reply_bytes(outputs_shape: tuple[int, ...], rows: int) -> int:
+    """Largest size of the reply to so many rows."""
+    return OUTPUT_BYTES * rows * math.prod(outputs_shape) + HEADER_BYTES
+
+
 def pack(bundle: Any, payload: NDArray[Any], scales: NDArray[np.float32] | None, datatype: str) -> bytes:
     """A request for the model of `bundle`.
 
@@ -62,21 +67,21 @@ def pack(bundle: Any, payload: NDArray[Any], scales: NDArray[np.float32] | None,
     return packed_features(bundle.name, str(bundle.version), payload, datatype, scales)
 
 
-def unpack(data: bytes, bundle: Any, rows: int, output_shape: tuple[int, ...]) -> Reply:
+def unpack(data: bytes, bundle: Any, rows: int) -> Reply:
     """The reply in `data` to `rows` rows.
 
     Raises:
         CloudReplyError: if it is no such reply.
         CloudMismatch: if another model than that of `bundle` gave it.
     """
-    most = OUTPUT_BYTES * rows * math.prod(output_shape) + HEADER_BYTES
+    most = reply_bytes(bundle.outputs_shape, rows)
     if len(data) > most:
         raise CloudReplyError(
             f"Client: bad reply of {bundle.name}: to {rows} rows it must have {most} bytes at most, got {len(data)}"
         )
     try:
         response = parse(pb.ModelInferResponse, data)
-        outputs = get_outputs(response, rows, output_shape)
+        outputs = get_outputs(response, rows, bundle.outputs_shape)
     except (DecodeError, WireError) as error:
         raise CloudReplyError(f"Client: bad reply of {bundle.name}: {error}") from error
     parameters = response.parameters

@@ -1,7 +1,7 @@
 """One request: mix once, send, wait, un-mix; what failed on the way is sent again as it is.
 
-The same images mixed twice, in groups drawn twice, would give them away: the span of a group of the one and that of a
-group of the other meet in the image that both hold. The same bytes twice tell nothing that they did not tell once.
+Images that are mixed twice, in other company, are given away: the span of a group of the one and that of a group of the
+other meet in the image that both hold. The same bytes twice tell nothing that they did not tell once.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from facemix.wire import DATATYPE_OF
 
 from .answer import Meter
 from .budget import Budget
@@ -61,16 +63,17 @@ class Sender:
                 would not end before the deadline.
         """
         rows *= getattr(self._half, "rows_per_image", 1)
-        model = await self._tried(lambda: connection.model(deadline - time.monotonic()), deadline)
-        parts = cut(rows, row_bytes(self._half.bundle.features_shape, model.datatype), self._message_bytes)
+        wire_dtype = await self._tried(lambda: connection.wire_dtype(deadline - time.monotonic()), deadline)
+        datatype = DATATYPE_OF[wire_dtype]
+        parts = cut(rows, row_bytes(self._half.bundle.features_shape, datatype), self._message_bytes)
         async with self._budget.inside(len(parts)):  # also while it waits to be sent again: its payload is kept
             request, seconds = await self.run(
-                lambda: self._half.mix(images(), wire_dtype=model.wire_dtype), lambda unused: unused.close()
+                lambda: self._half.mix(images(), wire_dtype=wire_dtype), lambda unused: unused.close()
             )
             try:
                 meter.edge_seconds += seconds
                 outputs = await self._tried(
-                    lambda: self._exchange(connection, model.datatype, request, parts, deadline, meter), deadline
+                    lambda: self._exchange(connection, datatype, request, parts, deadline, meter), deadline
                 )
                 try:
                     result, seconds = await self.run(lambda: request.classify(outputs))
@@ -104,7 +107,7 @@ class Sender:
         """Send the payload of `request`, cut into `parts`, and return the cloud's outputs [B, ...]. The bytes are the
         same each time, in `datatype`, whatever the server would rather have by now.
         """
-        output_shape = (await connection.model(deadline - time.monotonic())).output_shape
+        await connection.wire_dtype(deadline - time.monotonic())  # by now another network may be there
         meter.attempts += 1
         bundle, payload = self._half.bundle, request.payload
         scales = request.scales if datatype == "INT8" else None
@@ -117,8 +120,8 @@ class Sender:
                 meter.bytes_up += len(message)
                 data = await connection.infer(message, deadline - time.monotonic())
             meter.bytes_down += len(data)
-            work = partial(unpack, data, bundle, part.stop - part.start, output_shape)
-            # A server may say that its outputs are large. Those of others are not worth a hop to another thread.
+            work = partial(unpack, data, bundle, part.stop - part.start)
+            # Small outputs are not worth a hop to another thread.
             return work() if len(data) <= SMALL_BYTES else (await self.run(work))[0]
 
         start = time.monotonic()

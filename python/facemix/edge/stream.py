@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Container, Coroutine, Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from facemix_ops.edge.company import digest
 from facemix_ops.edge.preprocess import check_images
 
 from .answer import Answer, Prediction
 from .frames import frames
-from .grouping import digest
+from .grouping import Remembered
 
 __all__ = ["predictions"]
 
@@ -29,14 +30,16 @@ async def predictions(
     request_groups: int,
     max_wait: float | None,
 ) -> AsyncGenerator[Prediction, None]:
-    """Yield the predictions of what `source` yields, in its order; see `AsyncClient.stream`.
+    """Yield the predictions of what `source` yields, in its order; see `AsyncClient.stream`. An image that comes again
+    has the prediction that it had.
 
     Args:
         start: makes a task of a coroutine.
         max_wait: seconds from a batch's first image until it goes, full or not; None: it waits for whole groups.
     """
     most = request_groups * bundle.group_size
-    slots, arrived, calls = asyncio.Semaphore(REQUESTS_AHEAD * most), asyncio.Queue[Any](), asyncio.Queue[Any]()
+    slots, arrived, places = asyncio.Semaphore(REQUESTS_AHEAD * most), asyncio.Queue[Any](), asyncio.Queue[Any]()
+    calls: set[asyncio.Task[Answer]] = set()
 
     async def read() -> None:
         images = frames(source)
@@ -52,52 +55,59 @@ async def predictions(
             await images.aclose()
 
     async def ask() -> None:
+        asked = Remembered[tuple[asyncio.Task[Answer], int]]()  # whose answer has an image's prediction, and where
         try:
             more = True
             while more:
-                batch, more = await _batch(arrived, bundle.group_size, most, max_wait)
-                if batch:
-                    calls.put_nowait(start(classify(np.stack(batch))))
+                names, new, more = await _batch(arrived, asked, bundle.group_size, most, max_wait)
+                if new:
+                    calls.add(call := start(classify(np.stack(list(new.values())))))
+                    asked.update((name, (call, n)) for n, name in enumerate(new))
+                for name in names:
+                    places.put_nowait(asked[name])
+                asked.forget()
         finally:
-            calls.put_nowait(END)
+            places.put_nowait(END)
 
     tasks = [start(read()), start(ask())]
     try:
-        while (call := await calls.get()) is not END:
-            tasks.append(call)
+        while (place := await places.get()) is not END:
+            call, n = place
             answer = await call
-            tasks.remove(call)
-            for n in range(len(answer)):
-                slots.release()
-                yield answer[n]
+            calls.discard(call)
+            slots.release()
+            yield answer[n]
         await asyncio.gather(*tasks)  # raises what `source` raised
     finally:
-        while not calls.empty():
-            tasks.append(calls.get_nowait())
-        running = [task for task in tasks if task is not END]
+        running = [*tasks, *calls]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
 
 async def _batch(
-    arrived: asyncio.Queue[Any], group_size: int, most: int, max_wait: float | None
-) -> tuple[list[NDArray[np.uint8]], bool]:
-    """The images of the next request, at most `most`, and whether more may come."""
+    arrived: asyncio.Queue[Any], asked: Container[bytes], group_size: int, most: int, max_wait: float | None
+) -> tuple[list[bytes], dict[bytes, NDArray[np.uint8]], bool]:
+    """The digests of the next images, at most `most`, those images that were not `asked` for yet, for the next request,
+    and whether more may come.
+    """
+    names: list[bytes] = []
+    new: dict[bytes, NDArray[np.uint8]] = {}
     if (image := await arrived.get()) is END:
-        return [], False
-    batch, different, waited = [], set(), asyncio.timeout(max_wait)
+        return names, new, False
+    waited = asyncio.timeout(max_wait)
     try:
         async with waited:
             while image is not END:
-                batch.append(image)
-                different.add(digest(image))
+                names.append(name := digest(image))
+                if name not in asked:
+                    new[name] = image
                 # The next group need not wait for those that are whole, unless it is here.
-                if len(batch) == most or (len(different) % group_size == 0 and arrived.qsize() < group_size):
-                    return batch, True
+                if len(names) == most or (len(new) % group_size == 0 and arrived.qsize() < group_size):
+                    return names, new, True
                 image = await arrived.get()
     except TimeoutError:
         if not waited.expired():
             raise
-        return batch, True
-    return batch, False
+        return names, new, True
+    return names, new, False

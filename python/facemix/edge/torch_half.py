@@ -17,6 +17,7 @@ import facemix_ops as fo
 from facemix.models import build
 from facemix.partition import partition
 from facemix_ops.edge import BundleError
+from facemix_ops.edge.company import digest, places
 from facemix_ops.edge.key import Key
 from facemix_ops.edge.preprocess import check_images
 from facemix_ops.edge.request import Request
@@ -85,7 +86,7 @@ class TorchHalf:
     def mix(self, images: NDArray[np.uint8], *, wire_dtype: str | None = None) -> TorchRequest:
         """Pre-process, run the first part, mix with a fresh key and shuffle: all that happens before the upload.
 
-        Which images share a group is drawn anew for each request. So where sending fails, send the payload again: see
+        Which images share a group follows from the images, and where sending fails, send the payload again: see
         `facemix_ops.edge.EdgeModel.mix`.
 
         Args:
@@ -109,7 +110,8 @@ class TorchHalf:
             bad_value(op, "images", f"divide into groups of {bundle.group_size}", f"{len(images)}")
         key = None
         if bundle.group_size > 1:
-            key = Key(self.rows_per_image * len(images) // bundle.group_size, bundle.group_size, bundle.max_coeff)
+            rows = places([digest(image) for image in images], self.rows_per_image)
+            key = Key(rows, bundle.group_size, bundle.max_coeff)
         try:
             with torch.inference_mode():
                 payload = _on_the_wire(self._sent(images, key), wire_dtype, bundle.scales)
@@ -153,7 +155,7 @@ class TorchRequest(Request):
     """Made by `TorchHalf.mix`; see `facemix_ops.edge.request.Request`. Where nothing is mixed it has no key."""
 
     def __init__(self, half: TorchHalf, key: Key | None, payload: NDArray[Any], wire_dtype: str) -> None:
-        super().__init__(key, payload, wire_dtype, half.bundle, half.bundle.outputs_shape)
+        super().__init__(key, payload, wire_dtype, half.bundle)
         self._half = half
 
     def _scores(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:

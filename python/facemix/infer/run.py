@@ -18,8 +18,10 @@ from tqdm import tqdm
 
 from facemix.atomic import atomic_path
 from facemix.edge import Answer, Cost, Prediction
+from facemix.edge.grouping import Remembered
 from facemix.edge.images import ImageError, load_images
 from facemix_ops.edge import Bundle, EdgeModel
+from facemix_ops.edge.company import digest
 
 from .results import WRITERS, Attribute, Guess, Row
 
@@ -32,7 +34,6 @@ __all__ = ["AnyBundle", "AnyHalf", "Classify", "Tally", "classify_all"]
 AnyBundle: TypeAlias = "Bundle | TorchBundle"
 AnyHalf: TypeAlias = "EdgeModel | TorchHalf"
 Classify: TypeAlias = Callable[[NDArray[np.uint8]], Answer]
-Image: TypeAlias = NDArray[np.uint8] | ImageError
 
 KIB = 1024
 MAX_DECODERS = 4  # threads, of which each may hold a large image
@@ -43,7 +44,7 @@ class Tally:
     """What a run came to.
 
     Attributes:
-        classified, refused: images.
+        classified, refused: images. One that comes again is classified without a further call.
         reason: why the first of these was.
         cost: the sum of what `facemix.edge.Cost` says of every call, by the names of its fields.
         started: when it began.
@@ -56,8 +57,7 @@ class Tally:
     started: float = field(default_factory=time.perf_counter)
 
     def add(self, cost: Cost) -> None:
-        """Count the images of a call, and what it cost."""
-        self.classified += cost.images
+        """Count what a call cost."""
         for name in self.cost:
             self.cost[name] += getattr(cost, name)
 
@@ -163,37 +163,41 @@ def _classified(
             taken.append(path)
             yield path
 
-    batch: list[tuple[str, Image]] = []
-    usable = 0
+    answered = Remembered[Prediction]()
+    batch: list[tuple[str, bytes | ImageError]] = []
+    new: dict[bytes, NDArray[np.uint8]] = {}
+
+    def rows() -> Iterator[Row]:
+        if new:
+            answer = classify(np.stack(list(new.values())))
+            tally.add(answer.cost)
+            answered.update((name, answer[n]) for n, name in enumerate(new))
+        for path, found in batch:
+            if isinstance(found, ImageError):
+                tally.refused += 1
+                tally.reason = tally.reason or f"{path}: {found.problem}"
+                yield Row(path, error=found.problem)
+            else:
+                tally.classified += 1
+                yield _row(path, answered[found], bundle.classes, top)
+        answered.forget()
+        batch.clear()
+        new.clear()
+
     with contextlib.closing(
         load_images(remembered(), bundle.image_shape, threads=min(MAX_DECODERS, os.cpu_count() or 1), ahead=call_images)
     ) as images:
         for image in images:
-            batch.append((taken.popleft(), image))
-            usable += not isinstance(image, ImageError)
-            if usable == call_images:
-                yield from _rows(batch, bundle, classify, top, tally)
-                batch, usable = [], 0
-        if batch:
-            yield from _rows(batch, bundle, classify, top, tally)
-
-
-def _rows(
-    batch: list[tuple[str, Image]], bundle: AnyBundle, classify: Classify, top: int, tally: Tally
-) -> Iterator[Row]:
-    images = [image for _, image in batch if not isinstance(image, ImageError)]
-    predictions: Iterator[Prediction] = iter(())
-    if images:
-        answer = classify(np.stack(images))
-        tally.add(answer.cost)
-        predictions = (answer[n] for n in range(len(answer)))
-    for path, image in batch:
-        if isinstance(image, ImageError):
-            tally.refused += 1
-            tally.reason = tally.reason or f"{path}: {image.problem}"
-            yield Row(path, error=image.problem)
-        else:
-            yield _row(path, next(predictions), bundle.classes, top)
+            path = taken.popleft()
+            if isinstance(image, ImageError):
+                batch.append((path, image))
+                continue
+            batch.append((path, name := digest(image)))
+            if name not in answered:
+                new[name] = image
+            if len(new) in (0, call_images):  # whoever comes again need not wait for others
+                yield from rows()
+        yield from rows()
 
 
 def _row(path: str, prediction: Prediction, classes: tuple[str, ...] | None, top: int) -> Row:

@@ -47,7 +47,7 @@ def test_a_one_time_pad_stays_one_however_often_it_is_used():
 
 
 def test_a_repeated_key_gives_the_faces():
-    (repeated,) = pool(RectifiedEdge(8)).variants[1:]
+    repeated = pool(RectifiedEdge(8)).variants[1]
     assert repeated.name == "if a key were used for 4 requests"
     assert repeated.result > 0.98
 
@@ -72,7 +72,9 @@ def test_repeated_blinders_give_the_faces_that_blinders_hide(tmp_path):
     export_edge(path, network, (1, 24, 20), name="n", group_size=4, mean=[0.5], std=[0.25])
     edge = load_edge(path, blinding=Blinding(share=0.05, energy=0.1))
     outcome = pool(edge)
-    repeated_key, repeated_blinders = outcome.variants[1:]
+    repeated_key, repeated_blinders, company, repeats = outcome.variants[1:]
     assert outcome.recovered < 0.1
     assert repeated_key.result < 0.3
     assert repeated_blinders.result > repeated_blinders.floor + 0.3
+    assert company.result == 0
+    assert repeats.result < 0.3

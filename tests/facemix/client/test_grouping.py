@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
+import facemix.edge.grouping
 import numpy as np
 import pytest
 from edge_halves import IMAGE, images
 from facemix.edge.answer import Meter
 from facemix.edge.budget import Budget
-from facemix.edge.grouping import Decoys, compose
+from facemix.edge.grouping import Decoys, Remembered, compose
 from facemix.edge.messages import cut, row_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 
 @settings(max_examples=60, deadline=None, database=None)
@@ -37,11 +39,17 @@ def test_compose(different: int, repeats: list[int], group_size: int, request_gr
     assert len(np.unique(everything, axis=0)) == len(everything)
 
 
-def test_company_and_decoys_are_random() -> None:
+def test_company_and_decoys_follow_from_the_images() -> None:
+    """Not from their order, and not from when or how often somebody asks."""
     pictures, decoys = images(20), Decoys(images(30, seed=5), IMAGE)
-    drawn = [compose(pictures, decoys, 8, 1)[0] for _ in range(20)]
-    assert len({tuple(tuple(batch.rows) for batch in batches) for batches in drawn}) == 20
-    assert len({tuple(batches[-1].decoys) for batches in drawn}) == 20
+    others = np.random.default_rng(1).permutation(20)
+
+    def together(shown: NDArray[np.uint8]) -> list[set[bytes]]:
+        batches, _ = compose(shown, decoys, 8, 1)
+        return [{image.tobytes() for image in batch.gather(shown, decoys)} for batch in batches]
+
+    assert together(pictures) == together(pictures[others])
+    assert together(pictures[:19])[-1] - together(pictures)[-1]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 64, 100])
@@ -99,4 +107,13 @@ def test_decoys_that_repeat_are_one() -> None:
     pictures = images(3, seed=5)
     decoys = Decoys(pictures[[0, 0, 1, 2, 1]], IMAGE)
     assert len(decoys) == 3
-    assert len(np.unique(decoys.images[decoys.draw(3, ())], axis=0)) == 3
+    assert len(np.unique(decoys.images[decoys.beside((), 3)], axis=0)) == 3
+
+
+def test_the_last_images_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facemix.edge.grouping, "REMEMBERED", 3)
+    remembered = Remembered({bytes([n]): n for n in range(5)})
+    remembered.forget()
+    assert list(remembered.values()) == [2, 3, 4]
+    remembered.forget()
+    assert len(remembered) == 3

@@ -123,11 +123,21 @@ def test_a_stream_whose_client_is_closed(half: WatchedHalf, server: Running) -> 
 
 
 def test_still_pictures_do_not_fill_a_group(client: Client, half: WatchedHalf) -> None:
-    """The same image over and over: its group is filled with decoys."""
+    """The same image over and over: its group is filled with decoys, once."""
     labels = [prediction.label for prediction in client.stream([images(1)[0]] * 33)]
     assert labels == expected(images(1)).argmax(1).tolist() * 33
-    for batch in half.batches:
-        assert len(np.unique(batch, axis=0)) == len(batch)
+    assert len(half.batches) == 1
+    assert len(np.unique(half.batches[0], axis=0)) == GROUP
+
+
+def test_a_stream_mixes_an_image_once(client: Client, half: WatchedHalf) -> None:
+    """In requests of its own each time, it would come out (test_company.py)."""
+    pictures = images(9)
+    seen = pictures[np.random.default_rng(5).integers(0, 9, 300)]  # a camera that nods
+    labels = [prediction.label for prediction in client.stream(seen, max_wait=0.001)]
+    assert labels == expected(seen).argmax(1).tolist()
+    sent = np.concatenate(half.batches)
+    assert [np.count_nonzero((sent == picture).all((1, 2, 3))) for picture in pictures] == [1] * 9
 
 
 def test_the_same_image_again_does_not_make_a_group_whole(half: WatchedHalf, server: Running) -> None:

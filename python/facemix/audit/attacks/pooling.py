@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from ..attack import Attack, Progress
+from ..company import in_other_company
 from ..display import compared
 from ..matching import correlation, matched
 from ..outcome import Outcome, Variant, interval
+from ..repeats import in_the_same_company
 from ..request import Request, Truth
 from ..reuse import reused
 from ..scene import Scene, send
@@ -24,7 +26,8 @@ class Pooling(Attack):
     it is shown the same photograph again. A mixed request spans its photographs, so that the photograph lies in the
     span of each: the direction that they have in common is computed, not searched for. Where nothing is mixed, it is
     the average of the copies. The floor is how like a stranger's photograph it is; the ceiling, the same of rows
-    without protection. Further figures say what a key or blinders would give away that are used twice.
+    without protection. Further figures say what a key or blinders would give away that are used twice, and photographs
+    that are all sent again in other groups, or in the same.
     """
 
     name = "pooling"
@@ -49,7 +52,9 @@ class Pooling(Attack):
             sources.append(source)
             found.append(pooled)
             progress((turn + 1) / (photographs + 1))
-        what_if = tuple(reused(scene)) if scene.edge.group_size > 1 else ()
+        what_if: tuple[Variant, ...] = ()
+        if scene.edge.group_size > 1:
+            what_if = (*reused(scene), *in_other_company(scene), *in_the_same_company(scene))
         high, alone = (sum(values) / len(values) for values in (result, once))
         image = torch.arange(len(order)).repeat_interleave(len(sources[0]))
         empty = torch.empty(0)
