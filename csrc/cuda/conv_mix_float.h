@@ -12,6 +12,8 @@ namespace facemix::cuda {
 // The maximum of a window where nobody asks for its code; of values that are activated.
 struct Largest {
     float best = -__builtin_huge_valf();
+
+    __device__ __forceinline__ Largest() {}  // see WindowMax
     __device__ __forceinline__ void add(float z, int, float) { best = max_nan(best, z); }
 };
 

@@ -29,10 +29,15 @@ __host__ __device__ inline Span clip_window(int64_t out, int64_t kernel, int64_t
 }
 
 // The running maximum with PyTorch's rules: the first of equals wins, a NaN wins over all.
+//
+// It has a constructor of its own because nvcc 13.0 leaves zeros in all but the first row of an array of arrays whose
+// elements have initializers alone.
 template <class T>
 struct WindowMax {
     T best = T(0);
     int code = -1;  // nothing yet
+
+    __device__ __forceinline__ WindowMax() {}
 
     // z: before the activation; k: the element's index in the window.
     __device__ __forceinline__ void add(T z, int k, T slope) {
