@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .activations import activation_factory
+from .checks import check_counts, check_cut, check_factor
 from .registry import register
 from .resnet import STEM_WIDTH, BasicBlock
 
@@ -58,11 +59,11 @@ class WideLinear(nn.Module):
         post: int = 1,
     ) -> None:
         super().__init__()
-        for name, value, blocks in (("pre", pre, self.pre_blocks), ("post", post, self.post_blocks)):
-            if not 1 <= value <= len(blocks):
-                raise ValueError(f"wide_linear: {name} must be between 1 and {len(blocks)}, got {value}")
-        if hidden < 1:
-            raise ValueError(f"wide_linear: hidden must be positive, got {hidden}")
+        check_counts("wide_linear", num_classes=num_classes, in_channels=in_channels, hidden=hidden)
+        check_factor("wide_linear", width=width)
+        check_cut("wide_linear", pre=(pre, self.pre_blocks), post=(post, self.post_blocks))
+        if len(image_size) != 2 or min(image_size) < 1:
+            raise ValueError(f"wide_linear: image_size must be a height and a width, got {image_size}")
         channels, edge = max(1, round(STEM_WIDTH * width)), activation_factory("relu")
         height, breadth = (-(-side // STEM_STRIDE) for side in image_size)
 
