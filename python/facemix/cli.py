@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE
-    except (ValueError, OSError, FacemixError) as error:
+    except (ImportError, ValueError, OSError, FacemixError) as error:
         print(f"facemix: error: {_option(arguments, error)}{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -160,6 +161,18 @@ def test_a_missing_package_is_one_line(
     assert main(command.split()) == 1
     error = capsys.readouterr().err
     assert error == f"facemix: error: No module named '{name}': run `pip install 'facemix[{extra}]'`\n"
+
+
+def test_missing_kernels_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in a clone that nothing was built in."""
+    monkeypatch.setitem(sys.modules, "facemix_ops._C", None)
+    monkeypatch.delattr("facemix_ops._C", raising=False)
+    monkeypatch.delitem(sys.modules, "facemix_ops.native", raising=False)
+    monkeypatch.setattr("facemix.commands.cost.run", lambda arguments: importlib.import_module("facemix_ops.native"))
+    assert main(["cost"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("facemix: error: facemix_ops has no compiled kernels for this Python; build them with `pip")
+    assert error.count("\n") == 1
 
 
 @pytest.fixture
