@@ -274,6 +274,9 @@ def test_devices_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (["--group-sizes", "0"], "sweep: --group-sizes must be at least 1, got 0"),
         (["--group-sizes", "8", "99"], "sweep: --group-sizes must be at most 64, got 99"),
         (["--pre", "1", "-1"], "sweep: --pre must be at least 1, got -1"),
+        (["--pre", "1", "99"], "sweep: pre-99-group-2: resnet18: pre must be between 1 and 9, got 99"),
+        (["--mix.patches=2"], "sweep: pre-2-group-2: resnet18: patches must be 1 where pre is more, got 2 and 2"),
+        (["--data.source=celeba"], "open_data: root must be given for source 'celeba', got none"),
         (["--seeds", "0"], "sweep: --seeds must be at least 1, got 0"),
         (["--jobs", "0"], "sweep: --jobs must be at least 1, got 0"),
         (["--protection.name=plain"], "sweep: protection.name must be mix, whose group sizes .* got plain"),
@@ -284,6 +287,7 @@ def test_refusals(arguments: list[str], message: str, tmp_path: Path, capsys: py
     assert main(["sweep", "orl", "--out", str(tmp_path / "new"), *arguments]) == 1
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "new" / "sweep.json").exists()
+    assert not (tmp_path / "new" / "calls").exists()  # nothing was trained
 
 
 def test_a_mistake_is_found_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

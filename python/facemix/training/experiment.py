@@ -26,7 +26,7 @@ from .stage import is_first_process
 from .stages import Stages, Trained, deciding, plain
 from .task import AttributeTask, IdentityTask, Task
 
-__all__ = ["evaluated", "run_experiment", "task_of"]
+__all__ = ["evaluated", "prepared", "run_experiment", "task_of"]
 
 EXAMPLES = "examples.png"
 
@@ -49,15 +49,11 @@ def run_experiment(
     Raises:
         ValueError: if a setting will not do, or the folder holds something else.
     """
-    _check(experiment, splits)
     done = folder / RESULTS
     if done.exists():
         return _finished(done, experiment, splits)
     start = time.perf_counter()
-    task = task_of(experiment, splits)
-    stages = Stages(experiment, seed, splits.train, splits.validation, task)
-    stages.check()
-    run = _Run(stages, folder, splits, (baselines or folder.parent) / f"seed-{seed}")
+    run = _Run(prepared(experiment, seed, splits), folder, splits, (baselines or folder.parent) / f"seed-{seed}")
     trained = run.train()
     if not is_first_process():
         return {}
@@ -67,6 +63,18 @@ def run_experiment(
     with atomic_path(done) as temporary:
         temporary.write_text(json.dumps(results, indent=2) + "\n")
     return results
+
+
+def prepared(experiment: Experiment, seed: int, splits: Splits) -> Stages:
+    """What a seed trains, once all is checked that can be before.
+
+    Raises:
+        ValueError: if a setting will not do, with these photographs or at all.
+    """
+    _check(experiment, splits)
+    stages = Stages(experiment, seed, splits.train, splits.validation, task_of(experiment, splits))
+    stages.check()
+    return stages
 
 
 def task_of(experiment: Experiment, splits: Splits) -> Task:
