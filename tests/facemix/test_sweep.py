@@ -126,7 +126,7 @@ def test_from_nothing_to_figures_and_once_only(tmp_path: Path, capsys: pytest.Ca
     text = (out / "sweep.md").read_text()
     mixed = "| N_pre = 2, S = 4 | 2 | 80.5 ± 0.7 % | 12.0 ± 0.0 | 92.5 ± 0.7 % | 50.5 ± 0.7 % | 40.5 ± 0.7 % |"
     assert f"{mixed} not measured | 20.00 M |" in text
-    assert text.endswith(" Lost: against the baseline of as many epochs.\n")
+    assert text.endswith(" Lost: against the longer baseline.\n")
     assert "| baseline, no mix | 2 | 90.5 ± 0.7 % |  | 92.5 ± 0.7 % |  |  |  | 100.00 M | 100.0 % |" in text
     for name in ("figure4a.png", "figure4b.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
@@ -230,7 +230,7 @@ def test_plots(audited: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Figure, "savefig", keep)
     write_figures(asked)
     for axes in figures.values():
-        assert axes.get_lines()[0].get_ydata()[0] == pytest.approx(0.905)  # the baseline of as many epochs
+        assert axes.get_lines()[0].get_ydata()[0] == pytest.approx(0.905)  # the longer baseline
     privacy, efficiency = figures["Accuracy against privacy"], figures["Accuracy against efficiency"]
     assert ("not measured" in privacy.get_xlabel()) is not audited
     assert [container.get_label() for container in privacy.containers] == ["N_pre = 1", "N_pre = 2"]

@@ -113,8 +113,14 @@ class Runs:
 
     @property
     def rival(self) -> str:
-        """What a loss is taken against: the baseline of as many epochs; where it was not trained, the baseline."""
+        """What a loss is taken against: the longer baseline; where it was not trained, the baseline."""
         return "baseline_longer" if "baseline_longer" in self.networks else "baseline"
+
+    def epochs(self, training: str) -> str:
+        """How long "baseline" was trained for, or "mixed" went on, in words; early stopping may have ended it before."""
+        fit = self.first.settings[training]
+        limit = "" if fit.get("early_stopping") is None else "at most "
+        return f"{limit}{fit['epochs']} epoch{'' if fit['epochs'] == 1 else 's'}"
 
     def spread(self, figure: Callable[[Result], float]) -> Spread:
         """A figure over the seeds."""
