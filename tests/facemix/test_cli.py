@@ -101,7 +101,13 @@ def test_mistakes_are_a_line_and_where_to_look(
         ("demo --web-port 80", "demo: --web-port must be given with --web, got 80 without"),
         ("cost --paper --model vgg16", "cost: --model must not be given with --paper, got both"),
         ("train --data.source synthetic --data.workers -1", "DataSettings: workers must not be negative, got -1"),
-        ("demo --json {folder}", "demo: --json must be a file, got the folder {folder}"),
+        ("demo --json {folder}", "demo: --json must be a file, got {folder}"),
+        (
+            "demo --out {folder} --json {file}/figures.json",
+            "demo: --json must be where files can be written, got {file}/figures.json: ",
+        ),
+        ("blind --edge x --cloud x --rows 1 --out {file}/x", "blind: --out must be where files can be written, got "),
+        ("demo --out {file}", "demo: files in --out must be where files can be written, got {file}/demo.png: "),
         (
             "collapse {run}",
             "collapse: RUN must hold mixing_aware/weights.safetensors, as the folder of a seed does, got",
@@ -115,7 +121,8 @@ def test_what_is_not_there_is_named(
 ) -> None:
     (tmp_path / "run" / "seed-0").mkdir(parents=True)
     (tmp_path / "run" / "seed-0" / "results.json").write_text("{}")
-    paths = {"missing": tmp_path / "missing", "folder": tmp_path, "run": tmp_path / "run"}
+    paths = {"missing": tmp_path / "missing", "folder": tmp_path, "run": tmp_path / "run", "file": tmp_path / "file"}
+    paths["file"].touch()
     assert main(arguments.format(**paths).split()) == 1
     assert error.format(**paths) in capsys.readouterr().err
 

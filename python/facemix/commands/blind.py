@@ -7,6 +7,8 @@ import math
 import time
 from pathlib import Path
 
+from facemix.atomic import check_place
+
 __all__ = ["add", "run"]
 
 DESCRIPTION = """\
@@ -55,6 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if arguments.rows < 1:
         raise ValueError(f"blind: --rows must be at least 1, got {arguments.rows}")
+    check_place("blind: --out", arguments.out)
 
     from facemix.blinders_offline import write_blinders
     from facemix.cloud.model import CloudModel

@@ -20,7 +20,9 @@ from .picture import draw
 from .report import figures
 from .settings import DemoSettings
 
-__all__ = ["run_demo"]
+__all__ = ["PICTURE", "run_demo"]
+
+PICTURE = "demo.png"
 
 
 def run_demo(
@@ -47,7 +49,7 @@ def run_demo(
     passed = passages["mixed"]
     measured = time.perf_counter()
     audit = audit_demo(passed.edge, passed.cloud, train, test, settings.seed, cache / "audit", out / "audit")
-    picture = out / "demo.png"
+    picture = out / PICTURE
     draw(picture, passed, train, settings.group_size, recovered(audit))
     return {
         "settings": settings.as_json(),
