@@ -117,7 +117,7 @@ class Runs:
         return "baseline_longer" if "baseline_longer" in self.networks else "baseline"
 
     def epochs(self, training: str) -> str:
-        """How long "baseline" was trained for, or "mixed" went on, in words; early stopping may have ended it before."""
+        """How long "baseline" was trained for, or "mixed" went on, in words: at most that, with early stopping."""
         fit = self.first.settings[training]
         limit = "" if fit.get("early_stopping") is None else "at most "
         return f"{limit}{fit['epochs']} epoch{'' if fit['epochs'] == 1 else 's'}"

@@ -218,6 +218,8 @@ def _cost(baseline: Trained, deployed: Trained, faces: Labelled, group_size: int
 
 def _check(experiment: Experiment, splits: Splits) -> None:
     """What can only be seen with the data at hand."""
+    if experiment.data.task == "identity" and splits.train.people < 2:
+        raise ValueError(f"train: there must be two people to tell apart, or more, got {splits.train.people}")
     if not len(evaluated(experiment, splits)):
         raise ValueError(
             "train: there must be a validation set to evaluate on, got none: set data.validation_share above 0"

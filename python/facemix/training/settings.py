@@ -137,6 +137,8 @@ class MixSettings:
         size = self.group_size
         if not 1 <= size <= MAX_GROUP:
             raise ValueError(f"MixSettings: group_size must be between 1 and {MAX_GROUP}, got {size}")
+        if self.patches < 1:
+            raise ValueError(f"MixSettings: patches must be at least 1, got {self.patches}")
         if strange := [warm for warm in self.warm_up if warm < 1 or size % warm]:
             raise ValueError(f"MixSettings: warm_up must be divisors of the group size {size}, got {strange[0]}")
         for mixed in (size, *self.warm_up):
@@ -144,7 +146,7 @@ class MixSettings:
                 check_max_coeff("MixSettings", self.max_coeff, mixed)
         if not 0 <= self.distillation <= 1:
             raise ValueError(f"MixSettings: distillation must be between 0 and 1, got {self.distillation}")
-        if self.temperature <= 0:
+        if not self.temperature > 0:
             raise ValueError(f"MixSettings: temperature must be positive, got {self.temperature}")
 
 
@@ -211,9 +213,12 @@ class FitSettings:
     early_stopping: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "lr"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"FitSettings: {name} must be positive, got {getattr(self, name)}")
+        for name in ("epochs", "batch_size", "lr", "clip", "early_stopping"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:  # nor is NaN
+                raise ValueError(f"FitSettings: {name} must be positive, got {value}")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"FitSettings: weight_decay must not be negative, got {self.weight_decay}")
 
 
 @dataclass(frozen=True)
