@@ -17,7 +17,10 @@ from facemix.imports import add_import, import_modules
 __all__ = ["main"]
 
 #: Where a package that is missing comes from, if not from the extra `pipeline`; and what `infer` needs alone.
-EXTRA_OF = {"onnx": "export", "onnxruntime": "export", "kserve": "kserve"}
+EXTRA_OF = {
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+    **dict.fromkeys(("kserve", "starlette"), "kserve"),  # which brings starlette along
+}
 EDGE = {"grpc", "google", "PIL", "tqdm", "rich"}
 PIPE = 141  # as a shell says it of a command that SIGPIPE ended
 

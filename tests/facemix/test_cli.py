@@ -156,6 +156,7 @@ def test_bad_group_size_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         ("infer x --edge x --local x", "torch", "pipeline"),
         ("demo", "onnx", "export"),
         ("demo", "kserve", "kserve"),
+        ("serve --model x --engine kserve", "starlette.requests", "kserve"),
     ],
 )
 def test_a_missing_package_is_one_line(

@@ -18,11 +18,9 @@ from .measure import through_cloud
 from .models import train_baseline, train_mixed
 from .picture import draw
 from .report import figures
-from .settings import DemoSettings
+from .settings import PICTURE, DemoSettings
 
-__all__ = ["PICTURE", "run_demo"]
-
-PICTURE = "demo.png"
+__all__ = ["run_demo"]
 
 
 def run_demo(
