@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from facemix.cost import partition_cost
 from facemix.models import build, names, register
 from facemix.partition import partition
 from torch import nn
@@ -187,6 +188,16 @@ def test_registry() -> None:
     assert "protected" not in names()  # which is made around one of these
     with pytest.raises(ValueError, match="the model name 'vgg16' is taken"):
         register("vgg16")(nn.Identity)
+
+
+def test_wide_linear_says_whose_size_is_wrong() -> None:
+    """Also where it is cut, as in `facemix cost` and `facemix train`."""
+    model = build("wide_linear", {"width": 0.0625, "hidden": 8})
+    rule = r"^wide_linear: image_size must be that of the images, got \(218, 178\) for others"
+    with pytest.raises(ValueError, match=rule):
+        model(torch.zeros(1, 3, 64, 64))
+    with pytest.raises(ValueError, match=rule):
+        partition_cost(model, (3, 64, 64))
 
 
 @pytest.mark.parametrize(

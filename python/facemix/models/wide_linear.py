@@ -17,6 +17,19 @@ __all__ = ["WideLinear"]
 STEM_STRIDE = 4  # of the convolution and the pool after it, together
 
 
+class _Flat(nn.Module):
+    """[B, C, H, W] -> [B, values]. A layer, so that the check stays where the network around it is traced and cut."""
+
+    def __init__(self, values: int, image_size: tuple[int, ...]) -> None:
+        super().__init__()
+        self.values, self.image_size = values, image_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1:].numel() != self.values:
+            raise ValueError(f"wide_linear: image_size must be that of the images, got {self.image_size} for others")
+        return torch.flatten(x, 1)
+
+
 @register("wide_linear")
 class WideLinear(nn.Module):
     """ResNet-18's first blocks, one matrix, ReLU, one more matrix: images [B, in_channels, H, W] -> scores
@@ -72,7 +85,8 @@ class WideLinear(nn.Module):
         self.relu = edge()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1 = nn.Sequential(*(BasicBlock(channels, channels, 1, edge) for _ in range(pre - 1)))
-        self.matrix = nn.Linear(channels * height * breadth, hidden, bias=False)
+        self.flat = _Flat(channels * height * breadth, tuple(image_size))
+        self.matrix = nn.Linear(self.flat.values, hidden, bias=False)
         self.activation = activation_factory(activation)()
         self.norm = nn.BatchNorm2d(hidden)
         self.bend = edge()
@@ -84,6 +98,6 @@ class WideLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
-        x = self.activation(self.matrix(torch.flatten(x, 1)))
+        x = self.activation(self.matrix(self.flat(x)))
         x = self.bend(self.norm(x[..., None, None]))  # as one pixel: several processes share norms of images only
         return self.fc(self.dropout(torch.flatten(x, 1)))
