@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -167,12 +168,13 @@ def seed_hint(folder: Path) -> str:
     return f"; did you mean {seeds[0].parent}?" if seeds else ""
 
 
-def read_runs(folder: Path) -> Runs:
+def read_runs(folder: str | os.PathLike[str]) -> Runs:
     """Read the seeds of an experiment: `seed-*/results.json` in `folder`.
 
     Raises:
         ValueError: none is there, or they are of different settings.
     """
+    folder = Path(folder)
     paths = sorted(folder.glob(f"seed-*/{RESULTS}"))
     if not paths:
         hint = f"; did you mean {folder.parent}?" if (folder / RESULTS).is_file() else ""
