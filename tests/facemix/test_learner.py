@@ -145,6 +145,9 @@ def test_what_lightning_refuses_is_said(tmp_path: Path, capsys: pytest.CaptureFi
         ("--model.pre=20", "pre must be between 1 and 9, got 20"),
         ("--model.name=alexnet", "name must be one of"),
         ("--mixed_model={name: wide_linear, options: {depth: 3}}", "options must suit wide_linear"),
+        ("--trainer.max_epochs=1", "trainer.max_epochs must be given as baseline.epochs and mixed.epochs"),
+        ("--trainer.gradient_clip_val=1", "trainer.gradient_clip_val must be given as baseline.clip and mixed.clip"),
+        ("--trainer.devices=3", "trainer.devices must be at most 2, the cores, without a GPU, got 3"),
         ("--data.people=1", "train: there must be two people to tell apart, or more, got 1"),
         ("--evaluate=validation", "there must be a validation set to evaluate on, got none"),
         ("--mixed.early_stopping=2", "early_stopping must have a validation set, got none"),
@@ -157,7 +160,11 @@ def test_what_lightning_refuses_is_said(tmp_path: Path, capsys: pytest.CaptureFi
         ("--data.augment.scale=1", "scale must be below 1, got 1"),
     ],
 )
-def test_refusals_say_what_came(option: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refusals_say_what_came(
+    option: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert main(["train", *OPTIONS, "--data.validation_share=0", option, "--out", str(tmp_path / "out")]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

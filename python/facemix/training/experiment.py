@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from facemix.atomic import atomic_path
 from facemix.cost import partition_cost
@@ -217,7 +220,10 @@ def _cost(baseline: Trained, deployed: Trained, faces: Labelled, group_size: int
 
 
 def _check(experiment: Experiment, splits: Splits) -> None:
-    """What can only be seen with the data at hand."""
+    """What can only be seen with the data, and the machine, at hand."""
+    processes, cores = experiment.trainer.get("devices"), os.cpu_count() or 1
+    if isinstance(processes, int) and processes > cores and not torch.cuda.is_available():  # Lightning starts them all
+        raise ValueError(f"train: trainer.devices must be at most {cores}, the cores, without a GPU, got {processes}")
     if experiment.data.task == "identity" and splits.train.people < 2:
         raise ValueError(f"train: there must be two people to tell apart, or more, got {splits.train.people}")
     if not len(evaluated(experiment, splits)):

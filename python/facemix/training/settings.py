@@ -150,6 +150,9 @@ class MixSettings:
             raise ValueError(f"MixSettings: temperature must be positive, got {self.temperature}")
 
 
+#: Options of Lightning that are settings here: reports and caches go by those.
+ELSEWHERE = {"max_epochs": "epochs", "gradient_clip_val": "clip"}
+
 #: Whose setting each is.
 OWNERS = {"sigma": "noise", "size": "blur", "width": "anonymizer"}
 
@@ -237,7 +240,8 @@ class Experiment:
         rounds: how often they go through the mix, each time with fresh keys and groups.
         linear_control: train a network whose cloud part is linear, too.
         longer_control: let the baseline go on by itself, too, for as many epochs as what is compared with it.
-        trainer: keyword arguments of `lightning.Trainer`: precision, devices, strategy, accumulate_grad_batches...
+        trainer: keyword arguments of `lightning.Trainer`: precision, devices, strategy, accumulate_grad_batches...; but
+            those of `ELSEWHERE`.
     """
 
     name: str = "experiment"
@@ -259,6 +263,10 @@ class Experiment:
             raise ValueError("Experiment: name must not be empty")
         if self.rounds < 1:
             raise ValueError(f"Experiment: rounds must be at least 1, got {self.rounds}")
+        for option, name in ELSEWHERE.items():
+            if option in self.trainer:
+                rule = f"must be given as baseline.{name} and mixed.{name}"
+                raise ValueError(f"Experiment: trainer.{option} {rule}, got {self.trainer[option]}")
         size = list(self.data.size)
         for model in (self.model, self.mixing_model):
             if (own := list(model.options.get("image_size", size))) != size:
