@@ -150,6 +150,8 @@ class MixSettings:
             raise ValueError(f"MixSettings: temperature must be positive, got {self.temperature}")
 
 
+MAX_NAME = 100
+
 #: Options of Lightning that are settings here: reports and caches go by those.
 ELSEWHERE = {"max_epochs": "epochs", "gradient_clip_val": "clip"}
 
@@ -229,7 +231,7 @@ class Experiment:
     """A baseline, the mixing-aware network that starts from it, and the controls.
 
     Attributes:
-        name: heads the report.
+        name: heads the report; of the folder, and of the model that is served.
         data, model, mix: see there. `model.pre` and `model.post` are for the mix.
         protection: the mix, or a baseline of the paper in its place; then the settings of the mix have no effect.
         mixed_model: what trains through the mix, where that is another network than the baseline; weights of the same
@@ -259,8 +261,9 @@ class Experiment:
     trainer: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise ValueError("Experiment: name must not be empty")
+        if not 1 <= len(self.name) <= MAX_NAME or not self.name.isprintable() or "/" in self.name:
+            rule = f"1 to {MAX_NAME} printable characters without a slash"
+            raise ValueError(f"Experiment: name must have {rule}, got {self.name[: MAX_NAME + 1]!r}")
         if self.rounds < 1:
             raise ValueError(f"Experiment: rounds must be at least 1, got {self.rounds}")
         for option, name in ELSEWHERE.items():
