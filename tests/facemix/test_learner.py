@@ -141,6 +141,7 @@ def test_what_lightning_refuses_is_said(tmp_path: Path, capsys: pytest.CaptureFi
         ("--mix.temperature=0", "temperature must be positive, got 0"),
         ("--rounds=0", "rounds must be at least 1, got 0"),
         ("--name=", "name must have 1 to 100 printable characters without a slash, got ''"),
+        ("--name=..", "name must have 1 to 100 printable characters without a slash, got '..'"),
         ("--name=../x", "name must have 1 to 100 printable characters without a slash, got '../x'"),
         ("--first-seed=-1", "--first-seed not negative, got 1 and -1"),
         ("--model.pre=20", "pre must be between 1 and 9, got 20"),

@@ -261,7 +261,8 @@ class Experiment:
     trainer: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.name) <= MAX_NAME or not self.name.isprintable() or "/" in self.name:
+        fits = self.name.strip(".") and len(self.name) <= MAX_NAME  # "." and ".." are folders that are there
+        if not fits or not self.name.isprintable() or "/" in self.name:
             rule = f"1 to {MAX_NAME} printable characters without a slash"
             raise ValueError(f"Experiment: name must have {rule}, got {self.name[: MAX_NAME + 1]!r}")
         if self.rounds < 1:
