@@ -144,6 +144,8 @@ def test_what_lightning_refuses_is_said(tmp_path: Path, capsys: pytest.CaptureFi
         ("--name=..", "name must have 1 to 100 printable characters without a slash, got '..'"),
         ("--name=../x", "name must have 1 to 100 printable characters without a slash, got '../x'"),
         ("--first-seed=-1", "--first-seed not negative, got 1 and -1"),
+        ("--model.options.num_classes=3", "options must not have num_classes, which follows from data.task, got 3"),
+        ("--mixed_model={name: resnet18, options: {pre: 2}}", "must not have pre, which follows from model.pre, got 2"),
         ("--model.pre=20", "pre must be between 1 and 9, got 20"),
         ("--model.name=alexnet", "name must be one of"),
         ("--mixed_model={name: wide_linear, options: {depth: 3}}", "options must suit wide_linear"),

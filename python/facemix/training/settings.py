@@ -92,13 +92,24 @@ class DataSettings:
             raise ValueError(f"DataSettings: workers must not be negative, got {self.workers}")
 
 
+#: Options of networks that follow from settings of another name.
+FOLLOW = {
+    "num_classes": "data.task",
+    "in_channels": "data.channels",
+    "activation": "mix.activation",
+    "patches": "mix.patches",
+    "pre": "model.pre",
+    "post": "model.post",
+}
+
+
 @dataclass(frozen=True)
 class ModelSettings:
     """The network, and where it is cut.
 
     Attributes:
         name: of `facemix.models.names()`.
-        options: of its builder, but for classes, channels and activation, which follow from the rest.
+        options: of its builder, but for those of `FOLLOW`.
         pre: blocks of the edge's first part (the paper's N_pre), see `facemix.partition`.
         post: layers, or blocks, of its last part.
     """
@@ -107,6 +118,12 @@ class ModelSettings:
     options: dict[str, Any] = field(default_factory=dict)
     pre: int = 1
     post: int = 1
+
+    def __post_init__(self) -> None:
+        for option, setting in FOLLOW.items():
+            if option in self.options:
+                rule = f"must not have {option}, which follows from {setting}"
+                raise ValueError(f"ModelSettings: options {rule}, got {self.options[option]!r}")
 
 
 @dataclass(frozen=True)
