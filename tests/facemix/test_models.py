@@ -3,6 +3,7 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from facemix.cost import partition_cost
@@ -188,6 +189,11 @@ def test_registry() -> None:
     assert "protected" not in names()  # which is made around one of these
     with pytest.raises(ValueError, match="the model name 'vgg16' is taken"):
         register("vgg16")(nn.Identity)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    network = build("resnet18", {"num_classes": np.int64(3), "width": np.float32(0.0625), "pre": np.int32(2)})
+    assert network.fc.out_features == 3
 
 
 def test_wide_linear_says_whose_size_is_wrong() -> None:

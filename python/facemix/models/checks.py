@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 from typing import Any
 
 __all__ = ["check_counts", "check_cut", "check_factor"]
@@ -15,7 +16,7 @@ def check_counts(model: str, **counts: Any) -> None:
         ValueError: one is not.
     """
     for name, value in counts.items():
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, Integral) or int(value) < 1:  # NumPy's are such, too
             raise ValueError(f"{model}: {name} must be a positive whole number, got {value!r}")
 
 
@@ -26,7 +27,7 @@ def check_factor(model: str, **factors: Any) -> None:
         ValueError: one is not.
     """
     for name, value in factors.items():
-        if not isinstance(value, int | float) or not 0 < value < math.inf:
+        if not isinstance(value, Real) or not 0 < float(value) < math.inf:
             raise ValueError(f"{model}: {name} must be a positive number, got {value!r}")
 
 
@@ -37,5 +38,5 @@ def check_cut(model: str, **cuts: tuple[Any, tuple[str, ...]]) -> None:
         ValueError: one does not.
     """
     for name, (value, blocks) in cuts.items():
-        if not isinstance(value, int) or not 1 <= value <= len(blocks):
+        if not isinstance(value, Integral) or not 1 <= int(value) <= len(blocks):
             raise ValueError(f"{model}: {name} must be between 1 and {len(blocks)}, got {value!r}")
