@@ -101,6 +101,7 @@ def test_mistakes_are_a_line_and_where_to_look(
         ("demo --web-port 80", "demo: --web-port must be given with --web, got 80 without"),
         ("cost --paper --model vgg16", "cost: --model must not be given with --paper, got both"),
         ("train --data.source synthetic --data.workers -1", "DataSettings: workers must not be negative, got -1"),
+        ("train orl --data.size [0,46]", "DataSettings: size must be a height and a width, got [0, 46]"),
         ("demo --json {folder}", "demo: --json must be a file, got {folder}"),
         (
             "demo --out {folder} --json {file}/figures.json",

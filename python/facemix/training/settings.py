@@ -88,6 +88,8 @@ class DataSettings:
     workers: int = 0
 
     def __post_init__(self) -> None:
+        if min(self.size) < 1:
+            raise ValueError(f"DataSettings: size must be a height and a width, got {list(self.size)}")
         if self.workers < 0:
             raise ValueError(f"DataSettings: workers must not be negative, got {self.workers}")
 
