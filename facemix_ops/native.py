@@ -7,6 +7,7 @@ of the widest that the CPU has and is good at.
 from __future__ import annotations
 
 import os
+from typing import NoReturn
 
 try:
     from . import _C as C
@@ -14,6 +15,17 @@ except ImportError as error:
     raise ImportError(
         f"facemix_ops has no compiled kernels for this Python; build them with `pip install .` in the clone ({error})"
     ) from error
+
+
+def _stale(name: str) -> NoReturn:
+    raise AttributeError(
+        f"facemix_ops: the compiled kernels must have {name!r}, got ones without it, built from other sources "
+        f"({C.__file__}): build them again with `pip install -e .` in the clone"
+    )
+
+
+# Python asks this for what a module has not. In a clone the kernels may be older than the files that call them.
+vars(C)["__getattr__"] = _stale
 
 _wish = os.environ.get("FACEMIX_CPU_CAPABILITY")
 if _wish:

@@ -11,7 +11,7 @@ from .absorbed import AbsorbedBatchNorm2d
 from .keys import MixKey
 from .ops import act_mix, conv_mix, group_mix, group_unmix, unmix_linear
 from .pairing import Mixer, Unmixer
-from .rules import bad_type
+from .rules import bad_type, bad_value
 from .spec import check_layer, is_plain, parse_activation, parse_pool
 
 
@@ -39,6 +39,8 @@ class MixConv2d(Mixer, nn.Conv2d):
     Raises TypeError and ValueError, naming argument, rule and what came.
     """
 
+    ndim = 4
+
     def __init__(
         self,
         in_channels: int,
@@ -65,6 +67,8 @@ class MixConv2d(Mixer, nn.Conv2d):
         self._init_mixer(group_size, max_coeff)
         if norm is not None and not isinstance(norm, nn.Module):
             bad_type("MixConv2d", "norm", "be an nn.Module such as nn.BatchNorm2d", type(norm).__name__)
+        if (features := getattr(norm, "num_features", 0)) not in (0, out_channels):  # a lazy one has 0 until it runs
+            bad_value("MixConv2d", "norm", f"be for out_channels = {out_channels}", f"one for {features}")
         parse_activation("MixConv2d", activation)
         parse_pool("MixConv2d", pool)
         self.norm, self.activation, self.pool = norm, activation, pool

@@ -66,6 +66,7 @@ class Mixer(nn.Module, ABC):
 
     group_size: int
     max_coeff: float | None
+    ndim: int | None = None  # dimensions of what it takes; None: any
     slot = _SHARED
 
     def _init_mixer(self, group_size: int, max_coeff: float | None) -> None:
@@ -90,7 +91,7 @@ class Mixer(nn.Module, ABC):
 
     def _fresh_key(self, x: Tensor) -> MixKey:
         name = type(self).__name__
-        check_tensor(name, "x", x)
+        check_tensor(name, "x", x, ndim=self.ndim)
         if x.dim() == 0 or x.shape[0] % self.group_size:
             bad_value(
                 name, "x", f"have a batch that is a multiple of group_size = {self.group_size}", f"{list(x.shape)}"

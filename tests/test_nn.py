@@ -323,6 +323,11 @@ def test_device_and_dtype_arguments() -> None:
         (ValueError, {"group_size": 1}, "^MixConv2d: group_size must be between 2 and 64"),
         (ValueError, {"group_size": 65}, "^MixConv2d: group_size must be between 2 and 64"),
         (TypeError, {"group_size": 8, "norm": "bn"}, "^MixConv2d: norm must be an nn.Module"),
+        (
+            ValueError,
+            {"group_size": 8, "norm": nn.BatchNorm2d(8)},
+            "^MixConv2d: norm must be for out_channels = 4, got one for 8",
+        ),
         (TypeError, {"group_size": 8, "activation": "gelu"}, "^MixConv2d: activation must be"),
         (TypeError, {"group_size": 8, "activation": nn.GELU()}, "^MixConv2d: activation must be"),
         (ValueError, {"group_size": 8, "activation": nn.PReLU(4)}, "^MixConv2d: activation must"),
@@ -340,6 +345,16 @@ def test_batch_must_divide(layer: nn.Module) -> None:
         layer(torch.randn(6, 3, 5, 5))
     with pytest.raises(ValueError, match=r"key must be for as many rows as x has: 6, got 8 \(2 groups of 4\)"):
         layer(torch.randn(6, 3, 5, 5), key_for(8, 4))
+
+
+def test_a_lazy_norm_finds_its_size_itself() -> None:
+    layer = MixConv2d(3, 4, 3, group_size=4, norm=nn.LazyBatchNorm2d())
+    assert layer(torch.randn(4, 3, 5, 5)).shape == (4, 4, 3, 3)
+
+
+def test_an_image_without_a_batch_is_told_from_a_batch_that_does_not_divide() -> None:
+    with pytest.raises(ValueError, match=r"^MixConv2d: x must have 4 dimensions, got shape \[3, 5, 5\]"):
+        MixConv2d(3, 4, 3, group_size=4)(torch.randn(3, 5, 5))
 
 
 @pytest.mark.parametrize("layer", [MixConv2d(3, 4, 3, group_size=4), GroupMix(4)], ids=lambda m: type(m).__name__)

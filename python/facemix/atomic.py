@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["atomic_path"]
+__all__ = ["atomic_path", "check_place"]
 
 
 @contextlib.contextmanager
@@ -33,3 +33,19 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_place(argument: str, path: Path) -> None:
+    """See now whether `atomic_path` can write `path`, before there is something to write. Makes its folder.
+
+    Raises:
+        ValueError: `path`, which `argument` named, is no file, or its folder cannot be made or written.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{argument} must be a file, got {path}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{argument} must be where files can be written, got {path}: {error}") from error

@@ -17,7 +17,10 @@ from facemix.imports import add_import, import_modules
 __all__ = ["main"]
 
 #: Where a package that is missing comes from, if not from the extra `pipeline`; and what `infer` needs alone.
-EXTRA_OF = {"onnx": "export", "onnxruntime": "export", "kserve": "kserve"}
+EXTRA_OF = {
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+    **dict.fromkeys(("kserve", "starlette"), "kserve"),  # which brings starlette along
+}
 EDGE = {"grpc", "google", "PIL", "tqdm", "rich"}
 PIPE = 141  # as a shell says it of a command that SIGPIPE ended
 
@@ -57,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE
-    except (ValueError, OSError, FacemixError) as error:
+    except (ImportError, ValueError, OSError, FacemixError) as error:
         print(f"facemix: error: {_option(arguments, error)}{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -25,11 +25,12 @@ from facemix_ops.keys import check_group_size
 from facemix_ops.spec import LEAKY, RELU, is_plain, parse_activation, parse_pool
 
 from .calibration import mixtures, scales
+from .cloud.model import CloudModel
 from .edge.halves import first_half, last_half
 from .partition import partition
 from .storage import CLOUD_KIND, atomic_path, fingerprint, save_tensors
 
-__all__ = ["check_plain", "export_cloud", "export_edge"]
+__all__ = ["check_plain", "export_cloud", "export_edge", "features_of"]
 
 Images = Tensor | NDArray[np.uint8]
 
@@ -61,13 +62,12 @@ def export_cloud(
         pre, post: the cut, see `partition`.
 
     Raises:
-        ValueError: if the network mixes by itself, see `check_plain`, or cannot be cut so.
+        ValueError: if the network mixes by itself, see `check_plain`, cannot be cut so, does not take such images, or
+            is not what `builder` makes of `options`; or the name or the version will not do.
     """
     check_plain("export_cloud", model)
     parts = partition(model, pre, post)
-    first = parts.edge_first.eval()
-    with torch.inference_mode():
-        features = first(torch.zeros(1, *image_shape))
+    features = features_of("export_cloud", parts.edge_first.eval(), image_shape)
     config = {
         "kind": CLOUD_KIND,
         "name": name,
@@ -79,7 +79,13 @@ def export_cloud(
         "post": post,
         "input_shape": list(features.shape[1:]),
     }
-    save_tensors(path, parts.cloud.state_dict(), config)
+    with atomic_path(path) as temporary:
+        save_tensors(temporary, parts.cloud.state_dict(), config)
+        try:
+            CloudModel(temporary)  # what a cloud could not load is not written
+        except ValueError as error:
+            text = str(error).removeprefix("CloudModel: ").replace(str(temporary), os.fspath(path))
+            raise ValueError(f"export_cloud: {text}") from None
 
 
 def export_edge(
@@ -197,6 +203,21 @@ def check_plain(op: str, model: nn.Module) -> None:
             f"{type(model).__name__}, which mixes in {', '.join(mixing)}; build a plain one and give it the weights: "
             "plain.load_state_dict(model.state_dict())"
         )
+
+
+def features_of(op: str, first: nn.Module, image_shape: tuple[int, int, int]) -> Tensor:
+    """What the first part makes of one image, a black one: [1, ...].
+
+    Raises:
+        ValueError: if it does not take such an image.
+    """
+    try:
+        with torch.inference_mode():
+            features: Tensor = first(torch.zeros(1, *image_shape))
+    except (RuntimeError, TypeError, ValueError) as error:  # as PyTorch has it
+        rule = "model must take images of image_shape, (channels, height, width), in float32 on the CPU"
+        raise ValueError(f"{op}: {rule}, got {image_shape}: {error}") from error
+    return features
 
 
 def _sealed(config: Mapping[str, Any], tensors: dict[str, Tensor]) -> bytes:

@@ -14,7 +14,7 @@ from torch import nn
 from .calibration import mixtures, scales
 from .edge.torch_bundle import written
 from .edge.torch_half import TorchHalf
-from .export import check_plain
+from .export import check_plain, features_of
 from .partition import partition
 from .storage import atomic_path, fingerprint
 
@@ -67,10 +67,10 @@ def export_edge_torch(
         ValueError: if an argument will not do, or the network mixes by itself, see `facemix.export.check_plain`.
     """
     check_plain("export_edge_torch", model)
-    channels, height, width = image_shape
     parts = partition(model, pre, post)
+    features = features_of("export_edge_torch", parts.edge_first.eval(), image_shape)
+    channels, height, width = image_shape
     with torch.inference_mode():
-        features = parts.edge_first.eval()(torch.zeros(1, *image_shape))
         outputs = parts.cloud.eval()(features)
     config = {
         "name": name,

@@ -69,6 +69,7 @@ def partition(model: nn.Module, pre: int | str = 1, post: int | str = 1) -> Part
             `post_blocks`, or the name of its first layer.
 
     Raises:
+        TypeError: if an argument is of another type.
         ValueError: if a number is out of range, a module is not called exactly once, the cuts are out of
             order, or more than one tensor crosses a cut.
     """
@@ -90,6 +91,10 @@ def partition(model: nn.Module, pre: int | str = 1, post: int | str = 1) -> Part
 
 
 def _module_name(model: nn.Module, argument: str, value: int | str) -> str:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"partition: model must be an nn.Module, got {type(model).__name__}")
+    if not isinstance(value, int | str):
+        raise TypeError(f"partition: {argument} must be a number or the name of a module, got {type(value).__name__}")
     if isinstance(value, str):
         if value not in dict(model.named_modules()) or not value:
             raise ValueError(f"partition: {argument} must name a module of {type(model).__name__}, got {value!r}")

@@ -85,7 +85,7 @@ def test_a_pool_that_runs_out_ends_the_run_and_says_so(files, blind, capsys, tmp
     [
         (["--rows", "0"], "--rows must be at least 1, got 0"),
         (["--rows", "4", "--share", "1.5"], "share must be above 0 and below 1, got 1.5"),
-        (["--rows", "4", "--decoys", "."], "must be filled"),
+        (["--rows", "4", "--decoys", "."], "error: blind: --decoys must be a folder of 4 public images, a group,"),
     ],
 )
 def test_what_will_not_do_is_refused_and_leaves_no_file(blind, capsys, tmp_path, options, problem):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -100,7 +101,14 @@ def test_mistakes_are_a_line_and_where_to_look(
         ("demo --web-port 80", "demo: --web-port must be given with --web, got 80 without"),
         ("cost --paper --model vgg16", "cost: --model must not be given with --paper, got both"),
         ("train --data.source synthetic --data.workers -1", "DataSettings: workers must not be negative, got -1"),
-        ("demo --json {folder}", "demo: --json must be a file, got the folder {folder}"),
+        ("train orl --data.size [0,46]", "DataSettings: size must be a height and a width, got [0, 46]"),
+        ("demo --json {folder}", "demo: --json must be a file, got {folder}"),
+        (
+            "demo --out {folder} --json {file}/figures.json",
+            "demo: --json must be where files can be written, got {file}/figures.json: ",
+        ),
+        ("blind --edge x --cloud x --rows 1 --out {file}/x", "blind: --out must be where files can be written, got "),
+        ("demo --out {file}", "demo: files in --out must be where files can be written, got {file}/demo.png: "),
         (
             "collapse {run}",
             "collapse: RUN must hold mixing_aware/weights.safetensors, as the folder of a seed does, got",
@@ -114,7 +122,8 @@ def test_what_is_not_there_is_named(
 ) -> None:
     (tmp_path / "run" / "seed-0").mkdir(parents=True)
     (tmp_path / "run" / "seed-0" / "results.json").write_text("{}")
-    paths = {"missing": tmp_path / "missing", "folder": tmp_path, "run": tmp_path / "run"}
+    paths = {"missing": tmp_path / "missing", "folder": tmp_path, "run": tmp_path / "run", "file": tmp_path / "file"}
+    paths["file"].touch()
     assert main(arguments.format(**paths).split()) == 1
     assert error.format(**paths) in capsys.readouterr().err
 
@@ -148,6 +157,7 @@ def test_bad_group_size_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         ("infer x --edge x --local x", "torch", "pipeline"),
         ("demo", "onnx", "export"),
         ("demo", "kserve", "kserve"),
+        ("serve --model x --engine kserve", "starlette.requests", "kserve"),
     ],
 )
 def test_a_missing_package_is_one_line(
@@ -160,6 +170,18 @@ def test_a_missing_package_is_one_line(
     assert main(command.split()) == 1
     error = capsys.readouterr().err
     assert error == f"facemix: error: No module named '{name}': run `pip install 'facemix[{extra}]'`\n"
+
+
+def test_missing_kernels_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in a clone that nothing was built in."""
+    monkeypatch.setitem(sys.modules, "facemix_ops._C", None)
+    monkeypatch.delattr("facemix_ops._C", raising=False)
+    monkeypatch.delitem(sys.modules, "facemix_ops.native", raising=False)
+    monkeypatch.setattr("facemix.commands.cost.run", lambda arguments: importlib.import_module("facemix_ops.native"))
+    assert main(["cost"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("facemix: error: facemix_ops has no compiled kernels for this Python; build them with `pip")
+    assert error.count("\n") == 1
 
 
 @pytest.fixture

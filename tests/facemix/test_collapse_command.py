@@ -75,6 +75,15 @@ def test_the_table_ends_with_the_verdict(folder: Path, capsys: pytest.CaptureFix
     assert " ".join(printed.split()).endswith(" ".join(verdict.split()))
 
 
+def test_where_it_cannot_write_is_seen_first(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("facemix.data.open_data", lambda settings: pytest.fail("it began"))
+    (tmp_path / "file").touch()
+    assert main(["collapse", str(folder), "--write", str(tmp_path / "file" / "network.onnx")]) == 1
+    assert "collapse: --write must be where files can be written, got " in capsys.readouterr().err
+
+
 def test_writes_a_model_of_pixels(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "collapsed.onnx"
     found = figures(capsys, str(folder), "--stage", "linear_cloud", "--images", "7", "--write", str(path))

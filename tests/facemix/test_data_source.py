@@ -83,6 +83,9 @@ def test_a_folder_is_split_by_people_where_they_are_known(tmp_path: Path) -> Non
     assert splits.train.identity.tolist() == [0, 0, 0, 1, 1, 1, 2]
     assert splits.test.identity.tolist() == [0, 1]
     assert (splits.train.people, splits.validation.people, len(splits.validation)) == (3, 0, 0)
+    as_text = {"root": str(tmp_path), "labels": str(labels), "cache": str(tmp_path / "cache")}
+    again = open_data(settings(tmp_path, "folder", test_share=0.25, **as_text))  # as a program may have it
+    assert again.train.digest() == splits.train.digest()
     task = task_of(Experiment(), splits)
     assert task.labels == ["Ann", "Bee", "Cid"]
     assert task.words(splits.test.identity) == ["Ann", "Bee"]

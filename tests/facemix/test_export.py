@@ -1,4 +1,4 @@
-"""What an edge bundle cannot hold is refused when it is written."""
+"""What neither side could run is refused when it is written."""
 
 from __future__ import annotations
 
@@ -84,6 +84,25 @@ def test_deeper_cuts(tmp_path: Path) -> None:
 def test_arguments(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         exported(Network(nn.Conv2d(3, 5, 3)), tmp_path / "e", IMAGE, **{"group_size": 4, **options})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": ""}, "name in the config of PATH must be a text of 1 to 256 printable characters, got ''"),
+        ({"version": 0}, "version in the config of PATH must be an integer from 1 to"),
+        ({"builder": "resnet"}, "PATH must name a network that can be built, got build: name must be one of"),
+        ({"options": {}}, "the weights in PATH must suit its config, got Error(s) in loading state_dict"),
+        ({"image_shape": (1, 32, 32)}, "model must take images of image_shape, (channels, height, width), in float32"),
+    ],
+)
+def test_a_cloud_that_could_not_be_served(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    options = {"width": 0.0625, "num_classes": 3}
+    arguments = {"builder": "resnet18", "options": options, "image_shape": (3, 32, 32), "name": "m", **change}
+    path = tmp_path / "cloud.safetensors"
+    with pytest.raises(ValueError, match="^export_cloud: " + re.escape(message.replace("PATH", str(path)))):
+        export_cloud(path, build("resnet18", options), **arguments)
     assert not list(tmp_path.iterdir())
 
 

@@ -154,3 +154,6 @@ def test_the_output_must_be_a_file(tmp_path: Path) -> None:
         classified(shades(tmp_path, 2), brightness, output=Path("/dev/null"))
     with pytest.raises(ValueError, match="infer: --output must be a file"):
         classified(shades(tmp_path, 2), brightness, output=tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"--output must be where files can be written, got .*/file/out: .*/file'$"):
+        classified(shades(tmp_path, 2), brightness, output=tmp_path / "file" / "out")

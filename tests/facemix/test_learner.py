@@ -140,18 +140,35 @@ def test_what_lightning_refuses_is_said(tmp_path: Path, capsys: pytest.CaptureFi
         ("--mix.distillation=2", "distillation must be between 0 and 1, got 2"),
         ("--mix.temperature=0", "temperature must be positive, got 0"),
         ("--rounds=0", "rounds must be at least 1, got 0"),
-        ("--name=", "name must not be empty"),
+        ("--name=", "name must have 1 to 100 printable characters without a slash, got ''"),
+        ("--name=..", "name must have 1 to 100 printable characters without a slash, got '..'"),
+        ("--name=../x", "name must have 1 to 100 printable characters without a slash, got '../x'"),
         ("--first-seed=-1", "--first-seed not negative, got 1 and -1"),
+        ("--model.options.num_classes=3", "options must not have num_classes, which follows from data.task, got 3"),
+        ("--mixed_model={name: resnet18, options: {pre: 2}}", "must not have pre, which follows from model.pre, got 2"),
         ("--model.pre=20", "pre must be between 1 and 9, got 20"),
         ("--model.name=alexnet", "name must be one of"),
         ("--mixed_model={name: wide_linear, options: {depth: 3}}", "options must suit wide_linear"),
+        ("--trainer.max_epochs=1", "trainer.max_epochs must be given as baseline.epochs and mixed.epochs"),
+        ("--trainer.gradient_clip_val=1", "trainer.gradient_clip_val must be given as baseline.clip and mixed.clip"),
+        ("--trainer.devices=3", "trainer.devices must be at most 2, the cores, without a GPU, got 3"),
+        ("--data.people=1", "train: there must be two people to tell apart, or more, got 1"),
         ("--evaluate=validation", "there must be a validation set to evaluate on, got none"),
         ("--mixed.early_stopping=2", "early_stopping must have a validation set, got none"),
         ("--baseline.lr=0", "lr must be positive, got 0"),
+        ("--baseline={lr: .nan}", "lr must be positive, got nan"),
+        ("--mixed.weight_decay=-1", "weight_decay must not be negative, got -1"),
+        ("--mixed.clip=0", "clip must be positive, got 0"),
+        ("--mixed.early_stopping=0", "early_stopping must be positive, got 0"),
+        ("--mix.patches=0", "patches must be at least 1, got 0"),
         ("--data.augment.scale=1", "scale must be below 1, got 1"),
     ],
 )
-def test_refusals_say_what_came(option: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refusals_say_what_came(
+    option: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert main(["train", *OPTIONS, "--data.validation_share=0", option, "--out", str(tmp_path / "out")]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -1,9 +1,12 @@
 """The networks: sizes, names of weights, options, and the registry."""
 
+import math
 import re
 
+import numpy as np
 import pytest
 import torch
+from facemix.cost import partition_cost
 from facemix.models import build, names, register
 from facemix.partition import partition
 from torch import nn
@@ -183,8 +186,24 @@ def test_only_the_slopes_are_new_with_prelu(name: str) -> None:
 
 def test_registry() -> None:
     assert {"resnet18", "vgg16", "wide_linear"} <= set(names())
+    assert "protected" not in names()  # which is made around one of these
     with pytest.raises(ValueError, match="the model name 'vgg16' is taken"):
         register("vgg16")(nn.Identity)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    network = build("resnet18", {"num_classes": np.int64(3), "width": np.float32(0.0625), "pre": np.int32(2)})
+    assert network.fc.out_features == 3
+
+
+def test_wide_linear_says_whose_size_is_wrong() -> None:
+    """Also where it is cut, as in `facemix cost` and `facemix train`."""
+    model = build("wide_linear", {"width": 0.0625, "hidden": 8})
+    rule = r"^wide_linear: image_size must be that of the images, got \(218, 178\) for others"
+    with pytest.raises(ValueError, match=rule):
+        model(torch.zeros(1, 3, 64, 64))
+    with pytest.raises(ValueError, match=rule):
+        partition_cost(model, (3, 64, 64))
 
 
 @pytest.mark.parametrize(
@@ -193,8 +212,8 @@ def test_registry() -> None:
         (
             "alexnet",
             {},
-            "build: name must be one of ['protected', 'resnet18', 'vgg16', 'wide_linear'], got 'alexnet'; for a model "
-            "of your own import the module that registers it: --import MODULE",
+            "build: name must be one of resnet18, vgg16, wide_linear, got 'alexnet'; for a model of your own import "
+            "the module that registers it: --import MODULE",
         ),
         ("resnet18", {"depth": 3}, "build: options must suit resnet18, got {'depth': 3}"),
         ("resnet18", {"pre": 10}, "resnet18: pre must be between 1 and 9, got 10"),
@@ -202,9 +221,22 @@ def test_registry() -> None:
         ("resnet18", {"head": -1}, "resnet18: head must not be negative, got -1"),
         ("wide_linear", {"pre": 4}, "wide_linear: pre must be between 1 and 3, got 4"),
         ("wide_linear", {"post": 2}, "wide_linear: post must be between 1 and 1, got 2"),
-        ("wide_linear", {"hidden": 0}, "wide_linear: hidden must be positive, got 0"),
+        ("wide_linear", {"hidden": 0}, "wide_linear: hidden must be a positive whole number, got 0"),
         ("vgg16", {"pre": 0}, "vgg16: pre must be between 1 and 13, got 0"),
         ("vgg16", {"post": 15}, "vgg16: post must be between 1 and 14, got 15"),
+        ("resnet18", {"width": -1}, "resnet18: width must be a positive number, got -1"),
+        ("resnet18", {"width": math.inf}, "resnet18: width must be a positive number, got inf"),
+        ("resnet18", {"width": "wide"}, "resnet18: width must be a positive number, got 'wide'"),
+        ("resnet18", {"in_channels": 0}, "resnet18: in_channels must be a positive whole number, got 0"),
+        ("resnet18", {"num_classes": 1.5}, "resnet18: num_classes must be a positive whole number, got 1.5"),
+        ("resnet18", {"patches": 0}, "resnet18: patches must be a positive whole number, got 0"),
+        ("resnet18", {"pre": "conv1"}, "resnet18: pre must be between 1 and 9, got 'conv1'"),
+        ("vgg16", {"width": 0}, "vgg16: width must be a positive number, got 0"),
+        ("vgg16", {"num_classes": -5}, "vgg16: num_classes must be a positive whole number, got -5"),
+        ("wide_linear", {"width": math.nan}, "wide_linear: width must be a positive number, got nan"),
+        ("wide_linear", {"in_channels": -1}, "wide_linear: in_channels must be a positive whole number, got -1"),
+        ("wide_linear", {"image_size": [0, 5]}, "wide_linear: image_size must be a height and a width, got [0, 5]"),
+        ("wide_linear", {"image_size": [5]}, "wide_linear: image_size must be a height and a width, got [5]"),
         ("resnet18", {"activation": "tanh"}, "activation must be one of ['identity', 'prelu', 'relu'], got 'tanh'"),
     ],
 )

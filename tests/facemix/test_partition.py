@@ -158,6 +158,13 @@ class BranchesOnValues(TwoCross):
         return self.a(x) if x.sum() > 0 else self.b(x)
 
 
+def test_arguments_of_other_types() -> None:
+    with pytest.raises(TypeError, match=r"partition: model must be an nn\.Module, got NoneType"):
+        partition(None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="partition: pre must be a number or the name of a module, got float"):
+        partition(ResNet18(width=0.0625), 1.5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("model", "pre", "post", "message"),
     [

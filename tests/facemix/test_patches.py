@@ -144,7 +144,7 @@ def test_what_patches_cost_is_counted(network):
 
 
 def test_cuts_that_have_no_patches_are_refused():
-    with pytest.raises(ValueError, match="patches must be positive, and 1 where pre is more, got 2 and 3"):
+    with pytest.raises(ValueError, match="patches must be 1 where pre is more, got 2 and 3"):
         build("resnet18", {**OPTIONS, "pre": 3})
     with pytest.raises(ValueError, match="options must suit vgg16"):
         build("vgg16", {"patches": 2})

@@ -107,6 +107,8 @@ def test_refusals() -> None:
         (Noise, (0, STD), "Noise: sigma must be positive, got 0"),
         (Noise, (8, -1), "Noise: std must be positive, got -1"),
         (Blur, (0,), "Blur: size must be positive, got 0"),
+        (Anonymizer, (1, 0, MEAN, STD), "Generator: width must be a positive whole number, got 0"),
+        (Anonymizer, (1, 4, MEAN, 0), "Anonymizer: std must be positive, got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             layer(*arguments)

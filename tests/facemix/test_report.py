@@ -235,6 +235,10 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refused(f"must have the same settings, got different ones in {tmp_path / 'seed-0'} and {tmp_path / 'seed-1'}")
     save(tmp_path, results(1, ALL))
     assert len(read_runs(tmp_path).seeds) == 2  # paths alone may differ
+    assert read_runs(str(tmp_path)) == read_runs(tmp_path)
+    with pytest.raises(ValueError, match="report: folders must be those of one experiment, or more, got none"):
+        write_report([], tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
     with pytest.raises(ValueError, match="--out must not be the folder of a seed"):
         write_report([tmp_path], tmp_path / "seed-1")
     assert json.loads((tmp_path / "seed-1" / "results.json").read_text())["seed"] == 1

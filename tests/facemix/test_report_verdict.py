@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from experiments import ALL, collapse_values, results
 from facemix.report import Runs
+from facemix.report.figures import accuracy
 from facemix.report.results import Result
 from facemix.report.verdict import UNKNOWN, verdict
 
@@ -59,7 +60,7 @@ def test_verdict_on_a_matrix_that_costs_more_than_the_split() -> None:
 @pytest.mark.parametrize(
     ("longer", "change"), [(0.96, "5.0 points lost"), (0.90, "1.0 point won"), (None, "2.0 points lost")]
 )
-def test_a_loss_is_taken_against_the_baseline_of_as_many_epochs(longer: float | None, change: str) -> None:
+def test_a_loss_is_taken_against_the_longer_baseline(longer: float | None, change: str) -> None:
     runs = made(ALL if longer is None else {**ALL, "baseline_longer": longer})
     sentence = verdict(runs).reasons[0]
     start = "Through the mix, in groups of 4, the mixing-aware network is right in 91.5 ± 0.7 %; the baseline, without"
@@ -71,7 +72,18 @@ def test_a_loss_is_taken_against_the_baseline_of_as_many_epochs(longer: float | 
         assert sentence.endswith(told)
     for seed in runs.seeds:
         seed.values["settings"] |= {"mixed": {"epochs": 1, "early_stopping": 3}}
-    assert " at most 1 epoch more" in verdict(runs).reasons[0]
+    stopped = verdict(runs).reasons[0]  # where neither may have gone to its end, nor both as far
+    assert " at most 1 epoch more" in stopped
+    assert "as many as" not in stopped
+
+
+def test_a_longer_baseline_alone_is_not_compared_with_anything() -> None:
+    """As that of a sweep, whose other rows share it."""
+    runs = made({"baseline": 0.93, "baseline_longer": 0.95})
+    table = accuracy(runs)
+    assert [row[0] for row in table.rows] == ["baseline, no mix", "baseline, longer, no mix", "chance"]
+    assert table.note.endswith(" Longer: for 40 epochs more.")
+    assert "Longer" not in accuracy(made(ALL)).note
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_from_nothing_to_figures_and_once_only(tmp_path: Path, capsys: pytest.Ca
     text = (out / "sweep.md").read_text()
     mixed = "| N_pre = 2, S = 4 | 2 | 80.5 ± 0.7 % | 12.0 ± 0.0 | 92.5 ± 0.7 % | 50.5 ± 0.7 % | 40.5 ± 0.7 % |"
     assert f"{mixed} not measured | 20.00 M |" in text
-    assert text.endswith(" Lost: against the baseline of as many epochs.\n")
+    assert text.endswith(" Lost: against the longer baseline.\n")
     assert "| baseline, no mix | 2 | 90.5 ± 0.7 % |  | 92.5 ± 0.7 % |  |  |  | 100.00 M | 100.0 % |" in text
     for name in ("figure4a.png", "figure4b.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
@@ -230,7 +230,7 @@ def test_plots(audited: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Figure, "savefig", keep)
     write_figures(asked)
     for axes in figures.values():
-        assert axes.get_lines()[0].get_ydata()[0] == pytest.approx(0.905)  # the baseline of as many epochs
+        assert axes.get_lines()[0].get_ydata()[0] == pytest.approx(0.905)  # the longer baseline
     privacy, efficiency = figures["Accuracy against privacy"], figures["Accuracy against efficiency"]
     assert ("not measured" in privacy.get_xlabel()) is not audited
     assert [container.get_label() for container in privacy.containers] == ["N_pre = 1", "N_pre = 2"]
@@ -274,6 +274,9 @@ def test_devices_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (["--group-sizes", "0"], "sweep: --group-sizes must be at least 1, got 0"),
         (["--group-sizes", "8", "99"], "sweep: --group-sizes must be at most 64, got 99"),
         (["--pre", "1", "-1"], "sweep: --pre must be at least 1, got -1"),
+        (["--pre", "1", "99"], "sweep: pre-99-group-2: resnet18: pre must be between 1 and 9, got 99"),
+        (["--mix.patches=2"], "sweep: pre-2-group-2: resnet18: patches must be 1 where pre is more, got 2 and 2"),
+        (["--data.source=celeba"], "open_data: root must be given for source 'celeba', got none"),
         (["--seeds", "0"], "sweep: --seeds must be at least 1, got 0"),
         (["--jobs", "0"], "sweep: --jobs must be at least 1, got 0"),
         (["--protection.name=plain"], "sweep: protection.name must be mix, whose group sizes .* got plain"),
@@ -284,6 +287,7 @@ def test_refusals(arguments: list[str], message: str, tmp_path: Path, capsys: py
     assert main(["sweep", "orl", "--out", str(tmp_path / "new"), *arguments]) == 1
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "new" / "sweep.json").exists()
+    assert not (tmp_path / "new" / "calls").exists()  # nothing was trained
 
 
 def test_a_mistake_is_found_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

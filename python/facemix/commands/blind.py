@@ -7,6 +7,8 @@ import math
 import time
 from pathlib import Path
 
+from facemix.atomic import check_place
+
 __all__ = ["add", "run"]
 
 DESCRIPTION = """\
@@ -55,18 +57,21 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if arguments.rows < 1:
         raise ValueError(f"blind: --rows must be at least 1, got {arguments.rows}")
+    check_place("blind: --out", arguments.out)
 
     from facemix.blinders_offline import write_blinders
     from facemix.cloud.model import CloudModel
     from facemix.cost.parts import multiply_adds
     from facemix.edge import load_half
-    from facemix.infer.sources import decoys_for
+    from facemix.infer.sources import public_images
 
     half, cloud = load_half(arguments.edge), CloudModel(arguments.cloud)
-    images = decoys_for(half.bundle, arguments.decoys, [])
-    if images is None:
-        images = half.bundle.decoys
-        assert images is not None  # see `decoys_for`
+    group, folder, images = half.bundle.group_size, arguments.decoys, half.bundle.decoys
+    if folder is not None:
+        images = public_images(folder, half.bundle.image_shape)
+    if images is None or len(images) < group:
+        found = f"{0 if images is None else len(images)} in {folder or 'the edge half'}"
+        raise ValueError(f"blind: --decoys must be a folder of {group} public images, a group, or more, got {found}")
     start = time.perf_counter()
     pool = write_blinders(arguments.out, half, cloud, images, arguments.rows, arguments.share, progress=True)
     offline = (time.perf_counter() - start) / arguments.rows

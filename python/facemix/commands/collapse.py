@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facemix.atomic import check_place
+
 if TYPE_CHECKING:
     from facemix.collapse import Collapse
     from facemix.training.settings import Experiment
@@ -44,7 +46,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Collapse, test and print."""
     if arguments.images < 1:
         raise ValueError(f"collapse: --images must be positive, got {arguments.images}")
-    from facemix.data import open_data
+    if arguments.write is not None:  # which takes packages of its own: not to be found out in the end
+        from facemix.export_collapsed import export_collapsed
+
+        check_place("collapse: --write", arguments.write)
+
+    from facemix.data import MEAN, STD, open_data
     from facemix.models import build
     from facemix.report.results import RESULTS, seed_hint
     from facemix.storage import load_tensors
@@ -76,9 +83,6 @@ def run(arguments: argparse.Namespace) -> None:
         progress=True,
     )
     if arguments.write is not None:
-        from facemix.data import MEAN, STD
-        from facemix.export_collapsed import export_collapsed
-
         shape = found.cost.image_shape
         export_collapsed(arguments.write, found.network.cpu(), shape, mean=[MEAN] * shape[0], std=[STD] * shape[0])
     if arguments.json:

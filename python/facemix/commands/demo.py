@@ -7,6 +7,8 @@ import json
 import os
 from pathlib import Path
 
+from facemix.atomic import atomic_path, check_place
+
 __all__ = ["add", "run"]
 
 
@@ -56,20 +58,22 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the demo and print its figures."""
-    # Imported here, so that `facemix serve` loads nothing of the edge.
-    from facemix.data import load_orl
-    from facemix.demo.report import show
-    from facemix.demo.run import run_demo
-    from facemix.demo.settings import DemoSettings
-    from facemix.storage import atomic_path
+    from facemix.demo.settings import PICTURE, DemoSettings
 
     if not 0 <= arguments.web_port <= 65535:
         raise ValueError(f"demo: --web-port must be between 0 and 65535, got {arguments.web_port}")
     if arguments.web_port and not arguments.web:
         raise ValueError(f"demo: --web-port must be given with --web, got {arguments.web_port} without")
-    if arguments.json is not None and arguments.json.is_dir():
-        raise ValueError(f"demo: --json must be a file, got the folder {arguments.json}")
     settings = DemoSettings(group_size=arguments.group_size, seed=arguments.seed)
+    check_place("demo: files in --out", arguments.out / PICTURE)
+    if arguments.json is not None:
+        check_place("demo: --json", arguments.json)
+
+    # Imported here, so that `facemix serve` loads nothing of the edge, and mistakes are told before this takes seconds.
+    from facemix.data import load_orl
+    from facemix.demo.report import show
+    from facemix.demo.run import run_demo
+
     cache = arguments.cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facemix"
     train, test = load_orl(settings.size)
     print(

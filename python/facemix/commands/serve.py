@@ -6,6 +6,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
+from facemix.cloud.logs import LEVELS
 from facemix.cloud.settings import Settings
 
 __all__ = ["add", "run"]
@@ -127,7 +128,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     group.add_argument("--metrics-host", metavar="HOST", help="address for them (default: %(default)s)")
     group.add_argument(
         "--log-level",
-        choices=("debug", "info", "warning", "error"),
+        choices=LEVELS,
         default="info",
         help="least serious lines to log, as JSON on standard error (default: %(default)s)",
     )

@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from facemix.training.settings import Experiment
 
 __all__ = ["add", "run"]
 
@@ -42,13 +46,30 @@ def run(arguments: argparse.Namespace) -> int:
     from facemix.commands.train import experiment_parser, read_experiment
     from facemix.sweep import Plan, run_sweep
 
-    options = arguments.forwarded
-    _, experiment = read_experiment(experiment_parser("facemix sweep", ""), [arguments.recipe, *options])
+    def experiment_of(row: list[str]) -> Experiment:
+        parser = experiment_parser("facemix sweep", "")
+        return read_experiment(parser, [arguments.recipe, *arguments.forwarded, *row])[1]
+
     sizes, pre = tuple(arguments.group_sizes), tuple(arguments.pre)
-    passed_on = (*(f"--import={module}" for module in arguments.modules), *options)
-    plan = Plan(arguments.recipe, passed_on, experiment, sizes, pre, arguments.seeds, arguments.out)
+    options = (*(f"--import={module}" for module in arguments.modules), *arguments.forwarded)
+    plan = Plan(arguments.recipe, options, experiment_of([]), sizes, pre, arguments.seeds, arguments.out)
+    _check({job.row: experiment_of(plan.settings(job)) for job in (*plan.baselines, *plan.mixed) if not plan.done(job)})
     failures = run_sweep(plan, arguments.jobs)
     for job, reason in failures.items():
         print(f"facemix: error: sweep: {job.name}: {reason}", file=sys.stderr)
     print(f"sweep: {plan.out / 'sweep.md'}")
     return 1 if failures else 0
+
+
+def _check(rows: dict[str, Experiment]) -> None:
+    """See now what a row's training would refuse: its turn comes only when the baselines are trained."""
+    from facemix.data import open_data
+    from facemix.training.experiment import prepared
+
+    splits = None
+    for row, experiment in rows.items():
+        splits = splits or open_data(experiment.data)  # which rows do not differ in
+        try:
+            prepared(experiment, 0, splits)
+        except ValueError as error:
+            raise ValueError(f"sweep: {row}: {error}") from error

@@ -73,7 +73,7 @@ def _read(settings: DataSettings) -> Mapping[str, Photos | Labelled]:
         load_folder(_path(settings, "root"), _path(settings, "labels"))
         if settings.source == "folder"
         else synthetic_faces(
-            settings.people, settings.photos, settings.size, settings.channels, folder=settings.cache.expanduser()
+            settings.people, settings.photos, settings.size, settings.channels, folder=_path(settings, "cache")
         )
     )
     train, test = whole.split(1 - settings.test_share, settings.split_seed)
@@ -84,7 +84,7 @@ def _path(settings: DataSettings, name: str) -> Path:
     path: Path | None = getattr(settings, name)
     if path is None:
         raise ValueError(f"open_data: {name} must be given for source {settings.source!r}, got none")
-    return path.expanduser()
+    return Path(path).expanduser()  # in a program it may be text
 
 
 def _with_validation(parts: Mapping[str, Photos | Labelled], settings: DataSettings) -> dict[str, Photos | Labelled]:
@@ -99,7 +99,7 @@ def _pixels(part: Photos | Labelled, settings: DataSettings) -> Labelled:
     if isinstance(part, Labelled):
         return part
     images = (
-        decoded(part.paths, settings.size, settings.channels, settings.cache.expanduser())
+        decoded(part.paths, settings.size, settings.channels, _path(settings, "cache"))
         if len(part)
         else np.empty((0, settings.channels, *settings.size), np.uint8)
     )

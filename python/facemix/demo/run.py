@@ -18,7 +18,7 @@ from .measure import through_cloud
 from .models import train_baseline, train_mixed
 from .picture import draw
 from .report import figures
-from .settings import DemoSettings
+from .settings import PICTURE, DemoSettings
 
 __all__ = ["run_demo"]
 
@@ -47,7 +47,7 @@ def run_demo(
     passed = passages["mixed"]
     measured = time.perf_counter()
     audit = audit_demo(passed.edge, passed.cloud, train, test, settings.seed, cache / "audit", out / "audit")
-    picture = out / "demo.png"
+    picture = out / PICTURE
     draw(picture, passed, train, settings.group_size, recovered(audit))
     return {
         "settings": settings.as_json(),

@@ -14,7 +14,9 @@ from facemix.training.settings import (
     ModelSettings,
 )
 
-__all__ = ["DemoSettings"]
+__all__ = ["PICTURE", "DemoSettings"]
+
+PICTURE = "demo.png"  # in the folder of a demo
 
 MAX_COEFF, MAX_COEFF_FROM = 0.6, 8
 

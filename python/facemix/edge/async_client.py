@@ -94,6 +94,8 @@ class AsyncClient:
             raise ValueError(f"Client: timeout must be a positive number of seconds, got {timeout!r}")
         if wire_dtype is not None and wire_dtype not in DATATYPE_OF:
             raise ValueError(f"Client: wire_dtype must be one of {', '.join(DATATYPE_OF)}, got {wire_dtype!r}")
+        if security is not None and not isinstance(security, Security):
+            raise TypeError(f"Client: security must be a facemix.edge.Security, got {type(security).__name__}")
         self._half, self._address, self._wire_dtype = half, Address.parse(server), wire_dtype
         self._security = Security() if security is None else security
         self._security.credentials(self._address)  # refuses now what it would refuse later

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from facemix.atomic import atomic_path
+from facemix.atomic import atomic_path, check_place
 from facemix.edge import Answer, Cost, Prediction
 from facemix.edge.grouping import Remembered
 from facemix.edge.images import ImageError, load_images
@@ -109,7 +109,7 @@ def classify_all(
         quiet: nothing on standard error.
 
     Raises:
-        OSError, ValueError: if `output` cannot be written.
+        ValueError: if `output` cannot be written.
         Exception, KeyboardInterrupt: whatever ends the run early, after the rows until then were written. With none,
             nothing is.
     """
@@ -146,8 +146,7 @@ def _stream(output: Path | None) -> Iterator[TextIO]:
     if output is None:
         yield sys.stdout
         return
-    if output.exists() and not output.is_file():
-        raise ValueError(f"infer: --output must be a file, got {output}")
+    check_place("infer: --output", output)
     with atomic_path(output) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
         yield stream
 

@@ -17,7 +17,7 @@ from facemix.edge.images import SUFFIXES, ImageError, load_images
 if TYPE_CHECKING:
     from .run import AnyBundle
 
-__all__ = ["STDIN", "decoys_for", "find"]
+__all__ = ["STDIN", "decoys_for", "find", "public_images"]
 
 STDIN = "-"
 MAX_DECOYS = 256  # kept in memory; more hide no better
@@ -57,8 +57,8 @@ def _lines(descriptor: int) -> Iterator[str]:
 
 
 def decoys_for(bundle: AnyBundle, folder: Path | None, images: Sequence[str]) -> NDArray[np.uint8] | None:
-    """Public images to fill groups with: those in `folder`, uint8 [D, H, W, C], D at most `MAX_DECOYS`, spread evenly
-    over more; or None, where there is no folder, for those that the bundle holds.
+    """Public images to fill groups with: those in `folder`, see `public_images`; or None, where there is no folder, for
+    those that the bundle holds.
 
     Args:
         bundle: of the edge half.
@@ -73,7 +73,7 @@ def decoys_for(bundle: AnyBundle, folder: Path | None, images: Sequence[str]) ->
         decoys = None
         count, place = 0 if bundle.decoys is None else len(bundle.decoys), "the edge half"
     else:
-        decoys = _load(folder, bundle.image_shape, images)
+        decoys = public_images(folder, bundle.image_shape, images)
         count, place = len(decoys), os.fspath(folder)
     # Identical images go out once, so that any call may need to fill a group.
     if count < bundle.group_size - 1:
@@ -85,7 +85,16 @@ def decoys_for(bundle: AnyBundle, folder: Path | None, images: Sequence[str]) ->
     return decoys
 
 
-def _load(folder: Path, shape: tuple[int, int, int], images: Sequence[str]) -> NDArray[np.uint8]:
+def public_images(folder: Path, shape: tuple[int, int, int], images: Sequence[str] = ()) -> NDArray[np.uint8]:
+    """The images in `folder`, uint8 [D, H, W, C] of `shape`; D at most `MAX_DECOYS`, spread evenly over more.
+
+    Args:
+        images: those to classify, which cannot be public.
+
+    Raises:
+        OSError: if the folder cannot be read.
+        ValueError: if one of `images` is there.
+    """
     paths = sorted(_images_in(os.fspath(folder)))
     private = {os.path.realpath(path) for path in images}
     if shared := [path for path in paths if os.path.realpath(path) in private]:

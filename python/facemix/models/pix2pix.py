@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from .checks import check_counts
+
 __all__ = ["Generator", "PatchDiscriminator"]
 
 SPREAD = 0.02  # of the first weights: N(0, SPREAD^2), as in the papers
@@ -25,10 +27,14 @@ class Generator(nn.Module):
         in_channels, out_channels: of the images.
         width: channels at full size; a quarter of the size has four times as many.
         blocks: residual blocks; 9 in the papers, for images of 256x256.
+
+    Raises:
+        ValueError: if one of them is not positive; in `forward`, if an image is too small.
     """
 
     def __init__(self, in_channels: int, out_channels: int, width: int = 64, blocks: int = 9) -> None:
         super().__init__()
+        check_counts("Generator", in_channels=in_channels, out_channels=out_channels, width=width, blocks=blocks)
         self.down = nn.Sequential(
             *_convolution(in_channels, width, 7),
             *_convolution(width, 2 * width, 3, stride=2),

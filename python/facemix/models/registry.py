@@ -13,6 +13,9 @@ __all__ = ["build", "names", "register"]
 
 Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
 
+#: Made around another network, which is what one chooses: files name it, and `training.protecting` builds it.
+AROUND = {"protected"}
+
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {}
 
 
@@ -33,8 +36,8 @@ def register(name: str) -> Callable[[Builder], Builder]:
 
 
 def names() -> list[str]:
-    """Return the registered names, sorted."""
-    return sorted(_BUILDERS)
+    """Return the names to choose from, sorted: all that are registered but for those of `AROUND`."""
+    return sorted(_BUILDERS.keys() - AROUND)
 
 
 def build(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
@@ -45,8 +48,8 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
     """
     if name not in _BUILDERS:
         raise ValueError(
-            f"build: name must be one of {names()}, got {name!r}; for a model of your own import the module that "
-            "registers it: --import MODULE"
+            f"build: name must be one of {', '.join(names())}, got {name!r}; for a model of your own import the module "
+            "that registers it: --import MODULE"
         )
     try:
         return _BUILDERS[name](**(options or {}))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .activations import activation_factory
+from .checks import check_counts, check_cut, check_factor
 from .patches import Patches, PatchMean
 from .registry import register
 
@@ -107,14 +108,14 @@ class ResNet18(nn.Module):
         patches: int = 1,
     ) -> None:
         super().__init__()
-        channels = max(1, round(STEM_WIDTH * width))
-        for name, value, blocks in (("pre", pre, self.pre_blocks), ("post", post, self.post_blocks)):
-            if not 1 <= value <= len(blocks):
-                raise ValueError(f"resnet18: {name} must be between 1 and {len(blocks)}, got {value}")
+        check_counts("resnet18", num_classes=num_classes, in_channels=in_channels, patches=patches)
+        check_factor("resnet18", width=width)
+        check_cut("resnet18", pre=(pre, self.pre_blocks), post=(post, self.post_blocks))
         if head < 0:
             raise ValueError(f"resnet18: head must not be negative, got {head}")
-        if patches < 1 or (patches > 1 and pre > 1):
-            raise ValueError(f"resnet18: patches must be positive, and 1 where pre is more, got {patches} and {pre}")
+        if patches > 1 and pre > 1:
+            raise ValueError(f"resnet18: patches must be 1 where pre is more, got {patches} and {pre}")
+        channels = max(1, round(STEM_WIDTH * width))
         edge, cloud = activation_factory("relu"), activation_factory(activation)
         on_edge = {*self.pre_blocks[:pre], *self.post_blocks[:post]}
         of_block = [edge if name in on_edge else cloud for name in self.pre_blocks[1:]]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .activations import activation_factory
+from .checks import check_counts, check_cut, check_factor
 from .registry import register
 
 __all__ = ["VGG16"]
@@ -61,9 +62,9 @@ class VGG16(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        for name, value, blocks in (("pre", pre, self.pre_blocks), ("post", post, self.post_blocks)):
-            if not 1 <= value <= len(blocks):
-                raise ValueError(f"vgg16: {name} must be between 1 and {len(blocks)}, got {value}")
+        check_counts("vgg16", num_classes=num_classes, in_channels=in_channels)
+        check_factor("vgg16", width=width)
+        check_cut("vgg16", pre=(pre, self.pre_blocks), post=(post, self.post_blocks))
         edge, cloud = activation_factory("relu"), activation_factory(activation)
         on_edge = {*self.pre_blocks[:pre], *self.post_blocks[:post]}
 

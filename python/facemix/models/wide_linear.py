@@ -8,12 +8,26 @@ import torch
 from torch import Tensor, nn
 
 from .activations import activation_factory
+from .checks import check_counts, check_cut, check_factor
 from .registry import register
 from .resnet import STEM_WIDTH, BasicBlock
 
 __all__ = ["WideLinear"]
 
 STEM_STRIDE = 4  # of the convolution and the pool after it, together
+
+
+class _Flat(nn.Module):
+    """[B, C, H, W] -> [B, values]. A layer, so that the check stays where the network around it is traced and cut."""
+
+    def __init__(self, values: int, image_size: tuple[int, ...]) -> None:
+        super().__init__()
+        self.values, self.image_size = values, image_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1:].numel() != self.values:
+            raise ValueError(f"wide_linear: image_size must be that of the images, got {self.image_size} for others")
+        return torch.flatten(x, 1)
 
 
 @register("wide_linear")
@@ -58,11 +72,11 @@ class WideLinear(nn.Module):
         post: int = 1,
     ) -> None:
         super().__init__()
-        for name, value, blocks in (("pre", pre, self.pre_blocks), ("post", post, self.post_blocks)):
-            if not 1 <= value <= len(blocks):
-                raise ValueError(f"wide_linear: {name} must be between 1 and {len(blocks)}, got {value}")
-        if hidden < 1:
-            raise ValueError(f"wide_linear: hidden must be positive, got {hidden}")
+        check_counts("wide_linear", num_classes=num_classes, in_channels=in_channels, hidden=hidden)
+        check_factor("wide_linear", width=width)
+        check_cut("wide_linear", pre=(pre, self.pre_blocks), post=(post, self.post_blocks))
+        if len(image_size) != 2 or min(image_size) < 1:
+            raise ValueError(f"wide_linear: image_size must be a height and a width, got {image_size}")
         channels, edge = max(1, round(STEM_WIDTH * width)), activation_factory("relu")
         height, breadth = (-(-side // STEM_STRIDE) for side in image_size)
 
@@ -71,7 +85,8 @@ class WideLinear(nn.Module):
         self.relu = edge()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1 = nn.Sequential(*(BasicBlock(channels, channels, 1, edge) for _ in range(pre - 1)))
-        self.matrix = nn.Linear(channels * height * breadth, hidden, bias=False)
+        self.flat = _Flat(channels * height * breadth, tuple(image_size))
+        self.matrix = nn.Linear(self.flat.values, hidden, bias=False)
         self.activation = activation_factory(activation)()
         self.norm = nn.BatchNorm2d(hidden)
         self.bend = edge()
@@ -83,6 +98,6 @@ class WideLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
-        x = self.activation(self.matrix(torch.flatten(x, 1)))
+        x = self.activation(self.matrix(self.flat(x)))
         x = self.bend(self.norm(x[..., None, None]))  # as one pixel: several processes share norms of images only
         return self.fc(self.dropout(torch.flatten(x, 1)))

@@ -16,12 +16,17 @@ class Anonymizer(nn.Module):
         channels: of images, 1 or 3.
         width: channels of the generator at full size; 64 is the published one.
         mean, std: the network takes (pixel - mean) / std, of pixels from 0 to 1.
+
+    Raises:
+        ValueError: if `channels`, `width` or `std` is not positive.
     """
 
     def __init__(self, channels: int, width: int, mean: float, std: float) -> None:
         super().__init__()
         from facemix.models.pix2pix import Generator  # here, as `facemix.models` imports us
 
+        if not std > 0:
+            raise ValueError(f"Anonymizer: std must be positive, got {std}")
         self.generator = Generator(channels, channels, width)
         self.mean, self.std = mean, std
 

@@ -28,6 +28,8 @@ def accuracy(runs: Runs) -> Table:
         f"standard deviation. Through the mix: {runs.first.settings['rounds']} rounds for each seed, "
         "with fresh keys and groups."
     )
+    if "baseline_longer" in runs.networks:
+        note += f" Longer: for {runs.epochs('mixed')} more."
     return Table("Accuracy", ("network", "accuracy", "lowest to highest", "balanced accuracy"), tuple(rows), note)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -113,8 +114,14 @@ class Runs:
 
     @property
     def rival(self) -> str:
-        """What a loss is taken against: the baseline of as many epochs; where it was not trained, the baseline."""
+        """What a loss is taken against: the longer baseline; where it was not trained, the baseline."""
         return "baseline_longer" if "baseline_longer" in self.networks else "baseline"
+
+    def epochs(self, training: str) -> str:
+        """How long "baseline" was trained for, or "mixed" went on, in words: at most that, with early stopping."""
+        fit = self.first.settings[training]
+        limit = "" if fit.get("early_stopping") is None else "at most "
+        return f"{limit}{fit['epochs']} epoch{'' if fit['epochs'] == 1 else 's'}"
 
     def spread(self, figure: Callable[[Result], float]) -> Spread:
         """A figure over the seeds."""
@@ -161,12 +168,13 @@ def seed_hint(folder: Path) -> str:
     return f"; did you mean {seeds[0].parent}?" if seeds else ""
 
 
-def read_runs(folder: Path) -> Runs:
+def read_runs(folder: str | os.PathLike[str]) -> Runs:
     """Read the seeds of an experiment: `seed-*/results.json` in `folder`.
 
     Raises:
         ValueError: none is there, or they are of different settings.
     """
+    folder = Path(folder)
     paths = sorted(folder.glob(f"seed-*/{RESULTS}"))
     if not paths:
         hint = f"; did you mean {folder.parent}?" if (folder / RESULTS).is_file() else ""

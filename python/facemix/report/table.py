@@ -10,7 +10,7 @@ __all__ = ["NETWORKS", "Table"]
 #: In the order of the tables; the second name serves where there is little room.
 NETWORKS = {
     "baseline": ("baseline, no mix", "baseline"),
-    "baseline_longer": ("baseline of as many epochs, no mix", "baseline, longer"),
+    "baseline_longer": ("baseline, longer, no mix", "baseline, longer"),
     "mixing_aware": ("mixing-aware, through the mix", "mixing-aware"),
     "protected": ("behind the protection", "protected"),
     "mixing_aware_plain": ("mixing-aware, no mix", "mixing-aware, no mix"),

@@ -13,7 +13,7 @@ from .spread import Spread, count, percent, points
 
 __all__ = ["Verdict", "verdict"]
 
-#: A loss of accuracy, against the baseline of as many epochs, that the mix may cost.
+#: A loss of accuracy, against the longer baseline, that the mix may cost.
 ACCEPTABLE = 0.03
 #: What the cloud's non-linear layers must add to be worth anything.
 WORTH = 0.01
@@ -88,17 +88,13 @@ def _behind(runs: Runs) -> str:
 
 def _baseline(runs: Runs) -> str:
     """In what share the baseline is right, and after how many epochs."""
-    first, more = (_epochs(runs, training) for training in ("baseline", "mixed"))
+    first, more = runs.epochs("baseline"), runs.epochs("mixed")
     start = f"{runs.accuracy('baseline').percent()} after {first}"
     if runs.rival == "baseline":
         return f"{start}, fewer than the other, which went on for {more} more"
-    return f"{start} and in {runs.accuracy(runs.rival).percent()} after {more} more, as many as the other had"
-
-
-def _epochs(runs: Runs, training: str) -> str:
-    fit = runs.first.settings[training]
-    limit = "" if fit.get("early_stopping") is None else "at most "
-    return f"{limit}{fit['epochs']} epoch{'' if fit['epochs'] == 1 else 's'}"
+    stopped = runs.first.settings["mixed"].get("early_stopping") is not None  # each by its own loss
+    other = "within the same limit as the other" if stopped else "as many as the other had"
+    return f"{start} and in {runs.accuracy(runs.rival).percent()} after {more} more, {other}"
 
 
 def _lost(runs: Runs) -> float:

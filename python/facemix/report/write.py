@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ __all__ = ["HTML", "MARKDOWN", "write_report"]
 HTML, MARKDOWN = "report.html", "report.md"
 
 
-def write_report(folders: Iterable[Path], out: Path) -> None:
+def write_report(folders: Iterable[str | os.PathLike[str]], out: str | os.PathLike[str]) -> None:
     """Write `report.html`, `report.md`, and `results.json`: a list of the results of all seeds.
 
     Args:
@@ -28,7 +29,9 @@ def write_report(folders: Iterable[Path], out: Path) -> None:
         ValueError: a folder holds no results, or such as do not belong together; or `out` is the folder of a seed.
         OSError: a file cannot be read or written.
     """
-    experiments = [read_runs(folder) for folder in folders]
+    experiments, out = [read_runs(folder) for folder in folders], Path(out)
+    if not experiments:
+        raise ValueError("report: folders must be those of one experiment, or more, got none")
     if any(out.resolve() == seed.folder.resolve() for runs in experiments for seed in runs.seeds):
         raise ValueError(f"report: --out must not be the folder of a seed, whose {RESULTS} it would replace, got {out}")
     results = [seed.values for runs in experiments for seed in runs.seeds]

@@ -95,11 +95,15 @@ class Plan:
 
     def command(self, job: Job) -> list[str]:
         """The command line of a job."""
-        cut = [] if job.pre is None else [f"--{self._mixing}.pre", str(job.pre)]
         seed = ["--first-seed", str(job.seed), "--seeds", "1"]
         folders = ["--out", str(self.out / job.row), "--baselines", str(self.out / "baselines")]
         train = [sys.executable, "-m", "facemix", "train", self.recipe]
-        return [*train, *folders, *seed, *self.options, *self._mix(job.group_size), *cut]
+        return [*train, *folders, *seed, *self.options, *self.settings(job)]
+
+    def settings(self, job: Job) -> list[str]:
+        """The options of a job that are its row's."""
+        cut = [] if job.pre is None else [f"--{self._mixing}.pre", str(job.pre)]
+        return [*self._mix(job.group_size), *cut]
 
     @property
     def _mixing(self) -> str:

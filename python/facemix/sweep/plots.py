@@ -60,7 +60,7 @@ def plot_efficiency(path: Path, rows: list[Row]) -> None:
 
 
 def _figure(rows: list[Row]) -> tuple[Figure, Axes]:
-    """Axes with the baseline, that of as many epochs if there is one, as a line, its deviation as a band."""
+    """Axes with the baseline, the longer one if there is one, as a line, its deviation as a band."""
     figure = Figure(SIZE, layout="constrained")
     axes = figure.subplots()
     runs = next((row.runs for row in rows if row.pre is None), None)

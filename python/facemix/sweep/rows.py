@@ -111,7 +111,7 @@ def table(rows: list[Row]) -> Table:
     columns += ("recovered, at least", "multiply-adds on the edge", "share")
     note = "Mean ± standard deviation over the seeds. The baseline runs on the edge as a whole."
     if "baseline_longer" in controls:
-        note += " Lost: against the baseline of as many epochs."
+        note += " Lost: against the longer baseline."
     return Table("Accuracy by partition and group size", columns, tuple(lines), note)
 
 

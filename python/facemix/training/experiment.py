@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from facemix.atomic import atomic_path
 from facemix.cost import partition_cost
@@ -26,7 +29,7 @@ from .stage import is_first_process
 from .stages import Stages, Trained, deciding, plain
 from .task import AttributeTask, IdentityTask, Task
 
-__all__ = ["evaluated", "run_experiment", "task_of"]
+__all__ = ["evaluated", "prepared", "run_experiment", "task_of"]
 
 EXAMPLES = "examples.png"
 
@@ -49,15 +52,11 @@ def run_experiment(
     Raises:
         ValueError: if a setting will not do, or the folder holds something else.
     """
-    _check(experiment, splits)
     done = folder / RESULTS
     if done.exists():
         return _finished(done, experiment, splits)
     start = time.perf_counter()
-    task = task_of(experiment, splits)
-    stages = Stages(experiment, seed, splits.train, splits.validation, task)
-    stages.check()
-    run = _Run(stages, folder, splits, (baselines or folder.parent) / f"seed-{seed}")
+    run = _Run(prepared(experiment, seed, splits), folder, splits, (baselines or folder.parent) / f"seed-{seed}")
     trained = run.train()
     if not is_first_process():
         return {}
@@ -67,6 +66,18 @@ def run_experiment(
     with atomic_path(done) as temporary:
         temporary.write_text(json.dumps(results, indent=2) + "\n")
     return results
+
+
+def prepared(experiment: Experiment, seed: int, splits: Splits) -> Stages:
+    """What a seed trains, once all is checked that can be before.
+
+    Raises:
+        ValueError: if a setting will not do, with these photographs or at all.
+    """
+    _check(experiment, splits)
+    stages = Stages(experiment, seed, splits.train, splits.validation, task_of(experiment, splits))
+    stages.check()
+    return stages
 
 
 def task_of(experiment: Experiment, splits: Splits) -> Task:
@@ -209,7 +220,12 @@ def _cost(baseline: Trained, deployed: Trained, faces: Labelled, group_size: int
 
 
 def _check(experiment: Experiment, splits: Splits) -> None:
-    """What can only be seen with the data at hand."""
+    """What can only be seen with the data, and the machine, at hand."""
+    processes, cores = experiment.trainer.get("devices"), os.cpu_count() or 1
+    if isinstance(processes, int) and processes > cores and not torch.cuda.is_available():  # Lightning starts them all
+        raise ValueError(f"train: trainer.devices must be at most {cores}, the cores, without a GPU, got {processes}")
+    if experiment.data.task == "identity" and splits.train.people < 2:
+        raise ValueError(f"train: there must be two people to tell apart, or more, got {splits.train.people}")
     if not len(evaluated(experiment, splits)):
         raise ValueError(
             "train: there must be a validation set to evaluate on, got none: set data.validation_share above 0"

@@ -88,8 +88,21 @@ class DataSettings:
     workers: int = 0
 
     def __post_init__(self) -> None:
+        if min(self.size) < 1:
+            raise ValueError(f"DataSettings: size must be a height and a width, got {list(self.size)}")
         if self.workers < 0:
             raise ValueError(f"DataSettings: workers must not be negative, got {self.workers}")
+
+
+#: Options of networks that follow from settings of another name.
+FOLLOW = {
+    "num_classes": "data.task",
+    "in_channels": "data.channels",
+    "activation": "mix.activation",
+    "patches": "mix.patches",
+    "pre": "model.pre",
+    "post": "model.post",
+}
 
 
 @dataclass(frozen=True)
@@ -98,7 +111,7 @@ class ModelSettings:
 
     Attributes:
         name: of `facemix.models.names()`.
-        options: of its builder, but for classes, channels and activation, which follow from the rest.
+        options: of its builder, but for those of `FOLLOW`.
         pre: blocks of the edge's first part (the paper's N_pre), see `facemix.partition`.
         post: layers, or blocks, of its last part.
     """
@@ -107,6 +120,12 @@ class ModelSettings:
     options: dict[str, Any] = field(default_factory=dict)
     pre: int = 1
     post: int = 1
+
+    def __post_init__(self) -> None:
+        for option, setting in FOLLOW.items():
+            if option in self.options:
+                rule = f"must not have {option}, which follows from {setting}"
+                raise ValueError(f"ModelSettings: options {rule}, got {self.options[option]!r}")
 
 
 @dataclass(frozen=True)
@@ -137,6 +156,8 @@ class MixSettings:
         size = self.group_size
         if not 1 <= size <= MAX_GROUP:
             raise ValueError(f"MixSettings: group_size must be between 1 and {MAX_GROUP}, got {size}")
+        if self.patches < 1:
+            raise ValueError(f"MixSettings: patches must be at least 1, got {self.patches}")
         if strange := [warm for warm in self.warm_up if warm < 1 or size % warm]:
             raise ValueError(f"MixSettings: warm_up must be divisors of the group size {size}, got {strange[0]}")
         for mixed in (size, *self.warm_up):
@@ -144,9 +165,14 @@ class MixSettings:
                 check_max_coeff("MixSettings", self.max_coeff, mixed)
         if not 0 <= self.distillation <= 1:
             raise ValueError(f"MixSettings: distillation must be between 0 and 1, got {self.distillation}")
-        if self.temperature <= 0:
+        if not self.temperature > 0:
             raise ValueError(f"MixSettings: temperature must be positive, got {self.temperature}")
 
+
+MAX_NAME = 100
+
+#: Options of Lightning that are settings here: reports and caches go by those.
+ELSEWHERE = {"max_epochs": "epochs", "gradient_clip_val": "clip"}
 
 #: Whose setting each is.
 OWNERS = {"sigma": "noise", "size": "blur", "width": "anonymizer"}
@@ -211,9 +237,12 @@ class FitSettings:
     early_stopping: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "lr"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"FitSettings: {name} must be positive, got {getattr(self, name)}")
+        for name in ("epochs", "batch_size", "lr", "clip", "early_stopping"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:  # nor is NaN
+                raise ValueError(f"FitSettings: {name} must be positive, got {value}")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"FitSettings: weight_decay must not be negative, got {self.weight_decay}")
 
 
 @dataclass(frozen=True)
@@ -221,7 +250,7 @@ class Experiment:
     """A baseline, the mixing-aware network that starts from it, and the controls.
 
     Attributes:
-        name: heads the report.
+        name: heads the report; of the folder, and of the model that is served.
         data, model, mix: see there. `model.pre` and `model.post` are for the mix.
         protection: the mix, or a baseline of the paper in its place; then the settings of the mix have no effect.
         mixed_model: what trains through the mix, where that is another network than the baseline; weights of the same
@@ -232,7 +261,8 @@ class Experiment:
         rounds: how often they go through the mix, each time with fresh keys and groups.
         linear_control: train a network whose cloud part is linear, too.
         longer_control: let the baseline go on by itself, too, for as many epochs as what is compared with it.
-        trainer: keyword arguments of `lightning.Trainer`: precision, devices, strategy, accumulate_grad_batches...
+        trainer: keyword arguments of `lightning.Trainer`: precision, devices, strategy, accumulate_grad_batches...; but
+            those of `ELSEWHERE`.
     """
 
     name: str = "experiment"
@@ -250,10 +280,16 @@ class Experiment:
     trainer: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise ValueError("Experiment: name must not be empty")
+        fits = self.name.strip(".") and len(self.name) <= MAX_NAME  # "." and ".." are folders that are there
+        if not fits or not self.name.isprintable() or "/" in self.name:
+            rule = f"1 to {MAX_NAME} printable characters without a slash"
+            raise ValueError(f"Experiment: name must have {rule}, got {self.name[: MAX_NAME + 1]!r}")
         if self.rounds < 1:
             raise ValueError(f"Experiment: rounds must be at least 1, got {self.rounds}")
+        for option, name in ELSEWHERE.items():
+            if option in self.trainer:
+                rule = f"must be given as baseline.{name} and mixed.{name}"
+                raise ValueError(f"Experiment: trainer.{option} {rule}, got {self.trainer[option]}")
         size = list(self.data.size)
         for model in (self.model, self.mixing_model):
             if (own := list(model.options.get("image_size", size))) != size:

@@ -123,6 +123,11 @@ def test_bad_options(options: dict[str, object], text: str, half: WatchedHalf) -
     assert threading.active_count() == before
 
 
+def test_security_is_not_a_path(half: WatchedHalf) -> None:
+    with pytest.raises(TypeError, match=r"Client: security must be a facemix\.edge\.Security, got str"):
+        Client(half, "127.0.0.1:1", security="ca.pem")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("value", "kind"), [("edge.safetensors", "str"), (None, "NoneType"), ({"mix": 1}, "dict")])
 def test_a_half_that_is_none(value: object, kind: str) -> None:
     text = f"half must be an edge half, such as facemix.edge.load_half.path. returns, got {kind}"
