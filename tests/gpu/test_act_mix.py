@@ -26,12 +26,12 @@ def affine(channels: int, dtype: torch.dtype) -> dict[str, Any]:
 @pytest.mark.small
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("pool", [None, (3, 2, 1)])
-def test_small(device: torch.device, layout: str, pool: Any) -> None:
-    for dtype in DTYPES:
-        for size in (4, 5, 8):
-            x = torch.randn(2 * size, 3, 7, 9).to(dtype)
-            check("act_mix", device, x, key_for(2 * size, size), layout=layout, activation="relu", pool=pool,
-                  **affine(3, dtype))  # fmt: skip
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [4, 5, 8])
+def test_small(device: torch.device, layout: str, pool: Any, dtype: torch.dtype, size: int) -> None:
+    x = torch.randn(2 * size, 3, 7, 9).to(dtype)
+    check("act_mix", device, x, key_for(2 * size, size), layout=layout, activation="relu", pool=pool,
+          **affine(3, dtype))  # fmt: skip
 
 
 @pytest.mark.parametrize("size", SIZES)

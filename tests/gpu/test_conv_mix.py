@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import pytest
@@ -32,11 +31,14 @@ def operands(batch: int, c: int, oc: int, kernel: Any, hw: Any, dtype: Any) -> t
 @pytest.mark.small
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (7, 2, 3), (2, 1, 0)])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_small(device: torch.device, kernel: int, stride: int, padding: int, layout: str) -> None:
-    for dtype, size, pool in itertools.product([*DTYPES, TF32], (4, 5, 8), (None, (3, 2, 1))):
-        tensors = operands(2 * size, 3, 9, kernel, (13, 11), dtype)
-        check("conv_mix", device, *tensors, key_for(2 * size, size), layout=layout, stride=stride, padding=padding,
-              activation="relu", pool=pool, precision=dtype)  # fmt: skip
+@pytest.mark.parametrize("dtype", [*DTYPES, TF32])
+@pytest.mark.parametrize("size", [4, 5, 8])
+@pytest.mark.parametrize("pool", [None, (3, 2, 1)])
+def test_small(device: torch.device, kernel: int, stride: int, padding: int, layout: str, dtype: Any, size: int,
+               pool: Any) -> None:  # fmt: skip
+    tensors = operands(2 * size, 3, 9, kernel, (13, 11), dtype)
+    check("conv_mix", device, *tensors, key_for(2 * size, size), layout=layout, stride=stride, padding=padding,
+          activation="relu", pool=pool, precision=dtype)  # fmt: skip
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64])

@@ -25,9 +25,9 @@ def test_group_sizes(device: torch.device, op: str, dtype: torch.dtype, size: in
 @pytest.mark.small
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("size", [4, 5, 8, 16])
-def test_small(device: torch.device, op: str, size: int) -> None:
-    for dtype in DTYPES:
-        check(op, device, torch.randn(2 * size, 3, 13).to(dtype), key_for(2 * size, size))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_small(device: torch.device, op: str, size: int, dtype: torch.dtype) -> None:
+    check(op, device, torch.randn(2 * size, 3, 13).to(dtype), key_for(2 * size, size))
 
 
 @pytest.mark.parametrize("op", OPS)

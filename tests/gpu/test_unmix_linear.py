@@ -27,9 +27,9 @@ def both(device: torch.device, shape: tuple[int, ...], outputs: int, size: int, 
 
 @pytest.mark.small
 @pytest.mark.parametrize("size", [4, 5, 8, 17])
-def test_small(device: torch.device, size: int) -> None:
-    for dtype in PRECISIONS:
-        both(device, (2 * size, 24), 5, size, dtype)
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_small(device: torch.device, size: int, dtype: Any) -> None:
+    both(device, (2 * size, 24), 5, size, dtype)
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 5, 7, 8, 15, 16, 17, 32, 33, 64])

@@ -46,7 +46,7 @@ def launch_of(launcher: Callable[..., None], *args: Any, **kwargs: Any) -> tuple
 
 def compiled(launch: tuple[Any, dict[str, Any]], capability: int, folder: Path) -> Compiled:
     """Compiles for sm_80 or sm_90."""
-    binary = _binary(launch, GPUTarget("cuda", capability, 32))
+    binary = binary_of(launch, GPUTarget("cuda", capability, 32))
     path = folder / "kernel.cubin"
     path.write_bytes(binary.asm["cubin"])
     report = subprocess.run(
@@ -64,13 +64,13 @@ def compiled(launch: tuple[Any, dict[str, Any]], capability: int, folder: Path) 
 
 def compiled_for_amd(launch: tuple[Any, dict[str, Any]], architecture: str) -> tuple[str, int]:
     """Assembly for a GPU such as "gfx942", and how many of its vector registers are spilt."""
-    assembly = _binary(launch, GPUTarget("hip", architecture, 64)).asm["amdgcn"]
+    assembly = binary_of(launch, GPUTarget("hip", architecture, 64)).asm["amdgcn"]
     spilt = re.search(r"\.vgpr_spill_count:\s+(\d+)", assembly)
     assert spilt is not None
     return assembly, int(spilt[1])
 
 
-def _binary(launch: tuple[Any, dict[str, Any]], target: GPUTarget) -> Any:
+def binary_of(launch: tuple[Any, dict[str, Any]], target: GPUTarget) -> Any:
     """Compiled with the assumptions that Triton makes of such arguments at run time."""
     kernel, values = launch
     signature, constants, attributes = {}, {}, {}
@@ -80,7 +80,8 @@ def _binary(launch: tuple[Any, dict[str, Any]], target: GPUTarget) -> Any:
             signature[name], constants[name] = "constexpr", value
             continue
         signature[name] = parameter.annotation_type or mangle_type(value)
-        if isinstance(value, torch.Tensor) or (isinstance(value, int) and value % 16 == 0):
+        number = value.data_ptr() if isinstance(value, torch.Tensor) else value
+        if isinstance(number, int) and number % 16 == 0:
             attributes[index,] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constants, attributes)
     return triton.compile(source, target=target, options=values)

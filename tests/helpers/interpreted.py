@@ -1,23 +1,22 @@
 """A pytest plugin for the ops in Triton's interpreter.
 
-That takes milliseconds for what a kernel does in nanoseconds: of a parametrised test only ``--cases N`` run, the first,
-the last, and some between, and gradients are checked along random directions. It works out whether sums overflow, and
-then says nothing of it: that, more than half of its time, is switched off. And it multiplies the bits of bfloat16 as if
-they were integers: here it gets the product that a GPU makes of them.
+That takes milliseconds for what a kernel does in nanoseconds: ``--cases`` runs some of each test's (some_cases.py), and
+gradients are checked along random directions. It works out whether sums overflow, and then says nothing of it: that,
+more than half of its time, is switched off. And it multiplies the bits of bfloat16 as if they were integers: here it
+gets the product that a GPU makes of them.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 import triton.language as tl
 from triton.runtime.interpreter import InterpreterBuilder, InterpreterOptions, TensorHandle, interpreter_builder
 
+pytest_plugins = ["some_cases"]
 _dot = InterpreterBuilder.create_dot
 
 
@@ -35,19 +34,3 @@ InterpreterBuilder.create_dot = _create_dot
 interpreter_builder.options = InterpreterOptions(sanitize_overflow=False)
 torch.autograd.gradcheck = partial(torch.autograd.gradcheck, fast_mode=True)
 torch.autograd.gradgradcheck = partial(torch.autograd.gradgradcheck, fast_mode=True)
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--cases", type=int, required=True)
-
-
-@pytest.hookimpl(trylast=True)  # after -k
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    tests = defaultdict(list)
-    for item in items:
-        tests[item.nodeid.split("[")[0]].append(item)
-    kept = set()
-    for cases in tests.values():
-        count = min(config.getoption("--cases"), len(cases))
-        kept |= {cases[i * (len(cases) - 1) // max(1, count - 1)] for i in range(count)}
-    items[:] = [item for item in items if item in kept]

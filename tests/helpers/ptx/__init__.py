@@ -1,0 +1,12 @@
+"""Runs the PTX that a compiler made of a kernel, instruction by instruction, where there is no GPU.
+
+All threads of some blocks step together, each register one array over them. What a GPU would not allow is an error:
+addresses outside of the tensors of a call, or not aligned; a word of shared memory that two warps touch, one of them
+writing, without a barrier between; a copy that nobody waited for; a barrier that some threads never reach.
+"""
+
+from .machine import launch
+from .memory import Global, PtxError
+from .parse import Kernel, Module
+
+__all__ = ["Global", "Kernel", "Module", "PtxError", "launch"]

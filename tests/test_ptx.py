@@ -1,0 +1,255 @@
+"""The machine that runs PTX (tests/helpers/ptx): what it computes, and what it says of what a GPU would not forgive."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from ptx import Global, Module, PtxError, launch
+
+HEAD = ".version 8.0\n.target sm_80\n.address_size 64\n"
+# Of thread t of block b: %rd1 is the address of word b * %ntid.x + t of the parameter.
+WORD = """
+    ld.param.u64 %rd1, [k_param_0];
+    mov.u32 %r1, %tid.x;
+    mov.u32 %r2, %ctaid.x;
+    mov.u32 %r3, %ntid.x;
+    mad.lo.s32 %r4, %r2, %r3, %r1;
+    mul.wide.s32 %rd2, %r4, 4;
+    add.s64 %rd1, %rd1, %rd2;
+"""
+
+
+def run(body: str, words: Any, *, threads: int = 32, blocks: int = 1, shared: int = 0, size: int | None = None) -> Any:
+    """A kernel with ``body`` over ``words``; it may touch ``size`` bytes of them. Returns what they then are."""
+    text = f"""{HEAD}
+        .extern .shared .align 16 .b8 s[];
+        .visible .entry k(.param .u64 k_param_0)
+        {{
+            .reg .pred %p<9>; .reg .b16 %h<9>; .reg .b32 %r<40>; .reg .f32 %f<40>; .reg .b64 %rd<9>;
+            {WORD} {body}
+            ret;
+        }}"""
+    memory = np.zeros(len(words) + 8, np.uint32)
+    begin = -memory.ctypes.data % 16 // 4
+    there = memory[begin : begin + len(words)]
+    there[:] = np.asarray(words).view(np.uint32)
+    known = Global()
+    known.add(there.ctypes.data, there.nbytes if size is None else size)
+    launch(Module(text)["k"], (blocks, 1, 1), (threads, 1, 1), shared, struct.pack("<Q", there.ctypes.data), known)
+    return there.copy()
+
+
+def of_int(operation: str, *values: int, to: str = "b32") -> int:
+    """What ``operation`` makes of numbers, for one thread."""
+    moves = "".join(f"mov.b32 %r{10 + i}, {value};" for i, value in enumerate(values))
+    operands = ", ".join(f"%r{10 + i}" for i in range(len(values)))
+    (result,) = run(f"{moves} {operation} %r5, {operands}; st.global.u32 [%rd1], %r5;", np.zeros(1, "u4"), threads=1)
+    return int(result)
+
+
+def of_float(operation: str, *values: float) -> np.float32:
+    """The same of floats."""
+    bits = [struct.pack(">f", value).hex() for value in values]
+    moves = "".join(f"mov.f32 %f{10 + i}, 0f{value};" for i, value in enumerate(bits))
+    operands = ", ".join(f"%f{10 + i}" for i in range(len(values)))
+    out = run(f"{moves} {operation} %f5, {operands}; st.global.f32 [%rd1], %f5;", np.zeros(1, "f4"), threads=1)
+    return out.view(np.float32)[0]
+
+
+@pytest.mark.parametrize(
+    ("operation", "values", "expected"),
+    [
+        ("add.s32", (0x7FFFFFFF, 1), 0x80000000),
+        ("sub.s32", (1, 2), 0xFFFFFFFF),
+        ("mul.lo.s32", (-3, 5), 2**32 - 15),
+        ("mul.hi.s32", (-(2**31), 4), 2**32 - 2),
+        ("mul.hi.u32", (0xFFFFFFFF, 0xFFFFFFFF), 0xFFFFFFFE),
+        ("mad.lo.s32", (3, -4, 5), 2**32 - 7),
+        ("div.s32", (-7, 2), 2**32 - 3),
+        ("rem.s32", (-7, 2), 2**32 - 1),
+        ("div.u32", (0xFFFFFFF9, 2), 0x7FFFFFFC),
+        ("shl.b32", (1, 32), 0),
+        ("shr.u32", (0x80000000, 31), 1),
+        ("shr.s32", (0x80000000, 40), 0xFFFFFFFF),
+        ("min.s32", (-1, 1), 0xFFFFFFFF),
+        ("max.u32", (0xFFFFFFFF, 1), 0xFFFFFFFF),
+        ("prmt.b32", (0x33221100, 0x77665544, 0x7410), 0x77441100),
+        ("prmt.b32", (0x00008000, 0, 0x9999), 0xFFFFFFFF),
+        ("bfe.u32", (0xABCD, 4, 8), 0xBC),
+        ("bfe.s32", (0xF0, 4, 4), 0xFFFFFFFF),
+        ("bfi.b32", (0xF, 0, 8, 4), 0xF00),
+        ("max.NaN.bf16x2", (0x3F80BF80, 0x40000000), 0x40000000),
+        ("max.NaN.f16x2", (0x3C007E00, 0x40000000), 0x40007E00),
+        ("neg.s32", (5,), 2**32 - 5),
+        ("not.b32", (5,), 2**32 - 6),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_integers(operation: str, values: tuple[int, ...], expected: int) -> None:
+    assert of_int(operation, *values) == expected
+
+
+@pytest.mark.parametrize(
+    ("operation", "values", "expected"),
+    [
+        ("add.f32", (1.5, 2.0), 3.5),
+        ("fma.rn.f32", (1 + 2**-12, 1 + 2**-12, -1.0), 2**-11 + 2**-24),  # the product is not rounded
+        ("max.f32", (float("nan"), 1.0), 1.0),
+        ("max.NaN.f32", (float("nan"), 1.0), float("nan")),
+        ("copysign.f32", (-0.0, 2.0), -2.0),
+        ("cvt.rna.tf32.f32", (1 + 2**-11,), 1 + 2**-10),
+        ("cvt.rna.tf32.f32", (float("inf"),), float("inf")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_floats(operation: str, values: tuple[float, ...], expected: float) -> None:
+    np.testing.assert_equal(of_float(operation, *values), np.float32(expected))
+
+
+def test_conversions() -> None:
+    """To bfloat16 by ties to even, and a pair of them; to integers, which end somewhere."""
+    body = "ld.global.f32 %f1, [%rd1]; cvt.rn.bf16x2.f32 %r5, %f1, %f1; st.global.b32 [%rd1], %r5;"
+    out = run(body, np.array([1 + 2**-8, 1 + 3 * 2**-8, np.nan], "f4"), threads=3)
+    assert [hex(word) for word in out] == ["0x3f803f80", "0x3f823f82", "0x7fff7fff"]
+    body = "ld.global.f32 %f1, [%rd1]; cvt.rni.s32.f32 %r5, %f1; st.global.b32 [%rd1], %r5;"
+    out = run(body, np.array([2.5, -3.5, 1e20, np.nan], "f4"), threads=4)
+    assert out.view(np.int32).tolist() == [2, -4, 2**31 - 1, 0]
+
+
+def test_threads_that_go_other_ways_meet_again() -> None:
+    body = """
+        mov.u32 %r5, 0;
+        and.b32 %r6, %r1, 1;
+        setp.eq.s32 %p1, %r6, 0;
+        @%p1 bra EVEN;
+        LOOP: add.s32 %r5, %r5, 3; setp.lt.s32 %p2, %r5, %r1; @%p2 bra LOOP;
+        bra.uni DONE;
+        EVEN: mov.u32 %r5, 100;
+        DONE: shfl.sync.bfly.b32 %r7, %r5, 1, 31, -1;
+        @!%p1 add.s32 %r7, %r7, 1000;
+        st.global.u32 [%rd1], %r7;
+    """
+    lanes = np.arange(32)
+    own = np.where(lanes % 2 == 0, 100, np.maximum(3, -(-lanes // 3) * 3))
+    assert run(body, np.zeros(32, "u4")).tolist() == (own[lanes ^ 1] + np.where(lanes % 2, 1000, 0)).tolist()
+
+
+@pytest.mark.parametrize("kind", ["bf16", "f16", "tf32", "f64"])
+def test_products_of_matrices(kind: str) -> None:
+    """Elements where the PTX ISA says that lanes hold them."""
+    from ptx.tensor_cores import multiplied
+
+    k, n, rows = {"bf16": (16, 8, 16), "f16": (16, 8, 16), "tf32": (8, 8, 16), "f64": (4, 8, 8)}[kind]
+    random = np.random.default_rng(0)
+    a, b, c = (random.integers(-4, 5, shape).astype("f8") for shape in ((rows, k), (k, n), (rows, n)))
+    g, t = np.arange(32) // 4, np.arange(32) % 4
+
+    def words(*elements: Any) -> Any:
+        if kind == "f64":
+            return elements[0].view("u8")
+        if kind == "tf32":
+            return elements[0].astype("f4").view("u4")
+        halves = [x.astype("f4").view("u4") >> 16 if kind == "bf16" else x.astype("f2").view("u2") for x in elements]
+        return halves[0].astype("u4") | halves[1].astype("u4") << 16
+
+    if kind in ("bf16", "f16"):
+        of_a = [words(a[g + r, 2 * t + i], a[g + r, 2 * t + i + 1]) for i in (0, 8) for r in (0, 8)]
+        of_b = [words(b[2 * t + i, g], b[2 * t + i + 1, g]) for i in (0, 8)]
+    elif kind == "tf32":
+        of_a, of_b = [words(a[g + r, t + i]) for i in (0, 4) for r in (0, 8)], [words(b[t + i, g]) for i in (0, 4)]
+    else:
+        of_a, of_b = [words(a[g, t])], [words(b[t, g])]
+    floats, bits = ("f8", "u8") if kind == "f64" else ("f4", "u4")
+    places = [(g + r, 2 * t + i) for r in range(0, rows, 8) for i in (0, 1)]
+    of_c = [c[place].astype(floats).view(bits) for place in places]
+    shape = f"m{rows}n{n}k{k}"
+    out = multiplied(shape, kind, of_a, of_b, of_c)
+    for place, found in zip(places, out, strict=True):
+        assert found.view(floats).tolist() == (c + a @ b)[place].tolist()
+
+
+READ_OTHERS = "st.shared.u32 [%r5], %r1; {between} xor.b32 %r6, %r5, 128; ld.shared.u32 %r7, [%r6];"
+SHARED = "mov.u32 %r8, s; shl.b32 %r5, %r1, 2; add.s32 %r5, %r8, %r5;"
+COPY = "cp.async.ca.shared.global [%r5], [%rd1], 4, 4; cp.async.commit_group;"
+
+
+@pytest.mark.parametrize("between", ["bar.sync 0;", ""])
+def test_a_barrier_between_warps(between: str) -> None:
+    body = f"{SHARED} {READ_OTHERS.format(between=between)} st.global.u32 [%rd1], %r7;"
+    if between:
+        lanes = np.arange(64)
+        assert run(body, np.zeros(64, "u4"), threads=64, shared=256).tolist() == (lanes ^ 32).tolist()
+    else:
+        with pytest.raises(PtxError, match="another warp wrote it, and no barrier"):
+            run(body, np.zeros(64, "u4"), threads=64, shared=256)
+
+
+def test_a_barrier_before_it_is_written_again() -> None:
+    body = f"{SHARED} {READ_OTHERS.format(between='bar.sync 0;')} st.shared.u32 [%r5], %r7;"
+    with pytest.raises(PtxError, match="another warp read it, and no barrier"):
+        run(body, np.zeros(64, "u4"), threads=64, shared=256)
+
+
+@pytest.mark.parametrize(
+    ("waits", "message"),
+    [
+        ("cp.async.wait_group 0;", None),
+        ("cp.async.wait_group 1;", "a copy to it is under way"),
+        ("", "a copy to it is under way"),
+    ],
+)
+def test_copies_are_waited_for(waits: str, message: str | None) -> None:
+    body = f"{SHARED} {COPY} {waits} ld.shared.u32 %r7, [%r5]; add.s32 %r7, %r7, 1; st.global.u32 [%rd1], %r7;"
+    words = np.arange(32, dtype="u4")
+    if message is None:
+        assert run(body, words, shared=128).tolist() == (words + 1).tolist()
+    else:
+        with pytest.raises(PtxError, match=message):
+            run(body, words, shared=128)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("ld.global.u32 %r5, [%rd1+4];", "outside of every tensor"),
+        ("st.global.u32 [%rd1+-4], %r1;", "outside of every tensor"),
+        ("ld.global.u32 %r5, [%rd1+2];", "aligned to 4"),
+        ("ld.global.v2.u32 {%r5, %r6}, [%rd1+4];", "aligned to 8"),
+        (f"{SHARED} ld.shared.u32 %r6, [%r5+128];", "outside of the block's 128 bytes"),
+        (f"{SHARED} ld.shared.u16 %h1, [%r5+1];", "aligned to 2"),
+        (f"{SHARED} {COPY}", "ends with copies under way"),
+        ("setp.lt.s32 %p1, %r1, 16; @%p1 bra.uni A; bar.sync 0; A: mov.u32 %r5, 0; bar.sync 0;", "different barriers"),
+        ("setp.lt.s32 %p1, %r1, 7; @%p1 shfl.sync.bfly.b32 %r5, %r1, 1, 31, -1;", "by some of its threads"),
+        ("frob.s32 %r5, %r1;", "cannot run frob.s32"),
+    ],
+    ids=lambda value: "",
+)
+def test_what_a_gpu_would_not_forgive(body: str, message: str) -> None:
+    with pytest.raises(PtxError, match=message):
+        run(body, np.zeros(32, "u4"), shared=128)
+
+
+def test_memory_of_the_call_alone() -> None:
+    """Nor a part of a word behind its end."""
+    with pytest.raises(PtxError, match="outside of every tensor"):
+        run("ld.global.u32 %r5, [%rd1];", np.zeros(32, "u4"), size=126)
+
+
+def test_memory_that_was_given_away_again() -> None:
+    """What was added last counts where it lies, and what does not touch it stays."""
+    memory = np.zeros(64, np.uint8)
+    begin, known = memory.ctypes.data + -memory.ctypes.data % 16, Global()
+    for at, size in ((0, 16), (16, 8), (32, 4)):
+        known.add(begin + at, size)
+    known.add(begin, 24)
+    known.load(np.array([begin + 20, begin + 32], np.uint64), 4, 1)
+    with pytest.raises(PtxError, match="outside of every tensor"):
+        known.load(np.array([begin + 24], np.uint64), 4, 1)
+
+
+def test_too_much_shared_memory() -> None:
+    with pytest.raises(PtxError, match="bytes of shared memory"):
+        run("", np.zeros(32, "u4"), shared=228 << 10)
