@@ -57,3 +57,13 @@ def test_a_build_forgets_what_was_found_and_keeps_what_was_compiled(tmp_path: Pa
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert "exit status 7" in result.stderr  # it came as far as CMake
     assert (told.exists(), found.parent.exists(), compiled.exists()) == (False, False, built)
+
+
+def test_a_source_distribution_holds_what_a_build_reads_and_no_tests(tmp_path: Path) -> None:
+    """setuptools by itself would take some of the tests along, without what they import."""
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    found = set((tmp_path / "facemix.egg-info" / "SOURCES.txt").read_text().splitlines())
+    read = [ROOT / "CMakeLists.txt", *(ROOT / "csrc").rglob("*.*"), *(ROOT / "python").rglob("*.yaml")]
+    assert found >= {str(path.relative_to(ROOT)) for path in read}
+    assert not [path for path in found if path.startswith("tests/")]
