@@ -11,9 +11,9 @@
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
-// An allocation that is too large is an error for the library to report, and not for the sanitizer.
+// An allocation that is too large is an error for the library to report, and not for the sanitizer. UBSan's traps are.
 extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() {
-    return "allocator_may_return_null=1";
+    return "allocator_may_return_null=1:handle_sigill=1";
 }
 #endif
 
