@@ -38,6 +38,13 @@ def choose_cuda() -> str | None:
     return nvcc
 
 
+def run(command: list[str]) -> None:
+    """Exits where it fails, without a traceback: the last thing to read is what it said."""
+    status = subprocess.run(command, check=False).returncode
+    if status:
+        sys.exit(f"facemix: {command[0]} said above why it failed, with exit status {status}")
+
+
 class CMakeBuild(build_ext):
     """Configures, builds and installs the one extension, facemix_ops._C."""
 
@@ -65,9 +72,9 @@ class CMakeBuild(build_ext):
         if nvcc:
             configure.append(f"-DCMAKE_CUDA_COMPILER={nvcc}")
         configure += shlex.split(os.environ.get("CMAKE_ARGS", ""))
-        subprocess.run(configure, check=True)
-        subprocess.run(["cmake", "--build", str(build), "--target", "_C"], check=True)
-        subprocess.run(["cmake", "--install", str(build), "--component", "python"], check=True)
+        run(configure)
+        run(["cmake", "--build", str(build), "--target", "_C"])
+        run(["cmake", "--install", str(build), "--component", "python"])
         # Python started in the clone finds ./facemix_ops before the installed one: it needs the extension too.
         in_tree = ROOT / "facemix_ops" / wanted.name
         if wanted != in_tree:
