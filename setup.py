@@ -85,11 +85,19 @@ class CMakeBuild(build_ext):
 
 
 setup(
-    packages=[*find_packages(include=["facemix_ops*"]), *find_packages("python")],
+    # The last two hold no modules: setuptools wants folders of data named, too.
+    packages=[
+        *find_packages(include=["facemix_ops*"]),
+        *find_packages("python"),
+        "facemix.recipes",
+        "facemix.demo.web.static",
+    ],
     package_dir={"facemix": "python/facemix"},
     package_data={
         "facemix_ops": ["py.typed"],
-        "facemix": ["py.typed", "**/*.proto", "data/*.csv", "demo/web/static/*", "recipes/*.yaml", "**/*.j2"],
+        "facemix": ["py.typed", "**/*.proto", "data/*.csv", "**/*.j2"],
+        "facemix.recipes": ["*.yaml"],
+        "facemix.demo.web.static": ["*"],
     },
     ext_modules=[Extension("facemix_ops._C", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
