@@ -9,7 +9,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-cpp test-web check-cuda lint format bench bench-report bench-service install clean
+.PHONY: help demo test test-cpp test-web check-cuda lint format bench bench-report bench-service install install-dev clean
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
 
@@ -24,35 +24,35 @@ $(VENV)/.torch: | $(BIN)/python
 install: $(VENV)/.torch  ## build and install with the pipeline (a minute or two)
 	$(PIP) install '.[pipeline]'
 
+# A goal of its own, so that `make test test-web lint` builds once.
+install-dev: $(VENV)/.torch  ## build and install with all that tests and linters need
+	$(PIP) install '.[dev]'
+
 demo: install  ## train on real faces, with and without mixing, and classify them through a cloud process
 	$(BIN)/facemix demo $(ARGS)
 
 # Two processes of one thread each: small tests with more only wait for each other. What is about threads sets them.
-test: $(VENV)/.torch  ## build, install, and run all tests
-	$(PIP) install '.[test]'
+test: install-dev  ## build, install, and run all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 test-cpp: | $(BIN)/python  ## build and test the C++ library: here, with sanitizers, and on AArch64 in QEMU
 	$(PIP) install 'cmake>=3.24' 'ninja>=1.11'
 	PATH="$(abspath $(BIN)):$$PATH" .ci/test-cpp
 
-test-web: $(VENV)/.torch  ## test the demo's page in Chromium, which must be there (CHROMIUM=path, or on the PATH)
-	$(PIP) install '.[test]' 'playwright>=1.49'
+test-web: install-dev  ## test the demo's page in Chromium, which must be there (CHROMIUM=path, or on the PATH)
 	$(BIN)/pytest tests/web $(ARGS)
 
 check-cuda: $(VENV)/.torch  ## compile the CUDA kernels with nvcc and look for spills; needs no GPU
 	$(PIP) install 'numpy>=2.0' 'pytest>=8' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6' nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
 	PYTHON="$(abspath $(BIN))/python" .ci/check-cuda
 
-lint: $(VENV)/.torch  ## ruff, clang-format and mypy
-	$(PIP) install '.[dev]'
+lint: install-dev  ## ruff, clang-format and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.c' '*.cpp' '*.h' '*.cu')
 	$(BIN)/mypy
 
-format: $(VENV)/.torch  ## rewrite all sources in the project's style
-	$(PIP) install '.[dev]'
+format: install-dev  ## rewrite all sources in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files '*.c' '*.cpp' '*.h' '*.cu')

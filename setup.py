@@ -38,6 +38,13 @@ def choose_cuda() -> str | None:
     return nvcc
 
 
+def run(command: list[str]) -> None:
+    """Exits where it fails, without a traceback: the last thing to read is what it said."""
+    status = subprocess.run(command, check=False).returncode
+    if status:
+        sys.exit(f"facemix: {command[0]} said above why it failed, with exit status {status}")
+
+
 class CMakeBuild(build_ext):
     """Configures, builds and installs the one extension, facemix_ops._C."""
 
@@ -65,9 +72,9 @@ class CMakeBuild(build_ext):
         if nvcc:
             configure.append(f"-DCMAKE_CUDA_COMPILER={nvcc}")
         configure += shlex.split(os.environ.get("CMAKE_ARGS", ""))
-        subprocess.run(configure, check=True)
-        subprocess.run(["cmake", "--build", str(build), "--target", "_C"], check=True)
-        subprocess.run(["cmake", "--install", str(build), "--component", "python"], check=True)
+        run(configure)
+        run(["cmake", "--build", str(build), "--target", "_C"])
+        run(["cmake", "--install", str(build), "--component", "python"])
         # Python started in the clone finds ./facemix_ops before the installed one: it needs the extension too.
         in_tree = ROOT / "facemix_ops" / wanted.name
         if wanted != in_tree:
@@ -78,11 +85,19 @@ class CMakeBuild(build_ext):
 
 
 setup(
-    packages=[*find_packages(include=["facemix_ops*"]), *find_packages("python")],
+    # The last two hold no modules: setuptools wants folders of data named, too.
+    packages=[
+        *find_packages(include=["facemix_ops*"]),
+        *find_packages("python"),
+        "facemix.recipes",
+        "facemix.demo.web.static",
+    ],
     package_dir={"facemix": "python/facemix"},
     package_data={
         "facemix_ops": ["py.typed"],
-        "facemix": ["py.typed", "**/*.proto", "data/*.csv", "demo/web/static/*", "recipes/*.yaml", "**/*.j2"],
+        "facemix": ["py.typed", "**/*.proto", "data/*.csv", "**/*.j2"],
+        "facemix.recipes": ["*.yaml"],
+        "facemix.demo.web.static": ["*"],
     },
     ext_modules=[Extension("facemix_ops._C", sources=[])],
     cmdclass={"build_ext": CMakeBuild},

@@ -59,6 +59,18 @@ torch.save((results, layouts), sys.argv[1] if len(sys.argv) > 1 else "results.pt
 """
 
 
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the program leaves with the kernels."""
+    folder = tmp_path_factory.mktemp("native")
+    said, ran = output_of(PROGRAM, folder, FACEMIX_BACKEND="native").strip().split("|")
+    assert said == f"conv_mix on cpu: native (CPU kernels, {C.capability()})"
+    assert "conv_mix" in ran
+    assert "act_mix_vjp" in ran
+    assert "conv_mix_vjp" in ran
+    return folder / "results.pt"
+
+
 @pytest.mark.parametrize(
     ("name", "reason", "first", "environment"),
     [
@@ -71,20 +83,16 @@ torch.save((results, layouts), sys.argv[1] if len(sys.argv) > 1 else "results.pt
         ),
     ],
 )
-def test_other_backends(name: str, reason: str, first: str, environment: dict[str, str], tmp_path: Path) -> None:
+def test_other_backends(
+    name: str, reason: str, first: str, environment: dict[str, str], native: Path, tmp_path: Path
+) -> None:
     """They give the same values and layouts, derivatives and out= too, and run no native kernel."""
-    (tmp_path / "native").mkdir()
-    said, ran = output_of(PROGRAM, tmp_path / "native", FACEMIX_BACKEND="native").strip().split("|")
-    assert said == f"conv_mix on cpu: native (CPU kernels, {C.capability()})"
-    assert "conv_mix" in ran
-    assert "act_mix_vjp" in ran
-    assert "conv_mix_vjp" in ran
     said, ran = output_of(first + PROGRAM, tmp_path, FACEMIX_BACKEND=name, **environment).strip().split("|")
     assert said == f"conv_mix on cpu: {name} ({reason})"
     assert ran == "[]"
-    (native, layouts), (plain, others) = (torch.load(p / "results.pt") for p in (tmp_path / "native", tmp_path))
+    (expected, layouts), (plain, others) = (torch.load(path) for path in (native, tmp_path / "results.pt"))
     assert layouts == others
-    for a, b in zip(native, plain, strict=True):
+    for a, b in zip(expected, plain, strict=True):
         assert_near(a, b)
 
 
@@ -95,11 +103,11 @@ def test_wrong_backend(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("capability", C.available_capabilities())
-def test_capability(tmp_path: Path, capability: str) -> None:
-    code = 'import torch, facemix_ops; print(facemix_ops.explain("act_mix", torch.zeros(1)))'
-    assert output_of(code, tmp_path, FACEMIX_CPU_CAPABILITY=capability) == (
-        f"act_mix on cpu: native (CPU kernels, {capability})\n"
-    )
+def test_capability(tmp_path: Path, capability: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "from facemix_ops.native import C; print(C.capability())"
+    assert output_of(code, tmp_path, FACEMIX_CPU_CAPABILITY=capability) == f"{capability}\n"
+    monkeypatch.setattr(C, "capability", lambda: capability)
+    assert facemix_ops.explain("act_mix", torch.zeros(1)) == f"act_mix on cpu: native (CPU kernels, {capability})"
 
 
 def test_wrong_capability(tmp_path: Path) -> None:

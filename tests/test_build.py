@@ -55,5 +55,24 @@ def test_a_build_forgets_what_was_found_and_keeps_what_was_compiled(tmp_path: Pa
     }
     command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "lib")]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert "exit status 7" in result.stderr  # it came as far as CMake
+    assert result.stderr.splitlines()[-1] == "facemix: cmake said above why it failed, with exit status 7"
+    assert "Traceback" not in result.stderr
     assert (told.exists(), found.parent.exists(), compiled.exists()) == (False, False, built)
+
+
+def test_what_is_packed(tmp_path: Path) -> None:
+    """A source distribution holds what a build reads, and none of the tests, of which setuptools by itself would take
+    some along, without what they import. A wheel holds the data, and setuptools warns of none of it.
+    """
+    library = tmp_path / "lib"
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(tmp_path)]
+    command += ["build_py", "--build-lib", str(library)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "absent from setuptools" not in done.stderr
+    packed = set((tmp_path / "facemix.egg-info" / "SOURCES.txt").read_text().splitlines())
+    read = [ROOT / "CMakeLists.txt", *(ROOT / "csrc").rglob("*.*"), *(ROOT / "python").rglob("*.yaml")]
+    assert packed >= {str(path.relative_to(ROOT)) for path in read}
+    assert not [path for path in packed if path.startswith("tests/")]
+    for data in ("recipes/*.yaml", "demo/web/static/*", "report/*.j2", "wire/*.proto", "data/*.csv"):
+        found, expected = (sorted(folder.glob(data)) for folder in (library / "facemix", ROOT / "python" / "facemix"))
+        assert [path.name for path in found] == [path.name for path in expected] != []

@@ -162,7 +162,7 @@ void unmix_linear_case(const CpuKernels& kernels, Random& random, int64_t index)
 
 // The CUDA kernels, run on the host (tests/cuda); null where an op has none.
 CpuKernels cuda_kernels();
-bool on_cuda(const CpuKernels& kernels);
+inline bool on_cuda(const CpuKernels& kernels) { return kernels.capability == std::string("cuda_on_host"); }
 void warp_instructions();  // of the host
 void conv_mix_tiles();     // their geometry
 void conv_mix_patches();   // and what is read of x

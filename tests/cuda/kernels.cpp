@@ -21,6 +21,4 @@ CpuKernels cuda_kernels() {
     return kernels;
 }
 
-bool on_cuda(const CpuKernels& kernels) { return kernels.capability == std::string("cuda_on_host"); }
-
 }  // namespace test

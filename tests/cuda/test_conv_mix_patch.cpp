@@ -18,7 +18,7 @@ using facemix::ConvMixArgs;
 // words that are copied take turns. Into y of another dtype it goes through shared memory.
 void infinities(Dtype dtype, bool tf32, int kernel, int stride, bool channels_last, int W, int row_pixels, int S,
                 Dtype y_dtype) {
-    constexpr int C = 3, H = 26;
+    constexpr int C = 3, H = 18;
     const int padding = kernel / 2, OH = (H + 2 * padding - kernel) / stride + 1,
               OW = (W + 2 * padding - kernel) / stride + 1;
     Random random(2);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -128,7 +129,7 @@ def test_what_is_not_there_is_named(
     assert error.format(**paths) in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["cost", "--paper", "--json"], ["cost", "--paper"], ["audit", "--list"]])
+@pytest.mark.parametrize("arguments", [["cost", "--paper", "--json"], ["cost", "--paper"]])
 def test_whoever_has_seen_enough_ends_the_output(arguments: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -136,6 +137,11 @@ def test_whoever_has_seen_enough_ends_the_output(arguments: list[str]) -> None:
         command = [sys.executable, "-m", "facemix", *arguments]
         done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_every_command_prints_with_the_console_that_leaves_a_closed_pipe_to_the_command_line() -> None:
+    modules = [path for path in Path(facemix.__file__).parent.rglob("*.py") if path.name != "console.py"]
+    assert not [path for path in modules if re.search(r"rich\.console|rich import .*\bConsole", path.read_text())]
 
 
 def test_missing_photographs_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,8 @@ OF_RESNET = {"num_classes": 4, "in_channels": 1, "width": 0.0625}
 
 
 def train(out: Path, name: str, *more: str) -> dict[str, Any]:
-    options = [f"--protection.name={name}", *ASKED[name], *more, "--baseline.epochs=1", "--mixed.epochs=2"]
-    assert main(["train", *OPTIONS, *options, "--out", str(out / name)]) == 0
+    options = [f"--name={name}", f"--protection.name={name}", *ASKED[name], *more]
+    assert main(["train", *OPTIONS, *options, "--baseline.epochs=1", "--mixed.epochs=2", "--out", str(out / name)]) == 0
     return results(out, name)
 
 
@@ -64,6 +65,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ASKED:
         train(out, name, f"--baselines={out / ('attributes' if name == 'anonymizer' else 'identity')}")
     return out
+
+
+@pytest.fixture(scope="module")
+def server(trained: Path) -> Iterator[str]:
+    """The address of one cloud for all of them."""
+    with cloud_process(*(trained / name / "seed-0" / "cloud.safetensors" for name in ASKED)) as address:
+        yield address
 
 
 def half_of(trained: Path, name: str) -> TorchHalf:
@@ -120,7 +128,7 @@ def test_what_is_done_is_not_done_again_and_the_same_seed_gives_the_same(trained
 
 @pytest.mark.parametrize("name", ASKED)
 def test_the_cloud_sees_the_changed_image_and_answers_as_in_one_process(
-    trained: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, server: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, half, network = pixels(12), half_of(trained, name), in_process(trained, name)
     sent: dict[bytes, NDArray[np.float32]] = {}
@@ -132,14 +140,13 @@ def test_the_cloud_sees_the_changed_image_and_answers_as_in_one_process(
         return request
 
     monkeypatch.setattr(half, "mix", recorded)
-    with cloud_process(trained / name / "seed-0" / "cloud.safetensors") as server:
-        with Client(half, server) as client:
-            answer = client.classify(images)
-        for number, image in enumerate(images):
-            Image.fromarray(image[..., 0]).save(tmp_path / f"{number:02}.png")
-        edge = str(trained / name / "seed-0" / "edge.safetensors")
-        arguments = ["infer", str(tmp_path), "--edge", edge, "--server", server, "--format", "json"]
-        assert main([*arguments, "--output", str(tmp_path / "answers.json")]) == 0
+    with Client(half, server) as client:
+        answer = client.classify(images)
+    for number, image in enumerate(images):
+        Image.fromarray(image[..., 0]).save(tmp_path / f"{number:02}.png")
+    edge = str(trained / name / "seed-0" / "edge.safetensors")
+    arguments = ["infer", str(tmp_path), "--edge", edge, "--server", server, "--format", "json"]
+    assert main([*arguments, "--output", str(tmp_path / "answers.json")]) == 0
     received = torch.from_numpy(np.stack([sent[image.tobytes()] for image in images]))
     x = half.inputs(images)
     with torch.inference_mode():
@@ -154,12 +161,13 @@ def test_the_cloud_sees_the_changed_image_and_answers_as_in_one_process(
         assert [row["guesses"][0]["label"] for row in rows] == expected.argmax(1).tolist()
 
 
-def test_infer_says_that_nothing_is_mixed(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_infer_says_that_nothing_is_mixed(
+    trained: Path, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Image.fromarray(pixels(1)[0, ..., 0]).save(tmp_path / "a.png")
     seed = trained / "blur" / "seed-0"
     files = [str(tmp_path / "a.png"), "--quiet", "--edge", str(seed / "edge.safetensors")]
-    with cloud_process(seed / "cloud.safetensors") as server:
-        assert main(["infer", *files, "--server", server]) == 0
+    assert main(["infer", *files, "--server", server]) == 0
     assert "this edge half mixes nothing (groups of 1): the cloud sees every image by itself" in capsys.readouterr().err
     assert main(["infer", *files, "--local", str(seed / "cloud.safetensors")]) == 0  # where nothing is sent
     assert capsys.readouterr().err == ""

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from cases import DTYPES, LAYOUTS, integers, key_for
+from cases import DTYPES, LAYOUTS, gradgradcheck, integers, key_for
 from tolerances import assert_near
 from torch import Tensor
-from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd import gradcheck
 
 from facemix_ops import conv_mix, reference
 from facemix_ops.native import C
