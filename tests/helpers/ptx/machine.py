@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import cache
 from types import CodeType
 from typing import Any
@@ -33,10 +32,10 @@ def launch(
     shared: int,
     parameters: bytes,
     memory: Global,
-) -> Counter[str]:
+) -> None:
     """Runs all blocks; ``shared``: bytes of dynamic shared memory a block; ``parameters`` as they lie in their space.
 
-    Returns how many instructions warps ran, by opcode. Raises PtxError for what a kernel must not do.
+    Raises PtxError for what a kernel must not do.
     """
     threads = block[0] * block[1] * block[2]
     size = kernel.static_shared + shared
@@ -45,12 +44,10 @@ def launch(
     if kernel.static_shared > STATIC_SHARED or size > SHARED_MEMORY:
         raise PtxError(f"{kernel.name}: {size} bytes of shared memory, {kernel.static_shared} of them static")
     blocks, at_once = grid[0] * grid[1] * grid[2], max(1, LANES // threads)
-    counts: Counter[str] = Counter()
     for first in range(0, blocks, at_once):
         numbers = np.arange(first, min(blocks, first + at_once))
         with np.errstate(all="ignore"):
-            counts += _Blocks(kernel, grid, block, numbers, size, parameters, memory).run()
-    return counts
+            _Blocks(kernel, grid, block, numbers, size, parameters, memory).run()
 
 
 class _Blocks:
@@ -92,18 +89,18 @@ class _Blocks:
 
     # --- control -----------------------------------------------------------------------------------------------------
 
-    def run(self) -> Counter[str]:
-        counts = np.zeros(len(self._kernel.blocks) + 1, np.int64)
+    def run(self) -> None:
         while True:
             ready = (self._waits == 0) & (self._pc < _DONE)
-            if not ready.any():
-                if not self._released():
-                    return self._counted(counts)
-                continue
-            at = int(self._pc[ready].min())  # so that those who went another way meet again
-            taken = ready & (self._pc == at)
-            counts[at] += len(np.unique(self._warp[taken]))
-            self._step(at, taken)
+            if ready.any():
+                at = int(self._pc[ready].min())  # so that those who went another way meet again
+                self._step(at, ready & (self._pc == at))
+            elif self._waits.any():
+                self._release()
+            elif self._copies:
+                raise PtxError(f"{self._kernel.name}: ends with copies under way")
+            else:
+                return
 
     def _step(self, at: int, taken: NDArray[Any]) -> None:
         if at >= len(self._kernel.blocks):
@@ -135,35 +132,22 @@ class _Blocks:
         exec(code, self._environment)
         return self._environment["run"], translation.end
 
-    def _released(self) -> bool:
-        """Lets those go on for whom all of their warp, or block, are there; False where nobody waits."""
-        if not self._waits.any():
-            return False
+    def _release(self) -> None:
+        """Lets those go on for whom all of their warp, or block, are there."""
         gone = self._pc >= _DONE
         for wait, group in ((1, self._warp), (2, self._block)):
             missing = np.zeros(group.max() + 1, bool)
             missing[group[(self._waits != wait) & ~gone]] = True
             free = (self._waits == wait) & ~missing[group]
             if free.any():
-                if wait == 2 and len(np.unique(np.stack([group[free], self._pc[free]]), axis=1)[0]) > len(
-                    np.unique(group[free])
-                ):
-                    raise PtxError(f"{self._kernel.name}: threads of a block wait at different barriers")
-                self._waits[free] = 0
+                groups = np.unique(group[free])
                 if wait == 2:
-                    self._shared.epoch[np.unique(group[free])] += 1
-                return True
+                    if len(set(zip(group[free], self._pc[free], strict=True))) > len(groups):
+                        raise PtxError(f"{self._kernel.name}: threads of a block wait at different barriers")
+                    self._shared.epoch[groups] += 1
+                self._waits[free] = 0
+                return
         raise PtxError(f"{self._kernel.name}: a barrier that some threads never reach")
-
-    def _counted(self, counts: NDArray[Any]) -> Counter[str]:
-        pending = [copy for copy in self._copies if len(copy[0])]
-        if pending:
-            raise PtxError(f"{self._kernel.name}: ends with copies under way")
-        found: Counter[str] = Counter()
-        for block, count in zip(self._kernel.blocks, counts, strict=False):
-            for instruction in block.instructions:
-                found[instruction.opcode] += int(count)
-        return found
 
     # --- lanes -------------------------------------------------------------------------------------------------------
 
@@ -239,6 +223,8 @@ class _Blocks:
 
     def _copy(self, to: NDArray[Any], source: NDArray[Any], size: int, read: NDArray[Any], q: Lanes) -> None:
         lanes = self._of(q)
+        if not len(lanes):
+            return
         values = np.zeros((len(lanes), size), np.uint8)
         real = read[lanes] > 0
         if not np.isin(read[lanes], (0, size)).all():
