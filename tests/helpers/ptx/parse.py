@@ -18,6 +18,11 @@ class Instruction:
     predicate: str | None = None
     negated: bool = False
 
+    @property
+    def ends(self) -> bool:
+        """Whether threads may go elsewhere, or wait: the last of its block."""
+        return self.opcode.split(".")[0] in ("bra", "ret", "exit", "bar")
+
 
 @dataclass(eq=False)
 class Block:
@@ -51,7 +56,6 @@ _VARIABLE = re.compile(r"\.(shared|local)\s+.*?\.align\s+(\d+)\s+\.b8\s+([\w$]+)
 _REGISTERS = re.compile(r"\.reg\s+\.(\w+)\s+(.*)", re.S)
 _LABEL = re.compile(r"([\w$]+):(?!:)")
 _NOT_SPACE = re.compile(r"\S")
-_ENDS = ("bra", "ret", "exit", "bar")
 
 
 class Module:
@@ -159,5 +163,5 @@ def _instruction(scopes: list[dict[str, str]], statement: str) -> Instruction:
 
 def _append(kernel: Kernel, instruction: Instruction) -> None:
     kernel.blocks[-1].instructions.append(instruction)
-    if instruction.opcode.split(".")[0] in _ENDS:
+    if instruction.ends:
         kernel.blocks.append(Block())

@@ -21,8 +21,7 @@ _SIGNS = {"add": "+", "sub": "-", "and": "&", "or": "|", "xor": "^"}
 _FUNCTIONS = {"not": "~", "neg": "-", "abs": "np.abs", "sqrt": "np.sqrt", "rem": "remainder", "fma": "fused"}
 _OTHER_MEANINGS = {"sat", "ftz", "cc", "rz", "rm", "rp", "approx", "full"}
 _SPECIAL = re.compile(r"%(tid|ntid|ctaid|nctaid)\.([xyz])$|%(laneid|warpid)$")
-_CACHE_HINTS = {"ca", "cg", "cs", "cv", "lu", "wb", "wt", "nc", "volatile", "weak", "relaxed", "gpu", "sys", "L1",
-                "evict_last", "evict_first", "evict_normal", "no_allocate"}  # fmt: skip
+_CACHE_HINTS = {"ca", "cg", "cs", "cv", "lu", "wb", "wt", "nc", "volatile", "weak", "L1", "L2"}
 
 
 @dataclass
@@ -45,7 +44,7 @@ class Translator:
     def block(self, number: int) -> Translation:
         """Block ``number`` as a function of the lanes that are there."""
         instructions = self.kernel.blocks[number].instructions
-        end = instructions[-1] if instructions and instructions[-1].opcode.split(".")[0] in _ENDS else None
+        end = instructions[-1] if instructions and instructions[-1].ends else None
         self._views = {}
         lines = ["def run(m):", " q = m"]
         for instruction in instructions[: len(instructions) - (end is not None)]:
@@ -287,8 +286,7 @@ class Translator:
         space, of = m[0], m[-1]
         if space == "volatile":
             space = m[1]
-        rest = {x.replace("::", ":").split(":")[0] for x in m[1:-1]} - {space, "v2", "v4"}
-        hints = {part for x in rest for part in x.split("::")}
+        hints = {x.split("::")[0] for x in m[:-1]} - {space, "v2", "v4"}
         if space not in ("global", "shared", "local", "param") or not hints <= _CACHE_HINTS:
             raise PtxError(f"{self.kernel.name}: cannot run ld or st.{'.'.join(m)}")
         return space, of
@@ -326,9 +324,6 @@ class Translator:
             raise PtxError(f"{self.kernel.name}: cannot run shfl within parts of a warp")
         a, by = self.value(o[1], "b32"), self.value(o[2], "b32")
         return [f"whole_warps(q); {self.write(o[0], 'b32', f'shuffled(lanewise({a}), {m[1]!r}, lanewise({by}))')}"]
-
-
-_ENDS = ("bra", "ret", "exit", "bar")
 
 
 def _listed(operand: str) -> list[str]:
