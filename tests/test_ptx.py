@@ -100,6 +100,8 @@ def test_integers(operation: str, values: tuple[int, ...], expected: int) -> Non
         ("max.f32", (float("nan"), 1.0), 1.0),
         ("max.NaN.f32", (float("nan"), 1.0), float("nan")),
         ("copysign.f32", (-0.0, 2.0), -2.0),
+        ("cvt.rni.f32.f32", (2.5,), 2.0),
+        ("cvt.rzi.f32.f32", (-2.5,), -2.0),
         ("cvt.rna.tf32.f32", (1 + 2**-11,), 1 + 2**-10),
         ("cvt.rna.tf32.f32", (float("inf"),), float("inf")),
     ],
@@ -224,6 +226,7 @@ def test_copies_are_waited_for(waits: str, message: str | None) -> None:
         ("setp.lt.s32 %p1, %r1, 16; @%p1 bra.uni A; bar.sync 0; A: mov.u32 %r5, 0; bar.sync 0;", "different barriers"),
         ("setp.lt.s32 %p1, %r1, 7; @%p1 shfl.sync.bfly.b32 %r5, %r1, 1, 31, -1;", "by some of its threads"),
         ("frob.s32 %r5, %r1;", "cannot run frob.s32"),
+        ("cvt.rz.f32.s32 %f5, %r1;", "cannot run cvt.rz.f32.s32"),
     ],
     ids=lambda value: "",
 )

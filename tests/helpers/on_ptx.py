@@ -15,6 +15,8 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,8 @@ class _Cuda:
         )(self._launched)  # fmt: skip
         ctypes.CDLL(str(self._extension)).set_launcher(self._launcher)
         self._extension.unlink()  # it is loaded
+        for name in ("sample_orthogonal", "sample_permutation"):
+            setattr(module, name, partial(_drawn, getattr(module, name)))
         import facemix_ops.ops  # noqa: F401  # all its modules
 
         for name in ("act_mix", "act_mix_linear", "conv_mix", "group_mix", "unmix_linear"):
@@ -105,6 +109,13 @@ class _Cuda:
             self._failure = f"{type(error).__name__}: {error}".encode()
             return self._failure
         return None
+
+
+def _drawn(sample: Callable[..., None], *arguments: Any) -> None:
+    """With a seed, there; but for keys with a bound, which the CPU draws for every device."""
+    *rest, seed, place = arguments
+    bounded = len(rest) == 4 and rest[3] < 1
+    sample(*rest, seed, (0, 0) if seed and not bounded else place)
 
 
 # --- Triton -----------------------------------------------------------------------------------------------------------

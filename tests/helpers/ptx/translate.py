@@ -19,6 +19,7 @@ _KINDS = {
 }  # fmt: skip
 _SIGNS = {"add": "+", "sub": "-", "and": "&", "or": "|", "xor": "^"}
 _FUNCTIONS = {"not": "~", "neg": "-", "abs": "np.abs", "sqrt": "np.sqrt", "rem": "remainder", "fma": "fused"}
+_WHOLE = {"rni": "np.rint", "rzi": "np.trunc", "rmi": "np.floor", "rpi": "np.ceil"}  # to whole numbers
 _OTHER_MEANINGS = {"sat", "ftz", "cc", "rz", "rm", "rp", "approx", "full"}
 _SPECIAL = re.compile(r"%(tid|ntid|ctaid|nctaid)\.([xyz])$|%(laneid|warpid)$")
 _CACHE_HINTS = {"ca", "cg", "cs", "cv", "lu", "wb", "wt", "nc", "volatile", "weak", "L1", "L2"}
@@ -255,8 +256,10 @@ class Translator:
         kind = _KINDS[to]
         if of[0] == "f" and to[0] != "f":
             return [self.write(o[0], to, f"to_integer({a}, '{m[0]}', '{kind}')")]
-        if of == to and m[0] == "rzi":
-            return [self.write(o[0], to, f"np.trunc({a})")]
+        if of == to and m[0] in _WHOLE:
+            return [self.write(o[0], to, f"{_WHOLE[m[0]]}({a})")]
+        if m[:-2] not in ([], ["rn"]):
+            raise PtxError(f"{self.kernel.name}: cannot run cvt.{'.'.join(m)}")
         return [self.write(o[0], to, f"{a}.astype('{kind}')")]
 
     def _cvta(self, m: list[str], o: tuple[str, ...]) -> list[str]:
