@@ -42,7 +42,7 @@ test-cpp: | $(BIN)/python  ## build and test the C++ library: here, with sanitiz
 test-web: install-dev  ## test the demo's page in Chromium, which must be there (CHROMIUM=path, or on the PATH)
 	$(BIN)/pytest tests/web $(ARGS)
 
-check-cuda: $(VENV)/.torch  ## compile the CUDA kernels with nvcc and look for spills; needs no GPU
+check-cuda: $(VENV)/.torch  ## compile the CUDA kernels with nvcc, look for spills, run the PTX; needs no GPU
 	$(PIP) install 'numpy>=2.0' 'pytest>=8' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6' nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
 	PYTHON="$(abspath $(BIN))/python" .ci/check-cuda
 

@@ -1,6 +1,7 @@
 """The three parts in sequence are the whole, whatever the cut."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -159,10 +160,12 @@ class BranchesOnValues(TwoCross):
 
 
 def test_arguments_of_other_types() -> None:
+    nothing: Any = None
+    between: Any = 1.5
     with pytest.raises(TypeError, match=r"partition: model must be an nn\.Module, got NoneType"):
-        partition(None)  # type: ignore[arg-type]
+        partition(nothing)
     with pytest.raises(TypeError, match="partition: pre must be a number or the name of a module, got float"):
-        partition(ResNet18(width=0.0625), 1.5)  # type: ignore[arg-type]
+        partition(ResNet18(width=0.0625), between)
 
 
 @pytest.mark.parametrize(

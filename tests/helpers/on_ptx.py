@@ -16,10 +16,11 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from ptx import Global, Kernel, Module, launch
 
@@ -137,14 +138,20 @@ def _use_triton() -> None:
         named = dict(zip(kernel.arg_names, values, strict=False)) | options
         passed = [named[p.name] for p in kernel.params if not p.is_constexpr]
         binary = binary_of((kernel, dict(named)), GPUTarget("cuda", 80, 32))
-        module = Module(binary.asm["ptx"])
-        (ptx,) = (module[name] for name in module)
+        ptx = _only_kernel(binary.asm["ptx"])
         there = [x for x in passed if x is not None and not (isinstance(x, int) and x == 1)]  # the others are constants
         packed = [_packed(x, size) for x, (_, size) in zip(there, ptx.parameters.values(), strict=False)]
         blocks = (*grid, *[1] * (3 - len(grid)))
         _run(ptx, blocks, (32 * binary.metadata.num_warps, 1, 1), binary.metadata.shared, packed)
 
     JITFunction.run = run
+
+
+@cache
+def _only_kernel(ptx: str) -> Kernel:
+    module = Module(ptx)
+    (name,) = module
+    return module[name]
 
 
 def _packed(value: Any, size: int) -> bytes:
@@ -155,7 +162,7 @@ def _packed(value: Any, size: int) -> bytes:
     return int(value).to_bytes(size, "little", signed=True)
 
 
-torch.Tensor.data_ptr = _recorded  # type: ignore[method-assign]
+pytest.MonkeyPatch().setattr(torch.Tensor, "data_ptr", _recorded)
 if BACKEND == "native":
     CUDA = _Cuda(Path(os.environ["FACEMIX_PTX_BUILD"]))
     CUDA.use()

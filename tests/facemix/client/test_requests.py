@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,8 +125,9 @@ def test_bad_options(options: dict[str, object], text: str, half: WatchedHalf) -
 
 
 def test_security_is_not_a_path(half: WatchedHalf) -> None:
+    path: Any = "ca.pem"
     with pytest.raises(TypeError, match=r"Client: security must be a facemix\.edge\.Security, got str"):
-        Client(half, "127.0.0.1:1", security="ca.pem")  # type: ignore[arg-type]
+        Client(half, "127.0.0.1:1", security=path)
 
 
 @pytest.mark.parametrize(("value", "kind"), [("edge.safetensors", "str"), (None, "NoneType"), ({"mix": 1}, "dict")])

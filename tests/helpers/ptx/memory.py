@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 WARP = 32
 HALF = 2  # bytes that the checks of shared memory tell apart
+SEVERAL = -1  # warps that read
 UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 Words = NDArray[Any]
 
@@ -86,20 +87,19 @@ class Shared:
     """Shared memory of some blocks, and who touched it when: since the last barrier of a block, which warp."""
 
     def __init__(self, blocks: int, size: int) -> None:
-        self.size = -(-size // 16) * 16
-        self.data = np.full(blocks * self.size, 0xFF, np.uint8)
-        halves = blocks * self.size // HALF
+        self._size, self._step = size, -(-size // 16) * 16  # from a block to the next
+        self.data = np.full(blocks * self._step, 0xFF, np.uint8)
+        halves = blocks * self._step // HALF
         self.epoch = np.ones(blocks, np.int64)  # of a block: barriers that it passed
         self._wrote, self._read = np.zeros(halves, np.int64), np.zeros(halves, np.int64)  # in which epoch
-        self._writer, self._reader = np.zeros(halves, np.int64), np.zeros(halves, np.int64)  # -1: several warps
+        self._writer, self._reader = np.zeros(halves, np.int64), np.zeros(halves, np.int64)
         self._awaited = np.zeros(halves, bool)  # a copy is under way
-        self._several = -1
 
     def _places(self, addresses: Words, blocks: Words, bytes_each: int, what: str) -> Words:
         _require_aligned(addresses, bytes_each, what)
-        if (addresses.astype(np.uint64) + np.uint64(bytes_each) > np.uint64(self.size)).any():
-            raise PtxError(f"{what}: {int(addresses.max()):#x} is outside of the block's {self.size} bytes")
-        return addresses.astype(np.int64) + blocks * self.size
+        if (addresses.astype(np.uint64) + np.uint64(bytes_each) > np.uint64(self._size)).any():
+            raise PtxError(f"{what}: {int(addresses.max()):#x} is outside of the block's {self._size} bytes")
+        return addresses.astype(np.int64) + blocks * self._step
 
     def _halves(self, places: Words, bytes_each: int) -> tuple[Words, int]:
         count = max(1, bytes_each // HALF)
@@ -115,10 +115,10 @@ class Shared:
         foreign = (self._wrote[halves] == epoch) & (self._writer[halves] != warp)
         self._refuse(foreign, halves * HALF, what, "another warp wrote it, and no barrier is between")
         others = (self._read[halves] == epoch) & (self._reader[halves] != warp)
-        self._reader[halves] = np.where(others, self._several, warp)
+        self._reader[halves] = np.where(others, SEVERAL, warp)
         self._read[halves] = epoch
         differ = self._reader[halves] != warp  # of warps that read the same at once
-        self._reader[halves[differ]] = self._several
+        self._reader[halves[differ]] = SEVERAL
         words = self.data.view(UNSIGNED[size])
         return [words[places // size + i] for i in range(count)]
 
@@ -156,4 +156,4 @@ class Shared:
 
     def _refuse(self, wrong: Words, places: Words, what: str, why: str) -> None:
         if wrong.any():
-            raise PtxError(f"{what}: at {int(places[wrong][0]) % self.size:#x}, {why}")
+            raise PtxError(f"{what}: at {int(places[wrong][0]) % self._step:#x}, {why}")

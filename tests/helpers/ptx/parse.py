@@ -55,7 +55,6 @@ _PARAMETER = re.compile(r"\.param\s+(.*?)([\w$]+)(?:\[(\d+)\])?\s*$", re.S)
 _VARIABLE = re.compile(r"\.(shared|local)\s+.*?\.align\s+(\d+)\s+\.b8\s+([\w$]+)\s*\[(\d*)\]")
 _REGISTERS = re.compile(r"\.reg\s+\.(\w+)\s+(.*)", re.S)
 _LABEL = re.compile(r"([\w$]+):(?!:)")
-_NOT_SPACE = re.compile(r"\S")
 
 
 class Module:
@@ -109,7 +108,8 @@ def _read_body(kernel: Kernel, text: str, at: int) -> None:
     scopes: list[dict[str, str]] = [{}]  # names of registers, as they are declared and as they are here
     kernel.blocks.append(Block())
     while True:
-        at = _NOT_SPACE.search(text, at).start()  # type: ignore[union-attr]  # a body ends with a brace
+        while text[at].isspace():
+            at += 1
         if text[at] == "{":
             scopes.append({})
             at += 1
@@ -157,8 +157,8 @@ def _instruction(scopes: list[dict[str, str]], statement: str) -> Instruction:
     assert match is not None
     operands = re.findall(r"(?:\{[^}]*\}|\[[^\]]*\]|[^,{\[]+)+", match[4])
     names = [re.sub(r"%?[A-Za-z_$][\w$]*", renamed, operand).strip() for operand in operands]
-    predicate = scopes and match[2] and re.sub(r"%?[\w$]+", renamed, match[2])
-    return Instruction(match[3], tuple(names), predicate or None, match[1] == "!")
+    predicate = match[2] and re.sub(r"%?[\w$]+", renamed, match[2])
+    return Instruction(match[3], tuple(names), predicate, match[1] == "!")
 
 
 def _append(kernel: Kernel, instruction: Instruction) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arithmetic import from_bfloat16
-from .memory import WARP
+from .memory import WARP, PtxError
 
 Words = NDArray[np.uint32]
 
@@ -45,7 +45,7 @@ def multiplied(shape: str, kind: str, a: list[Any], b: list[Any], d: list[Any]) 
         left = _by_lane(kept[0]).reshape(-1, 8, 4, 2, 2).transpose(0, 4, 1, 3, 2).reshape(-1, 16, 8)
         right = _by_lane(kept[1]).transpose(0, 3, 2, 1).reshape(-1, 8, 8)
     else:
-        raise NotImplementedError(f"mma of {shape}, {kind}")
+        raise PtxError(f"cannot run mma of {shape}, {kind}")
     sums = _by_lane([word.view(np.float32) for word in d]).reshape(-1, 8, 4, 2, 2)  # warp, g, t, row + 8, odd
     sums = sums.transpose(0, 3, 1, 2, 4).reshape(-1, 16, 8)
     sums = (sums.astype(np.float64) + left.astype(np.float64) @ right.astype(np.float64)).astype(np.float32)

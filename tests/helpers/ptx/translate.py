@@ -79,11 +79,9 @@ class Translator:
         if special := _SPECIAL.match(operand):
             name = f"{special[1]}_{special[2]}" if special[1] else special[3]
             return f"{name}.astype('{kind}')"
-        for variables in (self.kernel.shared, self.kernel.local):
+        for variables in (self.kernel.shared, self.kernel.local, self.kernel.parameters):
             if operand in variables:
                 return f"np.dtype('{kind}').type({variables[operand][0]})"
-        if operand in self.kernel.parameters:
-            return f"np.dtype('{kind}').type({self.kernel.parameters[operand][0]})"
         return _constant(operand, kind)
 
     def write(self, operand: str, ptx_type: str, expression: str) -> str:
