@@ -77,7 +77,9 @@ const Tiling& planned(const ConvMixArgs& a, int limit) {
     thread_local Plan last = {{}, -1, {}};
     ConvMixArgs of = a;
     of.x = reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(a.x) % kPlaceBytes);  // what may be copied
-    of.weight = of.bias = of.y = nullptr, of.codes = nullptr;
+    of.y = reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(a.y) % kPlaceBytes);        // and stored together
+    of.codes = reinterpret_cast<uint8_t*>(reinterpret_cast<uintptr_t>(a.codes) % kPlaceBytes);
+    of.weight = of.bias = nullptr;
     of.key.coeffs = nullptr, of.key.order = nullptr, of.slope_at = nullptr;
     if (last.limit != limit || std::memcmp(&last.of, &of, sizeof of) != 0)
         last = {of, limit, plan_tiles(a, ConvMixStage<Product, kImages, kWindows>::kKind, limit)};

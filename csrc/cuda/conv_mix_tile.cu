@@ -106,12 +106,22 @@ bool fits(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) {
     t.line = int(ceil_div(patch_words(t.units, kind.word(), patch_w), kUnitWords / t.units.rows));
     t.down = int(a.stride[0]) / t.units.rows * t.line;
     t.right = int(a.stride[1]) * t.units.channels / unit_run(t.units, kind.word());
-    t.conv_inverse = inverse_of(t.conv_w), t.tile_inverse = inverse_of(t.tile_w);
+    t.runs = int(ceil_div(t.tile_w, t.run));
+    t.conv_inverse = inverse_of(t.conv_w), t.run_inverse = inverse_of(t.runs);
     t.pixel_inverse = inverse_of(t.units.channels);
     t.tiles_h = int(ceil_div(a.PH, t.tile_h)), t.tiles_w = int(ceil_div(a.PW, t.tile_w));
     const int64_t shared = lay_out(kind, t);
     t.shared = int(shared);
     return shared <= limit;
+}
+
+// Pixels of a row of y that are stored together: in NCHW, of a strip; where they went through windows, in planes of
+// whole runs, so that one is there or is not, and is aligned.
+int together(const ConvMixArgs& a, const TileKind& kind) {
+    const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
+    if (a.channels_last) return 1;
+    if (!kind.windows) return kind.strip();
+    return a.PW % kind.neighbours() == 0 && aligned(a.y) && aligned(a.codes) ? kind.neighbours() : 1;
 }
 
 // A second patch, where it costs no block that would run beside this one.
@@ -124,13 +134,13 @@ void double_patch(const TileKind& kind, int limit, Tiling& t) {
     t = twice, t.shared = int(shared);
 }
 
-// The best of tiles; those of kind `common` in all but their size. whole: strips of pixels of one row, or all of it.
-Tiling best_size(const ConvMixArgs& a, const TileKind& kind, int limit, const Tiling& common, bool whole) {
+// The best of tiles; those of kind `common` in all but their size. Their rows: so many times `pixels`, or those of y.
+Tiling best_size(const ConvMixArgs& a, const TileKind& kind, int limit, const Tiling& common, int pixels) {
     Tiling best = {};
     int64_t least = 0;
     Tiling t = common;
     for (t.tile_w = 1; t.tile_w <= max_pixels(kind, t) && t.tile_w <= a.PW; ++t.tile_w) {
-        if (whole && t.tile_w % kind.strip() && t.tile_w < a.PW) continue;
+        if (t.tile_w % pixels && t.tile_w < a.PW) continue;
         for (t.tile_h = 1; t.tile_h <= a.PH && fits(a, kind, limit, t); ++t.tile_h) {
             const int64_t products = kPixelCost * t.passes * kind.pass(), tiles = int64_t(t.tiles_h) * t.tiles_w;
             // Where only one block fits, nothing runs while it waits.
@@ -153,14 +163,12 @@ Tiling plan_tiles(const ConvMixArgs& a, const TileKind& kind, int limit) {
     common.patches = 1;
     common.copies = copies(a, kind.word(), common.units);
     const bool resident = int64_t(common.chunks) * common.blocks * weight_bytes(kind, common) <= kResidentBytes;
-    // In NCHW pixels of a row are stored together.
-    const bool stored = !a.channels_last && !kind.windows;
     // What takes more shared memory is tried first.
     Tiling best = {};
-    for (const bool whole : {stored, false})
+    for (const int pixels : {together(a, kind), 1})
         for (const bool stay : {resident, false}) {
-            common.resident = stay;
-            if (best.tile_h == 0) best = best_size(a, kind, limit, common, whole);
+            common.run = kind.windows ? pixels : 1, common.resident = stay;
+            if (best.tile_h == 0) best = best_size(a, kind, limit, common, pixels);
         }
     double_patch(kind, limit, best);
     return best;

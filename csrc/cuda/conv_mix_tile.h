@@ -57,6 +57,8 @@ struct TileKind {
     constexpr int columns() const { return kSums / 4 / tiles(); }
     constexpr int strip() const { return columns() * 8 / images; }
     constexpr int pass() const { return kTileWarps * strip(); }  // of a block
+    // Pixels of y that a lane stores at once, in NCHW behind windows; of 16 images, it has no registers for them.
+    constexpr int neighbours() const { return tensor() && images <= 8 ? 4 : 1; }
     constexpr int max_passes() const { return tensor() ? kMaxPasses : 1; }
     // Columns of 8 of the images of a group, and the steps of K that a column of its mix takes: both parts of the key
     // by all images, in 16 bits 16 of these in a step.
@@ -94,8 +96,9 @@ struct Tiling {
     Units units;
     int line;         // units from a row, or two, of the patch to the next
     int down, right;  // and from the window of a convolved pixel to that of the one below, and beside it
-    int conv_inverse, tile_inverse, pixel_inverse;  // of conv_w, tile_w and units.channels, see quotient()
-    int chunks, blocks;                             // of channels, and of output channels
+    int run, runs;    // pixels of y that a lane stores at once, behind windows, and such runs in a row of the tile
+    int conv_inverse, run_inverse, pixel_inverse;  // of conv_w, runs and units.channels, see quotient()
+    int chunks, blocks;                            // of channels, and of output channels
     Steps steps;
     int passes;     // of the warps over the convolved pixels
     bool resident;  // all weights stay in shared memory

@@ -36,14 +36,14 @@ class ConvMixWindows : public ConvMixTensor<Product, kImages, true> {
         }
     }
 
-    // From the values to y: a result at a time, or two of 4 images.
+    // From the values to y, a run of results after the other, or two runs of 4 images.
     __device__ __forceinline__ void mix_windows(int block) const {
         const Mix mix(*this);
-        const int results = t.tile_h * t.tile_w;
-        for (int first = warp * kShare; first < results; first += kTileWarps * kShare) {
-            const int result = first + half();
-            if (a.codes) mix_window<true>(mix, result, block);
-            else mix_window<false>(mix, result, block);
+        const int runs = t.tile_h * t.runs;
+        for (int first = warp * kShare; first < runs; first += kTileWarps * kShare) {
+            const int run = first + half();
+            if (a.codes) mix_run<true>(mix, run, block);
+            else mix_run<false>(mix, run, block);
         }
     }
 
@@ -61,11 +61,80 @@ class ConvMixWindows : public ConvMixTensor<Product, kImages, true> {
         return reinterpret_cast<uint4*>(values + (pixel * Base::kValueRows + row) * Base::kValuePitch + lane / 4 * 4);
     }
 
-    // A pixel of the tile of y, all channels of the block; what is not there of it takes part, but stores nothing.
+    static constexpr int kNeighbours = Base::kKind.neighbours();
+    static_assert(kNeighbours == 1 || kNeighbours == sizeof(uint32_t));  // whose codes make a word
+
+    // Of a pixel of y; channels of one of this lane's rows follow each other.
+    struct Result {
+        float y[kRows][kRun];
+        int codes[kRows][kRun];
+    };
+
+    // A run of pixels of the tile of y, all channels of the block; what is not there takes part, but stores nothing.
     template <bool kCodes>
-    __device__ __forceinline__ void mix_window(const Mix& mix, int result, int block) const {
-        const int r = quotient(result, t.tile_inverse), q = result - r * t.tile_w, ph = place.ph + r, pw = place.pw + q;
+    __device__ __forceinline__ void mix_run(const Mix& mix, int run, int block) const {
+        const int r = quotient(run, t.run_inverse), q = (run - r * t.runs) * t.run;
+        const int ph = place.ph + r, pw = place.pw + q, channel = block * kChannels + lane / 4 * kRun;
         const bool real = r < t.tile_h && ph < int(a.PH) && pw < int(a.PW);
+        const int count = real ? int(a.OC) - channel : 0;
+        const int64_t step = a.channels_last ? 1 : a.PH * a.PW;  // to the next channel
+        const int64_t at = (ph * a.PW + pw) * (a.channels_last ? a.OC : 1) + channel * step;
+        if (kNeighbours == 1 || t.run == 1) {
+            Result result;
+            mix_window<kCodes>(result, mix, r, q, real);
+            return store<kCodes>(result, at, step, count);
+        }
+        float y[kRows][kRun][kNeighbours];
+        uint32_t codes[kRows][kRun];
+#pragma unroll 1
+        for (int n = 0; n < kNeighbours; ++n) {
+            Result result;
+            mix_window<kCodes>(result, mix, r, q + n, real);
+#pragma unroll
+            for (int k = 0; k < kRows * kRun; ++k) {
+                const int row = k / kRun, c = k % kRun;
+#pragma unroll
+                for (int next = 1; next < kNeighbours; ++next) y[row][c][next - 1] = y[row][c][next];
+                y[row][c][kNeighbours - 1] = result.y[row][c];
+                if (kCodes) codes[row][c] = codes[row][c] >> 8 | uint32_t(result.codes[row][c]) << 24;
+            }
+        }
+#pragma unroll
+        for (int k = 0; k < kRows * kRun; ++k) {
+            const int i = image_of_row(k / kRun), c = k % kRun;
+            if (i >= S || c >= count) continue;
+            store_wire(a.y_dtype, a.y, sent[i] + at + c * step, y[k / kRun][c]);
+            if (kCodes) *reinterpret_cast<uint32_t*>(codes_of(i) + at + c * step) = codes[k / kRun][c];
+        }
+    }
+    __device__ __forceinline__ uint8_t* codes_of(int i) const {
+        return a.codes + (int64_t(place.group) * S + i) * image_size;
+    }
+    // `count` channels from element `at` of each image on.
+    template <bool kCodes>
+    __device__ __forceinline__ void store(const Result& result, int64_t at, int64_t step, int count) const {
+#pragma unroll
+        for (int k = 0; k < kRows; ++k) {
+            const int i = image_of_row(k);
+            if (i >= S) continue;
+            if (a.channels_last) {
+                cuda::store_run(a.y, a.y_dtype, sent[i] + at, result.y[k], count);
+                if constexpr (kCodes) cuda::store_run(codes_of(i) + at, result.codes[k], count);
+                continue;
+            }
+#pragma unroll
+            for (int c = 0; c < kRun; ++c) {
+                if (c >= count) continue;
+                store_wire<1>(a.y_dtype, a.y, sent[i] + at + c * step, {result.y[k][c]});
+                if constexpr (kCodes) codes_of(i)[at + c * step] = uint8_t(result.codes[k][c]);
+            }
+        }
+    }
+
+    // Pixel (r, q) of the tile of y.
+    template <bool kCodes>
+    __device__ __forceinline__ void mix_window(Result& result, const Mix& mix, int r, int q, bool real) const {
+        const int ph = place.ph + r, pw = place.pw + q;
         const Pool& p = a.pool;
         const Span rows = clip_window(ph, p.kh, p.sh, p.pad_h, a.OH),
                    columns = clip_window(pw, p.kw, p.sw, p.pad_w, a.OW);
@@ -103,9 +172,6 @@ class ConvMixWindows : public ConvMixTensor<Product, kImages, true> {
                     }
                 }
             }
-        const int channel = block * kChannels + lane / 4 * kRun, count = int(a.OC) - channel;
-        const int64_t step = a.channels_last ? 1 : a.PH * a.PW;  // to the next channel
-        const int64_t at = (ph * a.PW + pw) * (a.channels_last ? a.OC : 1) + channel * step;
         if constexpr (kCodes) {
 #pragma unroll
             for (int set = 0; set < kSets; ++set)
@@ -115,17 +181,11 @@ class ConvMixWindows : public ConvMixTensor<Product, kImages, true> {
                     Product::pack(both, window[set][0][c].best, window[set][1][c].best);
 #pragma unroll
                     for (int e = 0; e < kPairWords; ++e) best[set][e][c] = both[e];
-#pragma unroll
-                    for (int odd = 0; odd < 2; ++odd) {
-                        const int j = set * 8 + pair() * 2 + odd;
-                        if (real && j < S && c < count)
-                            a.codes[(int64_t(place.group) * S + j) * image_size + at + c * step] =
-                                uint8_t(window[set][odd][c].code);
-                    }
+                    result.codes[2 * set][c] = window[set][0][c].code;
+                    result.codes[2 * set + 1][c] = window[set][1][c].code;
                 }
         }
         __syncwarp();  // the windows of two pixels may differ
-        float run[kRows][kRun];
 #pragma unroll
         for (int m = 0; m < kTiles; ++m) {
             float out[kSets][4];
@@ -136,19 +196,7 @@ class ConvMixWindows : public ConvMixTensor<Product, kImages, true> {
                     best[k / 2 / kPairWords][k % kPairWords][2 * m + k / kPairWords % 2];
             mix(out, z);
 #pragma unroll
-            for (int k = 0; k < 2 * kRows; ++k) run[k / 2][2 * m + k % 2] = out[k / 4][k % 2 * 2 + k / 2 % 2];
-        }
-#pragma unroll
-        for (int k = 0; k < kRows; ++k) {
-            const int i = image_of_row(k);
-            if (!real || i >= S) continue;
-            if (a.channels_last) {
-                cuda::store_run(a.y, a.y_dtype, sent[i] + at, run[k], count);
-                continue;
-            }
-#pragma unroll
-            for (int c = 0; c < kRun; ++c)
-                if (c < count) store_wire<1>(a.y_dtype, a.y, sent[i] + at + c * step, {run[k][c]});
+            for (int k = 0; k < 2 * kRows; ++k) result.y[k / 2][2 * m + k % 2] = out[k / 4][k % 2 * 2 + k / 2 % 2];
         }
     }
 };

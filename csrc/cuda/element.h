@@ -120,8 +120,8 @@ __device__ __forceinline__ void store_wire(Dtype dtype, void* to, int64_t at, co
 }
 
 // The first `count` of N values to `to` on, in one access where that is aligned.
-template <int N, class E>
-__device__ __forceinline__ void store_run(E* to, const float (&values)[N], int count) {
+template <int N, class E, class T>
+__device__ __forceinline__ void store_run(E* to, const T (&values)[N], int count) {
     constexpr int access = N * int(sizeof(E)) < kAccess ? N * int(sizeof(E)) : kAccess;
     if (count >= N && (reinterpret_cast<uintptr_t>(to) & uintptr_t(access - 1)) == 0) return store(to, values);
 #pragma unroll

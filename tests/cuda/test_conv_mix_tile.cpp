@@ -172,6 +172,7 @@ ConvMixArgs draw(Random& random) {
     a.PH = pooled(a.OH, a.pool.kh, a.pool.sh, a.pool.pad_h), a.PW = pooled(a.OW, a.pool.kw, a.pool.sw, a.pool.pad_w);
     strides(a, random.chance(2));
     a.key.groups = 1, a.key.size = random.among({2, 4, 8, 11, 16});
+    a.y = reinterpret_cast<void*>(random.among({1024, 1024, 1032}));
     return a;
 }
 
@@ -191,7 +192,7 @@ void least() {
 // The tiles cover y once, hold what they need, and fit.
 void tilings() {
     Random random(1);
-    int64_t found = 0, twice = 0, two_rows = 0, phases = 0;
+    int64_t found = 0, twice = 0, two_rows = 0, phases = 0, runs = 0;
     for (int n = 0; n < 2000; ++n) {
         const ConvMixArgs a = draw(random);
         const int images = a.key.size <= 4 ? 4 : a.key.size <= 8 ? 8 : 16;
@@ -208,6 +209,13 @@ void tilings() {
         expect(t.tile_h * t.tiles_h >= a.PH && t.tile_h * (t.tiles_h - 1) < a.PH && t.tile_w * t.tiles_w >= a.PW &&
                    t.tile_w * (t.tiles_w - 1) < a.PW,
                "plan_tiles: y is not covered once");
+        expect(t.run * t.runs >= t.tile_w && t.run * (t.runs - 1) < t.tile_w, "plan_tiles: a row is no runs");
+        if (t.run > 1) {
+            ++runs;
+            expect(kind.windows && kind.tensor() && !a.channels_last && reinterpret_cast<uintptr_t>(a.y) % 16 == 0,
+                   "plan_tiles: runs that nobody can store at once");
+            expect(a.PW % t.run == 0 && t.tile_w % t.run == 0, "plan_tiles: runs across an edge");
+        }
         expect(t.chunks * t.units.channels >= a.C && (t.chunks - 1) * t.units.channels < a.C,
                "plan_tiles: channels without a chunk");
         const int parts[] = {0, t.bias, t.places, t.taps, t.weights, t.patch, t.values, t.shared};
@@ -230,7 +238,8 @@ void tilings() {
         expect(place.group == 3 && place.ph / t.tile_h * t.tiles_w + place.pw / t.tile_w == tile,
                "place_of_tile: another tile's");
     }
-    expect(found > 1500 && twice > 20 && two_rows > 20 && phases > 20, "plan_tiles: too few cases fit to say much");
+    expect(found > 1500 && twice > 20 && two_rows > 20 && phases > 20 && runs > 20,
+           "plan_tiles: too few cases fit to say much");
 }
 
 }  // namespace

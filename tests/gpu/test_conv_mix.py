@@ -107,9 +107,12 @@ def test_activations_and_pools(device: torch.device, activation: Any, pool: Any,
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts(device: torch.device, dtype: torch.dtype, layout: str) -> None:
-    tensors = operands(8, 3, 16, 3, (8, 9), dtype)
-    check("conv_mix", device, *tensors, key_for(8, 8), layout=layout, padding=1, activation="relu", pool=(3, 2, 1))
+@pytest.mark.parametrize("size", [4, 8])
+@pytest.mark.parametrize("width", [9, 15])
+def test_layouts(device: torch.device, dtype: torch.dtype, layout: str, size: int, width: int) -> None:
+    """With rows of y of whole runs, which are stored at once in NCHW, and without."""
+    tensors = operands(8, 3, 16, 3, (8, width), dtype)
+    check("conv_mix", device, *tensors, key_for(8, size), layout=layout, padding=1, activation="relu", pool=(3, 2, 1))
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -124,9 +127,10 @@ def test_wire_dtypes(device: torch.device, dtype: torch.dtype, out_dtype: torch.
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("pool", [[], [3, 3, 2, 2, 1, 1], [2, 2, 2, 2, 0, 0]])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_codes(device: torch.device, dtype: torch.dtype, pool: list[int], layout: str) -> None:
+@pytest.mark.parametrize("width", [8, 9])
+def test_codes(device: torch.device, dtype: torch.dtype, pool: list[int], layout: str, width: int) -> None:
     """What backward remembers, to the bit: the same winner among equals. Whole numbers are exact in every dtype."""
-    x = LAYOUTS[layout](integers(8, 3, 11, 9, low=-1, high=2, dtype=dtype))
+    x = LAYOUTS[layout](integers(8, 3, 11, width, low=-1, high=2, dtype=dtype))
     w, b = integers(16, 3, 3, 3, low=-1, high=2, dtype=dtype), integers(16, low=-1, high=2, dtype=dtype)
     key = key_for(8, 8).to(device)
     options = ([1, 1], [1, 1], [1, 1], RELU, 0.0, None, pool, None, True)
