@@ -157,10 +157,11 @@ struct ConvMixStage {
             const int h = (at.ph * int(a.pool.sh) - int(a.pool.pad_h)) * int(a.stride[0]) - int(a.padding[0]);
             const int v = (at.pw * int(a.pool.sw) - int(a.pool.pad_w)) * int(a.stride[1]) - int(a.padding[1]);
             uint32_t* const to = reinterpret_cast<uint32_t*>(patch(ahead));
-            const int step = t.copies == kUnitWords ? kUnitWords : 1;
             const PatchRows first(a, t, warp, lane % kTogether);
-            for (int word = lane / kTogether * step; word < patch_words(t.units, kWord, t.patch_w);
-                 word += kWarp / kTogether * step) {
+            const int words = patch_words(t.units, kWord, t.patch_w);
+            for (PatchWords along(t, lane / kTogether); along.more(); along.next()) {
+                const int word = along.word();
+                if (word >= words) continue;
                 PatchRows rows = first;
                 rows.to += patch_word(t.units, word);
                 if (kWord == 2 && t.copies == kUnitWords)

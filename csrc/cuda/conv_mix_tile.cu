@@ -93,17 +93,25 @@ int64_t max_pixels(const TileKind& kind, const Tiling& t) {
     return int64_t(kind.pass()) * (t.chunks == 1 ? kind.max_passes() : 1);
 }
 
+// In words: what a lane that fills a row of the patch is from the next one. Where pixels lie closer than channels in x,
+// whole pixels; else what is read at once.
+int span(const ConvMixArgs& a, int word, const Tiling& t) {
+    if (a.x_strides[3] >= a.x_strides[1]) return t.copies > 1 ? t.copies : 1;
+    return t.units.channels % word ? t.units.channels : t.units.channels / word;
+}
+
 // Fills in what follows from the tile's size; false where it does not fit.
 bool fits(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) {
-    const auto span = [](int64_t n, int64_t kernel, int64_t stride) { return (n - 1) * stride + kernel; };
-    const int64_t h = span(t.tile_h, a.pool.kh, a.pool.sh), w = span(t.tile_w, a.pool.kw, a.pool.sw);
+    const auto reach = [](int64_t n, int64_t kernel, int64_t stride) { return (n - 1) * stride + kernel; };
+    const int64_t h = reach(t.tile_h, a.pool.kh, a.pool.sh), w = reach(t.tile_w, a.pool.kw, a.pool.sw);
     if (h * w > max_pixels(kind, t)) return false;
-    const int64_t patch_h = span(h, (a.KH - 1) * a.dilation[0] + 1, a.stride[0]);
-    const int64_t patch_w = span(w, (a.KW - 1) * a.dilation[1] + 1, a.stride[1]);
+    const int64_t patch_h = reach(h, (a.KH - 1) * a.dilation[0] + 1, a.stride[0]);
+    const int64_t patch_w = reach(w, (a.KW - 1) * a.dilation[1] + 1, a.stride[1]);
     if (patch_h * patch_w * t.units.channels * kind.element > limit) return false;
     t.conv_h = int(h), t.conv_w = int(w), t.passes = int(ceil_div(h * w, kind.pass()));
     t.patch_h = int(patch_h), t.patch_w = int(patch_w);
     t.line = int(ceil_div(patch_words(t.units, kind.word(), patch_w), kUnitWords / t.units.rows));
+    t.spans = int(ceil_div(patch_words(t.units, kind.word(), patch_w), t.span));
     t.down = int(a.stride[0]) / t.units.rows * t.line;
     t.right = int(a.stride[1]) * t.units.channels / unit_run(t.units, kind.word());
     t.runs = int(ceil_div(t.tile_w, t.run));
@@ -162,6 +170,7 @@ Tiling plan_tiles(const ConvMixArgs& a, const TileKind& kind, int limit) {
     common.blocks = int(ceil_div(a.OC, kind.channels()));
     common.patches = 1;
     common.copies = copies(a, kind.word(), common.units);
+    common.span = span(a, kind.word(), common), common.parts = common.copies ? 1 : common.span;
     const bool resident = int64_t(common.chunks) * common.blocks * weight_bytes(kind, common) <= kResidentBytes;
     // What takes more shared memory is tried first.
     Tiling best = {};

@@ -28,6 +28,7 @@ constexpr int kUnitWords = 2;
 constexpr int kUnitBytes = kUnitWords * kWordBytes;
 constexpr int kTogether = 4;  // images whose units lie side by side
 constexpr int kPlaceBytes = kTogether * kUnitBytes;
+constexpr int kRowLanes = 32 / kTogether;
 constexpr int kChunkChannels = 16;  // at most
 constexpr int kSlotBytes = 16;      // of weights: two output channels by a unit
 constexpr int kChannelTile = 16;
@@ -103,7 +104,8 @@ struct Tiling {
     int passes;     // of the warps over the convolved pixels
     bool resident;  // all weights stay in shared memory
     int copies;     // words of x that are copied at once, while the warp goes on; 0: they are not as the patch has them
-    int patches;    // of shared memory: 1, or 2 that take turns
+    int span, spans, parts;  // of a row of the patch, see PatchWords
+    int patches;             // of shared memory: 1, or 2 that take turns
     // Where things are in shared memory, in bytes; the key is at its start.
     int bias, places, taps, weights, patch, values, shared;
 };
@@ -200,6 +202,24 @@ FACEMIX_BOTH TilePlace place_of_tile(const Tiling& t, int tile) {
     const int map = t.tiles_h * t.tiles_w, within = tile % map;
     return {tile / map, within / t.tiles_w * t.tile_h, within % t.tiles_w * t.tile_w};
 }
+
+// Walks along a row of the patch: the words that are one's of the kRowLanes lanes that fill it for an image. What they
+// read at once should lie side by side in x. So a row is `spans` pieces of `span` words, a lane each; of these they
+// take the first, or all `parts`, one after the other.
+struct PatchWords {
+    const Tiling& t;
+    int at, part = 0;
+
+    FACEMIX_BOTH PatchWords(const Tiling& tiling, int lane) : t(tiling), at(lane) { wrap(); }
+    FACEMIX_BOTH bool more() const { return part < t.parts; }
+    FACEMIX_BOTH int word() const { return at * t.span + part; }  // of the last piece, it may not be there
+    FACEMIX_BOTH void next() { at += kRowLanes, wrap(); }
+
+  private:
+    FACEMIX_BOTH void wrap() {
+        for (; at >= t.spans && part < t.parts; ++part) at -= t.spans;
+    }
+};
 
 // Walks down the rows of an image that are a warp's: `to`, where the first word of the row is in the patches; `from`,
 // where the row begins in x, in elements.

@@ -76,6 +76,17 @@ void patches(const ConvMixArgs& a, const Tiling& t, const TileKind& kind) {
     expect(places.size() == seen.size() && *places.rbegin() == int(seen.size()) - 1, "patch_word: not one to one");
 }
 
+// All words of a row of the patch come to one lane, once; words of pixels that are apart in x, to lanes side by side.
+void words(const Tiling& t, const TileKind& kind) {
+    const int count = patch_words(t.units, kind.word(), t.patch_w), step = t.copies > 1 ? t.copies : 1;
+    std::vector<int> seen(size_t(count), 0);
+    for (int lane = 0; lane < kRowLanes; ++lane)
+        for (PatchWords along(t, lane); along.more(); along.next())
+            for (int k = 0; k < step && along.word() + k < count; ++k) ++seen.at(size_t(along.word() + k));
+    for (const int times : seen) expect(times == 1, "PatchWords: not every word once");
+    expect(t.span * kind.word() % (t.copies || t.span == 1 ? 1 : t.units.channels) == 0, "span: cuts a pixel");
+}
+
 // Of the units of K: each weight of a chunk is that of one element, whole units come first, and what a window reads of
 // the patch for an element was put there for it.
 void units(const ConvMixArgs& a, const Tiling& t, const TileKind& kind) {
@@ -192,7 +203,7 @@ void least() {
 // The tiles cover y once, hold what they need, and fit.
 void tilings() {
     Random random(1);
-    int64_t found = 0, twice = 0, two_rows = 0, phases = 0, runs = 0;
+    int64_t found = 0, twice = 0, two_rows = 0, phases = 0, runs = 0, spans = 0;
     for (int n = 0; n < 2000; ++n) {
         const ConvMixArgs a = draw(random);
         const int images = a.key.size <= 4 ? 4 : a.key.size <= 8 ? 8 : 16;
@@ -223,6 +234,8 @@ void tilings() {
             expect(parts[k] % 16 == 0 && parts[k] >= parts[k - 1], "plan_tiles: parts of shared memory overlap");
         expect(t.shared <= limit, "plan_tiles: more shared memory than there is");
         patches(a, t, kind);
+        words(t, kind);
+        spans += t.parts > 1;
         units(a, t, kind);
         two_rows += t.units.rows == 2, phases += t.units.phase;
         const int patch = images / kTogether * patch_pitch(t) * kPlaceBytes;
@@ -238,7 +251,7 @@ void tilings() {
         expect(place.group == 3 && place.ph / t.tile_h * t.tiles_w + place.pw / t.tile_w == tile,
                "place_of_tile: another tile's");
     }
-    expect(found > 1500 && twice > 20 && two_rows > 20 && phases > 20 && runs > 20,
+    expect(found > 1500 && twice > 20 && two_rows > 20 && phases > 20 && runs > 20 && spans > 20,
            "plan_tiles: too few cases fit to say much");
 }
 

@@ -22,11 +22,12 @@ from typing import Any
 
 import pytest
 import torch
-from ptx import Global, Kernel, Module, launch
+from ptx import Global, Kernel, Module, Traffic, launch
 
 pytest_plugins = ["some_cases"]
 BACKEND = os.environ["FACEMIX_BACKEND"]
 MEMORY = Global()
+traffic: Traffic | None = None  # counts what kernels take of memory, where somebody wants to know
 _data_ptr = torch.Tensor.data_ptr
 _over = False  # the last launch is, and its tensors may be gone
 
@@ -49,7 +50,7 @@ def _run(kernel: Kernel, grid: Any, block: Any, shared: int, values: list[bytes]
         assert len(value) == size
         parameters[at : at + size] = value
     _over = True
-    launch(kernel, tuple(grid), tuple(block), shared, bytes(parameters), MEMORY)
+    launch(kernel, tuple(grid), tuple(block), shared, bytes(parameters), MEMORY, traffic)
 
 
 def _allows_tf32(x: torch.Tensor, backend: Any) -> bool:

@@ -9,5 +9,6 @@ Two warps may write a word in one step, as Triton's do where lanes hold the same
 from .machine import launch
 from .memory import Global, PtxError
 from .parse import Kernel, Module
+from .traffic import Traffic
 
-__all__ = ["Global", "Kernel", "Module", "PtxError", "launch"]
+__all__ = ["Global", "Kernel", "Module", "PtxError", "Traffic", "launch"]

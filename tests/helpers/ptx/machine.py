@@ -13,6 +13,7 @@ from . import arithmetic
 from .memory import UNSIGNED, WARP, Global, PtxError, Shared
 from .parse import Instruction, Kernel
 from .tensor_cores import fragments, multiplied, shuffled
+from .traffic import Traffic
 from .translate import Translation, Translator
 
 SHARED_MEMORY = 227 << 10  # bytes that a block may ask for on sm_90 (CUDA programming guide)
@@ -32,8 +33,10 @@ def launch(
     shared: int,
     parameters: bytes,
     memory: Global,
+    traffic: Traffic | None = None,
 ) -> None:
     """Runs all blocks; ``shared``: bytes of dynamic shared memory a block; ``parameters`` as they lie in their space.
+    ``traffic`` counts what accesses take.
 
     Raises PtxError for what a kernel must not do.
     """
@@ -47,16 +50,25 @@ def launch(
     for first in range(0, blocks, at_once):
         numbers = np.arange(first, min(blocks, first + at_once))
         with np.errstate(all="ignore"):
-            _Blocks(kernel, grid, block, numbers, size, parameters, memory).run()
+            _Blocks(kernel, grid, block, numbers, size, parameters, memory, traffic).run()
 
 
 class _Blocks:
     """Some blocks of a launch, all their threads side by side."""
 
     def __init__(
-        self, kernel: Kernel, grid: Any, block: Any, numbers: NDArray[Any], shared: int, parameters: Any, memory: Global
+        self,
+        kernel: Kernel,
+        grid: Any,
+        block: Any,
+        numbers: NDArray[Any],
+        shared: int,
+        parameters: Any,
+        memory: Global,
+        traffic: Traffic | None,
     ) -> None:
         self._kernel, self._global, self._parameters = kernel, memory, np.frombuffer(parameters, np.uint8)
+        self._traffic = traffic
         threads = block[0] * block[1] * block[2]
         self._lanes = lanes = len(numbers) * -(-threads // WARP) * WARP
         self._shared = Shared(len(numbers), shared)
@@ -174,19 +186,27 @@ class _Blocks:
 
     def _load_global(self, addresses: NDArray[Any], size: int, count: int, q: Lanes) -> list[NDArray[Any]]:
         lanes = self._of(q)
+        if self._traffic:
+            self._traffic.of_global("global reads", addresses[lanes], size * count, lanes)
         return self._spread(lanes, self._global.load(addresses[lanes], size, count))
 
     def _store_global(self, addresses: NDArray[Any], size: int, values: list[NDArray[Any]], q: Lanes) -> None:
         lanes = self._of(q)
+        if self._traffic:
+            self._traffic.of_global("global writes", addresses[lanes], size * len(values), lanes)
         self._global.store(addresses[lanes], size, [value[lanes].astype(UNSIGNED[size]) for value in values])
 
     def _load_shared(self, addresses: NDArray[Any], size: int, count: int, q: Lanes) -> list[NDArray[Any]]:
         lanes = self._of(q)
+        if self._traffic:
+            self._traffic.of_shared("shared reads", addresses[lanes], size * count, lanes)
         words = self._shared.load(addresses[lanes], size, count, self._block[lanes], self._warp[lanes])
         return self._spread(lanes, words)
 
     def _store_shared(self, addresses: NDArray[Any], size: int, values: list[NDArray[Any]], q: Lanes) -> None:
         lanes = self._of(q)
+        if self._traffic:
+            self._traffic.of_shared("shared writes", addresses[lanes], size * len(values), lanes)
         words = [value[lanes].astype(UNSIGNED[size]) for value in values]
         self._shared.store(addresses[lanes], size, words, self._block[lanes], self._warp[lanes])
 
@@ -214,6 +234,8 @@ class _Blocks:
         out = []
         for i in range(count):
             rows = lanes[:, 8 * i : 8 * i + 8].ravel()
+            if self._traffic:
+                self._traffic.of_shared("shared reads", addresses[rows], 16, rows)
             words = self._shared.load(addresses[rows], 4, 4, self._block[rows], self._warp[rows])
             halves = np.stack(words, 1).view(np.uint16).reshape(-1, 8, 8)
             out.append(fragments(halves, transposed).ravel())
@@ -233,6 +255,10 @@ class _Blocks:
             word = min(size, 8)
             words = self._global.load(source[lanes[real]], word, size // word)
             values[real] = np.stack(words, 1).view(np.uint8)
+            if self._traffic:
+                self._traffic.of_global("global reads", source[lanes[real]], size, lanes[real])
+        if self._traffic:
+            self._traffic.of_shared("copies to shared", to[lanes], size, lanes)
         if size == 16 and (source[lanes[real]] % 16).any():
             raise PtxError("copy to shared memory: 16 bytes from an address that is not aligned to them")
         self._shared.await_copy(to[lanes], size, self._block[lanes])

@@ -1,0 +1,71 @@
+"""How much of the memories the CUDA kernels' accesses take, counted on their PTX: no GPU is needed, no time measured.
+
+    FACEMIX_PTX_BUILD=build/cmake-cpython-311 python benchmarks/ptx_traffic.py
+
+Of each op and kind of access: the sectors of 32 bytes of global memory that warps touch, and the rounds that the banks
+of shared memory take, divided by the least that would hold as many bytes. bfloat16, a group of 8. The build folder is
+one that `make check-cuda` leaves. nvcc must be there, and cuobjdump on the PATH.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from marked_pages import markdown_table
+
+os.environ["FACEMIX_BACKEND"] = "native"
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
+import on_ptx
+from ptx import Traffic
+
+from facemix_ops import MixKey, act_mix, conv_mix, group_mix, unmix_linear
+
+LAYOUTS = {"channels last": torch.channels_last, "NCHW": torch.contiguous_format}
+SIZE, POOL = 8, (3, 2, 1)
+KINDS = ("global reads", "global writes", "shared reads", "shared writes", "copies to shared")
+Work = Callable[[], torch.Tensor]
+
+
+def works() -> dict[str, Work]:
+    """What is counted, by name."""
+    key = MixKey.sample(SIZE, SIZE)
+    weight = torch.randn(64, 3, 7, 7, dtype=torch.bfloat16)
+    found: dict[str, Work] = {}
+    for layout, memory_format in LAYOUTS.items():
+        x = torch.randn(SIZE, 3, 64, 64).to(torch.bfloat16).contiguous(memory_format=memory_format)
+        z = torch.randn(SIZE, 64, 32, 32).to(torch.bfloat16).contiguous(memory_format=memory_format)
+        for pool in (None, POOL):
+            end = f"{', pool' if pool else ''}, {layout}"
+
+            def stem(x: torch.Tensor = x, pool: tuple[int, int, int] | None = pool, train: bool = False) -> torch.Tensor:
+                of = weight.clone().requires_grad_(train)
+                return conv_mix(x, of, None, key, stride=2, padding=3, activation="relu", pool=pool)
+
+            found[f"conv_mix{end}"] = stem
+            found[f"conv_mix, with codes{end}"] = lambda stem=stem: stem(train=True)
+            found[f"act_mix{end}"] = lambda z=z, pool=pool: act_mix(z, key, activation="relu", pool=pool)
+        wide = torch.randn(64, 64, 3, 3).to(torch.bfloat16)
+        found[f"conv_mix of 64 channels, {layout}"] = lambda z=z, of=wide: conv_mix(z, of, None, key, padding=1)
+        found[f"group_mix, {layout}"] = lambda z=z: group_mix(z, key)
+    rows, of_rows = torch.randn(32, 512, dtype=torch.bfloat16), MixKey.sample(32, SIZE)
+    last, bias = torch.randn(80, 512, dtype=torch.bfloat16), torch.randn(80, dtype=torch.bfloat16)
+    found["unmix_linear, 512 -> 80"] = lambda: unmix_linear(rows, of_rows, last, bias)
+    return found
+
+
+def main() -> None:
+    rows = []
+    for name, work in works().items():
+        on_ptx.traffic = Traffic()
+        work()
+        ratios = on_ptx.traffic.ratios()
+        rows.append([name, *(f"{ratios[kind]:.2f}" if kind in ratios else "-" for kind in KINDS)])
+    print(markdown_table(["bfloat16, S = 8", *KINDS], rows))
+
+
+if __name__ == "__main__":
+    main()
