@@ -139,7 +139,7 @@ class UnmixBlock {
             cp_async_wait<Tile::kStages - 2>();
             __syncthreads();  // this step is there, and the one before it has been used
             fetch_step();
-            const unsigned char* stage = dynamic_shared + used * Tile::kStageBytes + Tile::slice() * kSliceBytes;
+            const unsigned char* stage = dynamic_shared + used * Tile::kStageBytes + Tile::slice() * Tile::kSliceBytes;
             product.step(stage + Tile::row() * Tile::kPitch, stage + (Tile::kSide + Tile::output()) * Tile::kPitch);
         }
         __syncthreads();

@@ -10,23 +10,25 @@ namespace facemix::cuda {
 
 constexpr int kUnmixWarps = 4;
 constexpr int kUnmixThreads = kWarp * kUnmixWarps;
-// What a slice of the warps takes of each row in a step. Rows lie 16 bytes further apart than a step is long: then
-// neither 8 rows of 16 bytes nor 8 rows of 4 words have a bank in common.
-constexpr int kSliceBytes = 64, kRowGap = 16;
+// Rows lie 16 bytes further apart than a step is long, which is once or twice all banks: then neither 8 rows of 16
+// bytes nor 8 rows of 4 words have a bank in common, nor have 8 copies of 16 bytes to a row.
+constexpr int kRowGap = 16;
+constexpr int kUnrolled = 64;  // bytes of a row that are multiplied without a branch; more take twice the registers
 
 // A tile has as many outputs as rows, kSide. Each warp has a square of it, kSquare wide, by itself or as one of
-// kSlices: those with the same square share the K of each step, and their sums are added in the end. kStages steps are
-// in shared memory: the others are copied while one is used, and to wait for them is most of what a block does.
-template <int side, int square, int stages>
+// kSlices: those with the same square share the K of each step, kSliceBytes of a row each, and their sums are added in
+// the end. kStages steps are in shared memory: the others are copied while one is used, and to wait for them is most of
+// what a block does.
+template <int side, int square, int slice_bytes, int stages>
 struct UnmixTile {
-    static constexpr int kSide = side, kSquare = square, kStages = stages;
+    static constexpr int kSide = side, kSquare = square, kSliceBytes = slice_bytes, kStages = stages;
     static constexpr int kAcross = kSide / kSquare, kSlices = kUnmixWarps / (kAcross * kAcross);
     static constexpr int kDepth = kSlices * kSliceBytes, kPitch = kDepth + kRowGap;  // of a row, in bytes
     static constexpr int kStageBytes = 2 * kSide * kPitch;
     static constexpr int kSumPitch = kSide + 8;  // 4 rows of 4 pairs have no bank in common, nor have 4 rows of 8
     static constexpr int kSums = kSlices * kSide * kSumPitch;
     static constexpr int kShare = kSide * kSide / kUnmixThreads;  // results of a thread
-    static_assert(kSlices * kAcross * kAcross == kUnmixWarps);
+    static_assert(kSlices * kAcross * kAcross == kUnmixWarps && kDepth % 128 == 0);
 
     // Of this warp: its slice, and the first row and output of its square.
     __device__ static int slice() { return warp() / (kAcross * kAcross); }
@@ -37,9 +39,9 @@ struct UnmixTile {
 };
 // Large tiles copy the least for each product. Small ones are for few rows: there are more of them, and each is done
 // sooner. Their stages fit in what a launch may have without asking for more.
-struct LargeTile : UnmixTile<64, 32, 6> {};
+struct LargeTile : UnmixTile<64, 32, 128, 3> {};
 static_assert(LargeTile::kSide >= kMaxGroup, "the rows of a group lie in one tile");
-struct SmallTile : UnmixTile<16, 16, 5> {};
+struct SmallTile : UnmixTile<16, 16, 64, 5> {};
 
 // Products by multiply-adds: a thread has kRows rows and kOutputs outputs, those of its neighbours between them.
 template <class E, class TileOf>
@@ -50,8 +52,8 @@ class MultiplyAdd {
 
     __device__ __forceinline__ void step(const unsigned char* rows, const unsigned char* weights) {
         constexpr int V = kAccess / int(sizeof(E));
-#pragma unroll
-        for (int k = 0; k < kSliceBytes; k += kAccess) {
+#pragma unroll(kUnrolled / kAccess)
+        for (int k = 0; k < Tile::kSliceBytes; k += kAccess) {
             T x[kRows][V];
 #pragma unroll
             for (int r = 0; r < kRows; ++r) load(x[r], reinterpret_cast<const E*>(rows + row(r) * Tile::kPitch + k));
@@ -94,8 +96,8 @@ class TensorCores {
     using Tile = TileOf;
 
     __device__ __forceinline__ void step(const unsigned char* rows, const unsigned char* weights) {
-#pragma unroll
-        for (int k = 0; k < kSliceBytes / 4; k += 8) {
+#pragma unroll(kUnrolled / 32)
+        for (int k = 0; k < Tile::kSliceBytes / 4; k += 8) {
             uint32_t a[kDown][4], b[kAcross][2];
 #pragma unroll
             for (int m = 0; m < kDown; ++m)
@@ -119,9 +121,8 @@ class TensorCores {
             for (int n = 0; n < kAcross; ++n)
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
-                    const float pair[2] = {sums_[m][n][2 * half], sums_[m][n][2 * half + 1]};
                     T* to = sums + (m * 16 + half * 8 + lane() / 4) * Tile::kSumPitch + n * 8 + lane() % 4 * 2;
-                    to[0] = pair[0], to[1] = pair[1];
+                    *reinterpret_cast<float2*>(to) = {sums_[m][n][2 * half], sums_[m][n][2 * half + 1]};
                 }
     }
 
