@@ -1,14 +1,16 @@
 """How much of the memories the CUDA kernels' accesses take, counted on their PTX: no GPU is needed, no time measured.
 
-    FACEMIX_PTX_BUILD=build/cmake-cpython-311 python benchmarks/ptx_traffic.py
+    FACEMIX_PTX_BUILD=build/cmake-cpython-311 python benchmarks/ptx_traffic.py [NAME]
 
 Of each op and kind of access: the sectors of 32 bytes of global memory that warps touch, and the rounds that the banks
-of shared memory take, divided by the least that would hold as many bytes. bfloat16, a group of 8. The build folder is
-one that `make check-cuda` leaves. nvcc must be there, and cuobjdump on the PATH.
+of shared memory take, divided by the least that would hold as many bytes. bfloat16, a group of 8; 32 rows of
+unmix_linear. NAME: a part of the names of what is counted, if not all is. The build folder is one that
+`make check-cuda` leaves. nvcc must be there, and cuobjdump on the PATH. A minute and a half.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
@@ -41,7 +43,9 @@ def works() -> dict[str, Work]:
         for pool in (None, POOL):
             end = f"{', pool' if pool else ''}, {layout}"
 
-            def stem(x: torch.Tensor = x, pool: tuple[int, int, int] | None = pool, train: bool = False) -> torch.Tensor:
+            def stem(
+                x: torch.Tensor = x, pool: tuple[int, int, int] | None = pool, train: bool = False
+            ) -> torch.Tensor:
                 of = weight.clone().requires_grad_(train)
                 return conv_mix(x, of, None, key, stride=2, padding=3, activation="relu", pool=pool)
 
@@ -58,8 +62,13 @@ def works() -> dict[str, Work]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", metavar="NAME", nargs="?", default="")
+    part = parser.parse_args().name
     rows = []
     for name, work in works().items():
+        if part not in name:
+            continue
         on_ptx.traffic = Traffic()
         work()
         ratios = on_ptx.traffic.ratios()

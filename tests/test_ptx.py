@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ptx import Global, Module, PtxError, launch
+from ptx import Global, Module, PtxError, Traffic, launch
 
 HEAD = ".version 8.0\n.target sm_80\n.address_size 64\n"
 # Of thread t of block b: %rd1 is the address of word b * %ntid.x + t of the parameter.
@@ -22,7 +22,8 @@ WORD = """
 """
 
 
-def run(body: str, words: Any, *, threads: int = 32, blocks: int = 1, shared: int = 0, size: int | None = None) -> Any:
+def run(body: str, words: Any, *, threads: int = 32, blocks: int = 1, shared: int = 0, size: int | None = None,
+        traffic: Traffic | None = None) -> Any:  # fmt: skip
     """A kernel with ``body`` over ``words``; it may touch ``size`` bytes of them. Returns what they then are."""
     text = f"""{HEAD}
         .extern .shared .align 16 .b8 s[];
@@ -38,7 +39,8 @@ def run(body: str, words: Any, *, threads: int = 32, blocks: int = 1, shared: in
     there[:] = np.asarray(words).view(np.uint32)
     known = Global()
     known.add(there.ctypes.data, there.nbytes if size is None else size)
-    launch(Module(text)["k"], (blocks, 1, 1), (threads, 1, 1), shared, struct.pack("<Q", there.ctypes.data), known)
+    parameter = struct.pack("<Q", there.ctypes.data)
+    launch(Module(text)["k"], (blocks, 1, 1), (threads, 1, 1), shared, parameter, known, traffic)
     return there.copy()
 
 
@@ -251,6 +253,45 @@ def test_memory_that_was_given_away_again() -> None:
     known.load(np.array([begin + 20, begin + 32], np.uint64), 4, 1)
     with pytest.raises(PtxError, match="outside of every tensor"):
         known.load(np.array([begin + 24], np.uint64), 4, 1)
+
+
+LANES = np.arange(64)  # of two warps, which count on their own
+
+
+@pytest.mark.parametrize(
+    ("apart", "size", "lanes", "ratio"),
+    [(4, 4, 64, 1), (8, 4, 64, 2), (32, 4, 64, 8), (64, 4, 64, 8), (16, 16, 64, 1), (32, 8, 64, 4), (2, 2, 32, 1),
+     (0, 4, 64, 8), (4, 4, 1, 8)],
+)  # fmt: skip
+def test_sectors_are_counted(apart: int, size: int, lanes: int, ratio: float) -> None:
+    """Of 32 bytes, against the bytes that are wanted."""
+    traffic = Traffic()
+    traffic.of_global("writes", np.uint64(1 << 40) + (LANES[:lanes] * apart).astype("u8"), size, LANES[:lanes])
+    assert traffic.ratios() == {"writes": ratio}
+
+
+@pytest.mark.parametrize(
+    ("apart", "size", "ratio"),
+    [(4, 4, 1), (8, 4, 2), (128, 4, 32), (132, 4, 1), (0, 4, 1), (2, 2, 1), (16, 16, 1), (80, 16, 1), (96, 16, 2),
+     (8, 8, 1), (64, 16, 4)],
+)  # fmt: skip
+def test_rounds_of_banks_are_counted(apart: int, size: int, ratio: float) -> None:
+    """32 banks of words; a quarter of a warp reads 16 bytes each at once."""
+    traffic = Traffic()
+    traffic.of_shared("reads", (LANES * apart).astype("u4"), size, LANES)
+    assert traffic.ratios() == {"reads": ratio}
+
+
+def test_all_accesses_of_a_kernel_are_counted() -> None:
+    body = f"""{SHARED} {COPY} cp.async.wait_group 0; ld.shared.u32 %r7, [%r5]; st.shared.u32 [%r5], %r7;
+        ld.global.u32 %r9, [%rd1]; st.global.u32 [%rd1], %r7;"""
+    traffic = Traffic()
+    run(body, np.zeros(32, "u4"), shared=128, traffic=traffic)
+    ratios = traffic.ratios()
+    assert {kind: ratios.pop(kind) for kind in ("shared reads", "shared writes", "copies to shared")} == {
+        "shared reads": 1, "shared writes": 1, "copies to shared": 1,
+    }  # fmt: skip
+    assert set(ratios) == {"global reads", "global writes"}
 
 
 def test_too_much_shared_memory() -> None:
