@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 import facemix_ops as fo
-from facemix.models import build
+from facemix.models import build_bare
 from facemix.partition import partition
 from facemix_ops.edge import BundleError
 from facemix_ops.edge.company import digest, places
@@ -184,8 +184,7 @@ def _parts(bundle: TorchBundle, weights: Mapping[str, Tensor]) -> tuple[fx.Graph
     """
     channels_first = bundle.image_shape[2], *bundle.image_shape[:2]
     try:
-        with torch.device("meta"):
-            whole = build(bundle.builder, bundle.options)
+        whole = build_bare(bundle.builder, bundle.options)
         first, _, last = partition(whole, bundle.pre, bundle.post)
         names = [set(part.state_dict()) for part in (first, last)]
         if different := sorted((names[0] | names[1]) ^ weights.keys()):
@@ -196,7 +195,7 @@ def _parts(bundle: TorchBundle, weights: Mapping[str, Tensor]) -> tuple[fx.Graph
         with torch.inference_mode():
             rows, *features = first(torch.zeros(1, *channels_first)).shape
             scores = last(torch.zeros(rows, *bundle.outputs_shape)).shape
-    except (ValueError, RuntimeError, TypeError) as error:  # of `build`, `partition`, `load_state_dict`, the layers
+    except (ValueError, RuntimeError, TypeError) as error:  # of building, cutting, loading and the layers
         raise BundleError(f"the weights must suit the network of the config, got {error}") from None
     if tuple(features) != bundle.features_shape:
         raise BundleError(f"features_shape must be {features}, got {list(bundle.features_shape)}")
