@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["atomic_path", "check_place"]
+__all__ = ["atomic_path", "check_folder", "check_place"]
 
 
 @contextlib.contextmanager
@@ -35,6 +35,17 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_folder(argument: str, path: Path) -> None:
+    """See now whether files can be written in `path`, before there are any. Makes it.
+
+    Raises:
+        ValueError: `path`, which `argument` named, is no folder, or cannot be made or written.
+    """
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{argument} must be a folder, got {path}")
+    _check_writable(argument, path, path)
+
+
 def check_place(argument: str, path: Path) -> None:
     """See now whether `atomic_path` can write `path`, before there is something to write. Makes its folder.
 
@@ -43,9 +54,13 @@ def check_place(argument: str, path: Path) -> None:
     """
     if path.exists() and not path.is_file():
         raise ValueError(f"{argument} must be a file, got {path}")
+    _check_writable(argument, path, path.parent)
+
+
+def _check_writable(argument: str, path: Path, folder: Path) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise ValueError(f"{argument} must be where files can be written, got {path}: {error}") from error

@@ -109,6 +109,22 @@ def test_mistakes_are_a_line_and_where_to_look(
             "demo: --json must be where files can be written, got {file}/figures.json: ",
         ),
         ("blind --edge x --cloud x --rows 1 --out {file}/x", "blind: --out must be where files can be written, got "),
+        ("demo --cache {file}/x --out {folder}", "demo: --cache must be where files can be written, got {file}/x: "),
+        ("train orl --out {file}/x", "train: --out must be where files can be written, got {file}/x: "),
+        ("train orl --out {file}", "train: --out must be a folder, got {file}\n"),
+        (
+            "train orl --out {folder} --baselines {file}/x",
+            "train: --baselines must be where files can be written, got {file}/x: ",
+        ),
+        (
+            "train orl --out {folder} --data.cache {file}/x",
+            "open_data: cache must be where files can be written, got {file}/x: ",
+        ),
+        ("sweep orl --out {file}/x", "sweep: --out must be where files can be written, got {file}/x: "),
+        (
+            "audit --edge {file} --data.source orl --out {file}/x",
+            "audit: --out must be where files can be written, got {file}/x: ",
+        ),
         ("demo --out {file}", "demo: files in --out must be where files can be written, got {file}/demo.png: "),
         (
             "collapse {run}",

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facemix.atomic import check_folder
+
 from .parsing import settings_parser
 
 if TYPE_CHECKING:
@@ -98,11 +100,15 @@ def run(arguments: argparse.Namespace) -> None:
     if seeds < 1 or first < 0:
         raise ValueError(f"train: --seeds must be positive and --first-seed not negative, got {seeds} and {first}")
 
+    out: Path = options.out or Path("runs") / experiment.name
+    check_folder("train: --out", out)
+    if options.baselines is not None and not options.baselines.is_dir():  # one that is there need only be read
+        check_folder("train: --baselines", options.baselines)
+
     from facemix.data import open_data
     from facemix.training.experiment import run_experiment
     from facemix.training.stage import is_first_process
 
-    out: Path = options.out or Path("runs") / experiment.name
     splits = open_data(experiment.data)
     for seed in range(first, first + seeds):
         run_experiment(experiment, seed, out / f"seed-{seed}", splits, options.baselines)
