@@ -36,7 +36,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_folder(argument: str, path: Path) -> None:
-    """See now whether files can be written in `path`, before there are any. Makes it.
+    """See now whether files can be written in `path`, a folder that need not exist yet, before there are any.
 
     Raises:
         ValueError: `path`, which `argument` named, is no folder, or cannot be made or written.
@@ -47,7 +47,7 @@ def check_folder(argument: str, path: Path) -> None:
 
 
 def check_place(argument: str, path: Path) -> None:
-    """See now whether `atomic_path` can write `path`, before there is something to write. Makes its folder.
+    """See now whether `atomic_path` can write `path`, before there is something to write.
 
     Raises:
         ValueError: `path`, which `argument` named, is no file, or its folder cannot be made or written.
@@ -58,9 +58,12 @@ def check_place(argument: str, path: Path) -> None:
 
 
 def _check_writable(argument: str, path: Path, folder: Path) -> None:
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    rule = f"{argument} must be where files can be written, got {path}"
+    if not there.is_dir():
+        raise ValueError(f"{rule}: {there} is no folder")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        raise ValueError(f"{argument} must be where files can be written, got {path}: {error}") from error
+        raise ValueError(f"{rule}: {there}: {error.strerror}") from error

@@ -55,6 +55,11 @@ def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
         ("train {csv}", "train: error: RECIPE must be a YAML file (.yaml or .yml or .json), got '{csv}'"),
         ("train {yaml}", "train: error: Group 'data' does not accept option 'chanels'; did you mean --data.channels?"),
         ("train {bad}", "train: error: Problems parsing config: while parsing a flow node did not find expected"),
+        (
+            "train {empty}",
+            "train: error: a file of settings must hold some by name, such as 'mix: {{group_size: 4}}', got ''",
+        ),
+        ("train {number}", "train: error: --mix must be settings by name, got 3"),
         ("train {bytes}", "train: error: a file of settings must be text in UTF-8, got other bytes: 'utf-8' codec"),
         ("train --nme x", "train: error: unrecognized arguments: --nme x; did you mean --name?"),
         ("train orl --seed 3", "train: error: unrecognized arguments: --seed 3; did you mean --seeds?"),
@@ -83,7 +88,9 @@ def test_mistakes_are_a_line_and_where_to_look(
     paths = {"csv": tmp_path / "labels.csv", "yaml": tmp_path / "mine.yaml"}
     for path in paths.values():
         path.write_text("data: {chanels: 3}\n")
-    paths |= {"bad": tmp_path / "bad.yaml", "bytes": tmp_path / "bytes.yaml"}
+    paths |= {name: tmp_path / f"{name}.yaml" for name in ("bad", "bytes", "empty", "number")}
+    paths["empty"].touch()
+    paths["number"].write_text("mix: 3\n")
     paths["bad"].write_text("data: [\n")
     paths["bytes"].write_bytes(b"\x89PNG")
     with pytest.raises(SystemExit) as ended:

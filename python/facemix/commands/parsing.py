@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Parser", "settings_parser"]
 
 UNKNOWN = re.compile(r"(?:unrecognized arguments: --|(?:Group '([\w.]+)' does not accept option|Option) ')([^\s=']+)")
+CONFIG = re.compile(r"Unexpected config: ?(.*)", re.DOTALL)
 SETTING = re.compile(r'Parser key "([^"]+)":\s+(.*)', re.DOTALL)
 TYPE = re.compile(r"Expected a (.*?)\. Got|Subtypes: \[(.*)\]\s+Errors:", re.DOTALL)
 VALUE = re.compile(r"(?:Got|Given) value: (.*)", re.DOTALL)
@@ -47,6 +48,8 @@ class Brief:
         if unknown := UNKNOWN.match(message):
             near = difflib.get_close_matches("--" + ".".join(filter(None, unknown.groups())), self._options(), 1)
             return message + (f"; did you mean {near[0]}?" if near else "")
+        if config := CONFIG.fullmatch(message):
+            return f"a file of settings must hold some by name, such as 'mix: {{group_size: 4}}', got {config[1]!r}"
         setting = SETTING.fullmatch(message)
         kind, value = (pattern.search(message) for pattern in (TYPE, VALUE))
         if setting is None or kind is None or value is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,9 @@ def read_experiment(parser: ArgumentParser, rest: list[str]) -> tuple[Any, Exper
     except UnicodeDecodeError as error:
         parser.error(f"a file of settings must be text in UTF-8, got other bytes: {error}")
     names = Experiment.__dataclass_fields__
+    for name, default in vars(Experiment()).items():
+        if is_dataclass(default) and not isinstance(arguments[name], Namespace):
+            parser.error(f"--{name} must be settings by name, got {arguments[name]!r}")
     values = parser.instantiate(Namespace({name: arguments[name] for name in names}))
     return arguments, Experiment(**{name: values[name] for name in names})
 

@@ -74,6 +74,7 @@ def kept(path: Path, shape: tuple[int, ...], fill: Callable[[NDArray[np.uint8]],
 def _alone(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder, which ends with the process, however that ends."""
     check_folder("open_data: cache", folder)
+    folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

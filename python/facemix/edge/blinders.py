@@ -95,6 +95,7 @@ class Blinders:
         path = Path(path)
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
         # Whoever kills us leaves a folder of rows that nobody will use. A link, unlike a renaming, replaces nothing.
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
             made = Path(folder, path.name)

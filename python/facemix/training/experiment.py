@@ -224,6 +224,7 @@ def _check(experiment: Experiment, splits: Splits) -> None:
     processes, cores = experiment.trainer.get("devices"), os.cpu_count() or 1
     if isinstance(processes, int) and processes > cores and not torch.cuda.is_available():  # Lightning starts them all
         raise ValueError(f"train: trainer.devices must be at most {cores}, the cores, without a GPU, got {processes}")
+    _check_batches(experiment)
     if experiment.data.task == "identity" and splits.train.people < 2:
         raise ValueError(f"train: there must be two people to tell apart, or more, got {splits.train.people}")
     if not len(evaluated(experiment, splits)):
@@ -234,6 +235,22 @@ def _check(experiment: Experiment, splits: Splits) -> None:
         raise ValueError(
             "train: early_stopping must have a validation set, got none: set data.validation_share above 0"
         )
+
+
+def _check_batches(experiment: Experiment) -> None:
+    """Where it is known how many processes there are, see now that each gets whole groups: a later stage's turn comes
+    only when the baseline is trained.
+    """
+    devices = experiment.trainer.get("devices")
+    processes = devices if type(devices) is int and devices > 0 else 1
+    fits = (("baseline", experiment.baseline, 1), ("mixed", experiment.mixed, 1))
+    for name, fit, size in (*fits, ("mixed", experiment.mixed, experiment.group_size)):
+        batch_size = fit.whole_groups(size)
+        if batch_size % (size * processes):
+            raise ValueError(
+                f"train: {name}.batch_size must divide into whole groups for each process, got {batch_size} images for "
+                f"groups of {size} in {processes} processes"
+            )
 
 
 def _finished(path: Path, experiment: Experiment, splits: Splits) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def test_batches(
     faces: Labelled, task: Task, experiment: Experiment, size: int, number: int
 ) -> DataLoader[dict[str, Tensor]]:
     """All of `faces` in groups of `size`, once: a round of tests. Groups and distortions depend on its number alone."""
-    batch_size = -(-experiment.baseline.batch_size // size) * size
+    batch_size = experiment.baseline.whole_groups(size)
     seed = seed_of("evaluation", experiment.data.split_seed)  # the same faces and groups for all networks
     batches = FaceBatches(faces, task.name, batch_size, size, seed, tests=True)
     return loader(batches, experiment.data.workers, epoch=number)
