@@ -44,9 +44,9 @@ def collect() -> dict[str, str]:
     }
 
 
-def main() -> None:
-    """Prints the table and ends with `print_table`'s status, or 1 after a line about what keeps the kernels from
-    running."""
+def main() -> int:
+    """Prints the table and returns `print_table`'s exit status; ends with 1 after a line about what keeps the kernels
+    from running."""
     parser = argparse.ArgumentParser(
         prog="python -m facemix_ops.info", description="Everything a bug report should carry."
     )
@@ -55,8 +55,8 @@ def main() -> None:
         rows = collect()
     except (ImportError, ValueError) as error:
         parser.exit(1, f"{error}\n")
-    sys.exit(print_table(rows))
+    return print_table(rows)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

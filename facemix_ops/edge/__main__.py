@@ -45,7 +45,7 @@ def describe(bundle: Bundle) -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table and return the exit status: 1 after a line about what is wrong with the file, else `print_table`'s."""
+    """Print the table and return `print_table`'s exit status, or 1 after a line about what is wrong with the file."""
     parser = argparse.ArgumentParser(
         prog="python -m facemix_ops.edge", description="Check an edge bundle, and say what it holds."
     )
