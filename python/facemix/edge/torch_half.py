@@ -185,16 +185,17 @@ def _parts(bundle: TorchBundle, weights: Mapping[str, Tensor]) -> tuple[fx.Graph
     channels_first = bundle.image_shape[2], *bundle.image_shape[:2]
     try:
         whole = build_bare(bundle.builder, bundle.options)
-        first, _, last = partition(whole, bundle.pre, bundle.post)
-        names = [set(part.state_dict()) for part in (first, last)]
-        if different := sorted((names[0] | names[1]) ^ weights.keys()):
+        first, _, last = partition(whole.eval().requires_grad_(False), bundle.pre, bundle.post)
+        with torch.inference_mode():  # still without weights, and so without memory, whatever the file says
+            rows, *features = first(torch.zeros(1, *channels_first, device="meta")).shape
+            scores = last(torch.zeros(rows, *bundle.outputs_shape, device="meta")).shape
+        owned = [part.state_dict() for part in (first, last)]
+        if different := sorted((owned[0].keys() | owned[1].keys()) ^ weights.keys()):
             raise ValueError(f"{', '.join(different[:5])} missing or too many")
-        for part, own in zip((first, last), names, strict=True):
+        for part, own in zip((first, last), owned, strict=True):
+            if other := [name for name in own if weights[name].dtype != own[name].dtype]:
+                raise ValueError(f"{other[0]} of {weights[other[0]].dtype}")
             part.load_state_dict({name: weights[name] for name in own}, assign=True)
-            part.eval().requires_grad_(False)
-        with torch.inference_mode():
-            rows, *features = first(torch.zeros(1, *channels_first)).shape
-            scores = last(torch.zeros(rows, *bundle.outputs_shape)).shape
     except (ValueError, RuntimeError, TypeError) as error:  # of building, cutting, loading and the layers
         raise BundleError(f"the weights must suit the network of the config, got {error}") from None
     if tuple(features) != bundle.features_shape:
