@@ -54,12 +54,12 @@ def run(arguments: argparse.Namespace) -> None:
 
     from facemix.data import MEAN, STD, open_data
     from facemix.models import build
-    from facemix.report.results import RESULTS, seed_hint
+    from facemix.report.results import RESULTS, read_result, seed_hint
     from facemix.storage import load_tensors
     from facemix.training.batches import seed_of
     from facemix.training.collapsing import collapse_trained
     from facemix.training.experiment import evaluated, task_of
-    from facemix.training.stage import WEIGHTS
+    from facemix.training.stage import WEIGHTS, WEIGHTS_KIND
 
     folder: Path = arguments.folder
     trained = folder / arguments.stage / WEIGHTS
@@ -67,7 +67,9 @@ def run(arguments: argparse.Namespace) -> None:
         rule = f"RUN must hold {arguments.stage}/{WEIGHTS}, as the folder of a seed does"
         raise ValueError(f"collapse: {rule}, got {folder}{seed_hint(folder)}")
     weights, config = load_tensors(trained)
-    results = json.loads((folder / RESULTS).read_text())
+    if config.get("kind") != WEIGHTS_KIND:
+        raise ValueError(f"collapse: {trained} must be of kind {WEIGHTS_KIND!r}, got {config.get('kind')!r}")
+    results = read_result(folder / RESULTS)
     experiment = _experiment(results["settings"])
     network = build(config["builder"], config["options"])
     network.load_state_dict(weights)

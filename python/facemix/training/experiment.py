@@ -17,7 +17,7 @@ from facemix.atomic import atomic_path
 from facemix.cost import partition_cost
 from facemix.data import Labelled, Splits
 from facemix.environment import environment
-from facemix.report.results import KIND, RESULTS
+from facemix.report.results import KIND, RESULTS, read_result
 
 from .batches import seed_of
 from .collapsing import collapse_trained
@@ -255,7 +255,7 @@ def _check_batches(experiment: Experiment) -> None:
 
 def _finished(path: Path, experiment: Experiment, splits: Splits) -> dict[str, Any]:
     """The results of a seed that was run before, if it was the same experiment."""
-    results: dict[str, Any] = json.loads(path.read_text())
+    results = dict(read_result(path).values)
     found = {**deciding(results["settings"]), "photographs": results["data"]["digests"]}
     now = {**deciding(asdict(experiment)), "photographs": [faces.digest() for faces in splits]}
     if different := difference(found, now):
