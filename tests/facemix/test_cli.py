@@ -77,6 +77,7 @@ def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
         ("audit --max-coeff x", "audit: error: --max-coeff must be a number or null, got x"),
         ("audit --victims x", "audit: error: --victims must be a whole number, got x"),
         ("serve --prot 1 --model x", "serve: error: unrecognized arguments: --prot 1; did you mean --port?"),
+        ("sweep orl --seed 3", "sweep: error: unrecognized arguments: --seed 3\n"),
         ("serve --mod x", "serve: error: the following arguments are required: --model"),
         ("frobnicate", "error: argument COMMAND: invalid choice: 'frobnicate'"),
     ],
@@ -98,7 +99,7 @@ def test_mistakes_are_a_line_and_where_to_look(
     assert ended.value.code == 2
     first, second = capsys.readouterr().err.splitlines()
     command = arguments.split()[0]
-    assert first.removeprefix("facemix ").removeprefix("facemix: ").startswith(error.format(**paths))
+    assert f"{first}\n".removeprefix("facemix ").removeprefix("facemix: ").startswith(error.format(**paths))
     assert second in (f"facemix {command} --help lists all options", "facemix --help lists all options")
 
 
@@ -110,6 +111,9 @@ def test_mistakes_are_a_line_and_where_to_look(
         ("cost --paper --model vgg16", "cost: --model must not be given with --paper, got both"),
         ("train --data.source synthetic --data.workers -1", "DataSettings: workers must not be negative, got -1"),
         ("train orl --data.size [0,46]", "DataSettings: size must be a height and a width, got [0, 46]"),
+        ("cost --link -1 30 25", "cost: --link must be two rates above 0 and a time of at least 0, got -1 30 25"),
+        ("cost --link 1 nan 25", "cost: --link must be two rates above 0 and a time of at least 0, got 1 nan 25"),
+        ("cost --image 3 99999999 99999999", "cost: there is not enough memory for this: "),
         ("demo --json {folder}", "demo: --json must be a file, got {folder}"),
         (
             "demo --out {folder} --json {file}/figures.json",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Parser", "settings_parser"]
 
+LIKE = 0.75  # of an option that may have been meant, to what was written
 UNKNOWN = re.compile(r"(?:unrecognized arguments: --|(?:Group '([\w.]+)' does not accept option|Option) ')([^\s=']+)")
 CONFIG = re.compile(r"Unexpected config: ?(.*)", re.DOTALL)
 SETTING = re.compile(r'Parser key "([^"]+)":\s+(.*)', re.DOTALL)
@@ -46,7 +47,7 @@ class Brief:
 
     def _plain(self, message: str) -> str:
         if unknown := UNKNOWN.match(message):
-            near = difflib.get_close_matches("--" + ".".join(filter(None, unknown.groups())), self._options(), 1)
+            near = difflib.get_close_matches("--" + ".".join(filter(None, unknown.groups())), self._options(), 1, LIKE)
             return message + (f"; did you mean {near[0]}?" if near else "")
         if config := CONFIG.fullmatch(message):
             return f"a file of settings must hold some by name, such as 'mix: {{group_size: 4}}', got {config[1]!r}"
