@@ -15,6 +15,8 @@ __all__ = ["Parser", "settings_parser"]
 
 LIKE = 0.75  # of an option that may have been meant, to what was written
 UNKNOWN = re.compile(r"(?:unrecognized arguments: --|(?:Group '([\w.]+)' does not accept option|Option) ')([^\s=']+)")
+STRAY = re.compile(r"unrecognized arguments: [^-]")
+FIRST = re.compile(r"\[(\w+)\]$")  # in the name of a command: what may stand before its options
 CONFIG = re.compile(r"Unexpected config: ?(.*)", re.DOTALL)
 SETTING = re.compile(r'Parser key "([^"]+)":\s+(.*)', re.DOTALL)
 TYPE = re.compile(r"Expected a (.*?)\. Got|Subtypes: \[(.*)\]\s+Errors:", re.DOTALL)
@@ -49,6 +51,8 @@ class Brief:
         if unknown := UNKNOWN.match(message):
             near = difflib.get_close_matches("--" + ".".join(filter(None, unknown.groups())), self._options(), 1, LIKE)
             return message + (f"; did you mean {near[0]}?" if near else "")
+        if STRAY.match(message) and (first := FIRST.search(self.prog)):
+            return f"{message}; one {first[1]} may be given, before all options"
         if config := CONFIG.fullmatch(message):
             return f"a file of settings must hold some by name, such as 'mix: {{group_size: 4}}', got {config[1]!r}"
         setting = SETTING.fullmatch(message)
