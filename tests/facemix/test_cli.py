@@ -62,7 +62,10 @@ def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
         ("train {number}", "train: error: --mix must be settings by name, got 3"),
         ("train {bytes}", "train: error: a file of settings must be text in UTF-8, got other bytes: 'utf-8' codec"),
         ("train --nme x", "train: error: unrecognized arguments: --nme x; did you mean --name?"),
-        ("train --seeds 1 orl", "train: error: unrecognized arguments: orl; one RECIPE may be given, before all options"),
+        (
+            "train --seeds 1 orl",
+            "train: error: unrecognized arguments: orl; one RECIPE may be given, before all options",
+        ),
         ("audit --quick run", "audit: error: unrecognized arguments: run; one RUN may be given, before all options"),
         ("train orl --seed 3", "train: error: unrecognized arguments: --seed 3; did you mean --seeds?"),
         (
