@@ -77,6 +77,8 @@ def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
             "train --data.attributes a",
             "train: error: --data.attributes must be a list such as '[one,two]' or null, got",
         ),
+        ("train --data.size [8]", "train: error: --data.size must be a list such as '[1,2]', got [8]"),
+        ("train --config /none.yaml", "train: error: --config: File does not exist: '/none.yaml'"),
         ("train --mixed.epochs x", "train: error: --mixed.epochs must be a whole number, got x"),
         ("train --mix.max_coeff x", "train: error: --mix.max_coeff must be a number or null, got x"),
         ("audit --max-coeff x", "audit: error: --max-coeff must be a number or null, got x"),

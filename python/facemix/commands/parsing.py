@@ -28,6 +28,7 @@ WORDS = {
     "<class 'bool'>": "true or false",
     "<class 'str'>": "text",
     "<class 'tuple'>": "a list such as '[1,2]'",
+    "tuple with 2 elements": "a list such as '[1,2]'",
     "list[str]": "a list such as '[one,two]'",
     "<class 'dict'>": "settings such as '{\"width\": 0.5}'",
     "<class 'NoneType'>": "null",
@@ -57,8 +58,10 @@ class Brief:
             return f"a file of settings must hold some by name, such as 'mix: {{group_size: 4}}', got {config[1]!r}"
         setting = SETTING.fullmatch(message)
         kind, value = (pattern.search(message) for pattern in (TYPE, VALUE))
-        if setting is None or kind is None or value is None:
+        if setting is None:
             return message
+        if kind is None or value is None:
+            return f"{self._option(setting[1])}: {setting[2]}"
         types = [_words(name) for name in re.split(r", (?![^\[]*\])", kind[1] or kind[2])]
         return f"{self._option(setting[1])} must be {' or '.join(types)}, got {value[1]}"
 
