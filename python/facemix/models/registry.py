@@ -55,7 +55,7 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
         )
     try:
         return _BUILDERS[name](**(options or {}))
-    except (TypeError, RuntimeError) as error:  # arguments that are not there; sizes beyond PyTorch's
+    except (TypeError, RuntimeError, OverflowError) as error:  # arguments that are not there; sizes beyond PyTorch's
         raise ValueError(f"build: options must suit {name}, got {options!r}: {error}") from error
 
 
