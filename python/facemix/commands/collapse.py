@@ -92,6 +92,8 @@ def run(arguments: argparse.Namespace) -> None:
         print(json.dumps(found.as_json(), indent=2))
     else:
         _show(found, f"{experiment.name}, {arguments.stage}")
+        if arguments.write is not None:
+            print(f"collapsed network: {arguments.write}")
 
 
 def _experiment(settings: dict[str, Any]) -> Experiment:
