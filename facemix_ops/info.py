@@ -9,6 +9,7 @@ import platform
 import sys
 
 from . import __version__
+from .table import print_table
 
 
 def collect() -> dict[str, str]:
@@ -43,8 +44,9 @@ def collect() -> dict[str, str]:
     }
 
 
-def main() -> None:
-    """Prints the table, or ends with status 1 after a line about what keeps the kernels from running."""
+def main() -> int:
+    """Prints the table and returns `print_table`'s exit status; ends with 1 after a line about what keeps the kernels
+    from running."""
     parser = argparse.ArgumentParser(
         prog="python -m facemix_ops.info", description="Everything a bug report should carry."
     )
@@ -53,10 +55,8 @@ def main() -> None:
         rows = collect()
     except (ImportError, ValueError) as error:
         parser.exit(1, f"{error}\n")
-    width = max(map(len, rows))
-    for name, value in rows.items():
-        print(f"{name:<{width}}  {value}")
+    return print_table(rows)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

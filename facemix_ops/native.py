@@ -6,6 +6,7 @@ of the widest that the CPU has and is good at.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import NoReturn
 
@@ -26,6 +27,17 @@ def _stale(name: str) -> NoReturn:
 
 # Python asks this for what a module has not. In a clone the kernels may be older than the files that call them.
 vars(C)["__getattr__"] = _stale
+
+# What has the same names may take other arguments.
+_sources = os.path.join(os.path.dirname(__file__), os.pardir, "csrc", "bindings.cpp")
+if os.path.isfile(_sources):
+    with open(_sources, "rb") as _file:
+        _digest = hashlib.sha256(_file.read()).hexdigest()
+    if C.bindings != _digest:
+        raise ImportError(
+            f"facemix_ops: the compiled kernels must be built from this clone's csrc/bindings.cpp, got ones of another "
+            f"({C.__file__}): build them again with `pip install -e .` in the clone"
+        )
 
 _wish = os.environ.get("FACEMIX_CPU_CAPABILITY")
 if _wish:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,31 @@ from processes import error_of, output_of
 
 import facemix_ops
 
+ROOT = Path(__file__).parents[1]
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = None\n"
 
 
 def test_without_torch(tmp_path: Path) -> None:
     code = "import facemix_ops; from facemix_ops.info import main; main(); print(facemix_ops.__version__)"
     assert output_of(WITHOUT_TORCH + code, tmp_path).endswith(f"\n{facemix_ops.__version__}\n")
+
+
+@pytest.mark.parametrize("comment", [b"", b"// changed\n"])
+def test_kernels_of_other_sources_are_refused_in_a_clone(tmp_path: Path, comment: bytes) -> None:
+    """Theirs may have the same names and take other arguments."""
+    package = Path(facemix_ops.__file__).parent
+    (tmp_path / "facemix_ops").mkdir()
+    for path in (package / "__init__.py", package / "native.py", *package.glob("_C*.so")):
+        shutil.copy(path, tmp_path / "facemix_ops")
+    sources = tmp_path / "csrc" / "bindings.cpp"
+    sources.parent.mkdir()
+    sources.write_bytes((ROOT / "csrc" / "bindings.cpp").read_bytes() + comment)
+    if not comment:
+        output_of("import facemix_ops.native", tmp_path)
+        return
+    error = error_of("import facemix_ops.native", tmp_path)
+    assert error.startswith("ImportError: facemix_ops: the compiled kernels must be built from this clone's csrc/")
+    assert "pip install -e ." in error
 
 
 @pytest.mark.parametrize("name", facemix_ops.__all__)

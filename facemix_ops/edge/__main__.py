@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from ..table import print_table
 from . import Bundle
 
 KIB = 1024
@@ -44,7 +45,7 @@ def describe(bundle: Bundle) -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table and return the exit status: 0, or 1 after a line about what is wrong with the file."""
+    """Print the table and return `print_table`'s exit status, or 1 after a line about what is wrong with the file."""
     parser = argparse.ArgumentParser(
         prog="python -m facemix_ops.edge", description="Check an edge bundle, and say what it holds."
     )
@@ -54,10 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"facemix_ops.edge: error: {error}", file=sys.stderr)
         return 1
-    width = max(map(len, rows))
-    for name, value in rows.items():
-        print(f"{name:<{width}}  {value}")
-    return 0
+    return print_table(rows)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["atomic_path", "check_place"]
+__all__ = ["atomic_path", "check_folder", "check_place"]
 
 
 @contextlib.contextmanager
@@ -35,17 +35,35 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_folder(argument: str, path: Path) -> None:
+    """See now whether files can be written in `path`, a folder that need not exist yet, before there are any.
+
+    Raises:
+        ValueError: `path`, which `argument` named, is no folder, or cannot be made or written.
+    """
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{argument} must be a folder, got {path}")
+    _check_writable(argument, path, path)
+
+
 def check_place(argument: str, path: Path) -> None:
-    """See now whether `atomic_path` can write `path`, before there is something to write. Makes its folder.
+    """See now whether `atomic_path` can write `path`, before there is something to write.
 
     Raises:
         ValueError: `path`, which `argument` named, is no file, or its folder cannot be made or written.
     """
     if path.exists() and not path.is_file():
         raise ValueError(f"{argument} must be a file, got {path}")
+    _check_writable(argument, path, path.parent)
+
+
+def _check_writable(argument: str, path: Path, folder: Path) -> None:
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    rule = f"{argument} must be where files can be written, got {path}"
+    if not there.is_dir():
+        raise ValueError(f"{rule}: {there} is no folder")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        raise ValueError(f"{argument} must be where files can be written, got {path}: {error}") from error
+        raise ValueError(f"{rule}: {there}: {error.strerror}") from error

@@ -24,6 +24,8 @@ EXTRA_OF = {
 EDGE = {"grpc", "google", "PIL", "tqdm", "rich"}
 PIPE = 141  # as a shell says it of a command that SIGPIPE ended
 
+NO_MEMORY = "can't allocate memory"  # PyTorch's word: on a CPU it has no class of error for it
+
 #: Commands that build no network of a user's.
 WITHOUT_IMPORT = ("demo", "report")
 
@@ -62,6 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return PIPE
     except (ImportError, ValueError, OSError, FacemixError) as error:
         print(f"facemix: error: {_option(arguments, error)}{error}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and NO_MEMORY not in str(error):
+            raise
+        print(f"facemix: error: {arguments.command}: there is not enough memory for this: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("facemix: interrupted", file=sys.stderr)

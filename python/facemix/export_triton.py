@@ -18,9 +18,9 @@ from pathlib import Path
 
 import onnx
 
+from .atomic import atomic_path, check_folder
 from .cloud.model import CloudModel
 from .export_onnx import check_onnx, onnx_model, row_bytes
-from .storage import atomic_path
 from .wire.names import FEATURES, OUTPUTS, SCALES
 
 __all__ = ["export_triton"]
@@ -74,19 +74,21 @@ def export_triton(
     version = folder / str(model.version)
     if version.exists() and not force:
         raise FileExistsError(f"export: {version} must not exist without --force")
-    proto = onnx_model(model, wire_dtype)
-    _require_same_tensors(folder, proto, besides=version)
-    data = proto.SerializeToString()
-    check_onnx(data, model, wire_dtype)
-    if max_batch is None:
-        max_batch = max(LEAST_MAX_BATCH, MESSAGE_BYTES // row_bytes(model, wire_dtype))
-    config = _config(model, wire_dtype, max_batch, max_delay_us, instances)
-    # Everything is written aside first; then the config is put in place, then the version, so that a Triton that
-    # polls finds no version without a config.
-    with _clean(repository, folder), _version(version) as temporary:
-        (temporary / MODEL_FILE).write_bytes(data)
-        with atomic_path(folder / "config.pbtxt") as path:
-            path.write_text(config)
+    with _clean(repository, folder):
+        check_folder("export: --out", repository)
+        proto = onnx_model(model, wire_dtype)
+        _require_same_tensors(folder, proto, besides=version)
+        data = proto.SerializeToString()
+        check_onnx(data, model, wire_dtype)
+        if max_batch is None:
+            max_batch = max(LEAST_MAX_BATCH, MESSAGE_BYTES // row_bytes(model, wire_dtype))
+        config = _config(model, wire_dtype, max_batch, max_delay_us, instances)
+        # Everything is written aside first; then the config is put in place, then the version, so that a Triton that
+        # polls finds no version without a config.
+        with _version(version) as temporary:
+            (temporary / MODEL_FILE).write_bytes(data)
+            with atomic_path(folder / "config.pbtxt") as path:
+                path.write_text(config)
     return version
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
-matplotlib.use("Agg")  # a file, not a window: the machine may have no display
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-
 from facemix.atomic import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["COLUMNS", "Line", "draw_lines"]
 
@@ -52,13 +51,15 @@ def draw_lines(path: Path, title: str, note: str, lines: Sequence[Line]) -> None
         title, note: above all, large and small.
         lines: from top to bottom, with as many pictures each.
     """
+    from matplotlib.figure import Figure  # which takes long to import, and a `Line` does without
+
     columns, photograph = len(lines[0].pictures), lines[0].pictures[0]
     side = min(MAX_SIDE, max(MIN_SIDE, (MIN_WIDTH - LEFT - EDGE) / columns - GAP))
     tall = side * photograph.shape[0] / photograph.shape[1]
     above = [GAP + ROW * max(text.count("\n") + 1 for text in line.titles or [""]) for line in lines]
     width = max(MIN_WIDTH, LEFT + columns * (side + GAP) + EDGE)
     height = TOP + sum(above) + len(lines) * tall + EDGE
-    figure = plt.figure(figsize=(width, height))
+    figure = Figure(figsize=(width, height))
     figure.text(0.5, 1 - 0.2 / height, title, ha="center", va="top", fontsize=14)
     figure.text(0.5, 1 - 0.5 / height, note, ha="center", va="top", fontsize=8.5, color="#555555")
     y = height - TOP
@@ -71,7 +72,6 @@ def draw_lines(path: Path, title: str, note: str, lines: Sequence[Line]) -> None
             _draw(figure.add_axes((x / width, y / height, side / width, tall / height)), line, column)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
-    plt.close(figure)
 
 
 def _draw(axis: Axes, line: Line, column: int) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +75,18 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     error = capsys.readouterr().err
     assert error.startswith(f"facemix_ops.edge: error: {path}: the header must lie in the file")
     assert error.count("\n") == 1
+
+
+def test_whoever_has_seen_enough_ends_the_output(tmp_path: Path) -> None:
+    path = tmp_path / "edge.safetensors"
+    path.write_bytes(bundle_bytes())
+    for arguments in (["facemix_ops.edge", str(path)], ["facemix_ops.info"]):
+        reading, writing = os.pipe()
+        os.close(reading)
+        with open(writing, "wb") as closed:
+            command = [sys.executable, "-m", *arguments]
+            done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
+        assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_kernels_that_cannot_run_stop_nothing(tmp_path: Path) -> None:

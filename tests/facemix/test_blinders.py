@@ -1,5 +1,6 @@
 """The pool: what it gives once, it never gives again."""
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -60,6 +61,18 @@ def test_settings_come_back(make):
     pool = Blinders(make().path)
     assert (pool.network, pool.blinding) == ("network", Blinding(0.5, 2.0))
     assert (pool.features_shape, pool.outputs_shape) == ((2, 3, 3), (3,))
+
+
+@pytest.mark.parametrize(
+    "change", ["features = 'x'", "features = '[-1]'", "outputs = '3'", "outputs = '[1e9]'", "share = 'a'", "energy = 0"]
+)
+def test_damaged_settings_are_refused(make, change):
+    pool = make()
+    with contextlib.closing(sqlite3.connect(pool.path)) as database:
+        database.execute(f"UPDATE pool SET {change}")
+        database.commit()
+    with pytest.raises(BlindersError, match="must hold the settings of a pool, got damaged ones: "):
+        Blinders(pool.path)
 
 
 def test_a_pool_with_too_few_rows_gives_none(make):

@@ -55,8 +55,18 @@ def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
         ("train {csv}", "train: error: RECIPE must be a YAML file (.yaml or .yml or .json), got '{csv}'"),
         ("train {yaml}", "train: error: Group 'data' does not accept option 'chanels'; did you mean --data.channels?"),
         ("train {bad}", "train: error: Problems parsing config: while parsing a flow node did not find expected"),
+        (
+            "train {empty}",
+            "train: error: a file of settings must hold some by name, such as 'mix: {{group_size: 4}}', got ''",
+        ),
+        ("train {number}", "train: error: --mix must be settings by name, got 3"),
         ("train {bytes}", "train: error: a file of settings must be text in UTF-8, got other bytes: 'utf-8' codec"),
         ("train --nme x", "train: error: unrecognized arguments: --nme x; did you mean --name?"),
+        (
+            "train --seeds 1 orl",
+            "train: error: unrecognized arguments: orl; one RECIPE may be given, before all options",
+        ),
+        ("audit --quick run", "audit: error: unrecognized arguments: run; one RUN may be given, before all options"),
         ("train orl --seed 3", "train: error: unrecognized arguments: --seed 3; did you mean --seeds?"),
         (
             "train --data.source orll",
@@ -67,11 +77,14 @@ def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
             "train --data.attributes a",
             "train: error: --data.attributes must be a list such as '[one,two]' or null, got",
         ),
+        ("train --data.size [8]", "train: error: --data.size must be a list such as '[1,2]', got [8]"),
+        ("train --config /none.yaml", "train: error: --config: File does not exist: '/none.yaml'"),
         ("train --mixed.epochs x", "train: error: --mixed.epochs must be a whole number, got x"),
         ("train --mix.max_coeff x", "train: error: --mix.max_coeff must be a number or null, got x"),
         ("audit --max-coeff x", "audit: error: --max-coeff must be a number or null, got x"),
         ("audit --victims x", "audit: error: --victims must be a whole number, got x"),
         ("serve --prot 1 --model x", "serve: error: unrecognized arguments: --prot 1; did you mean --port?"),
+        ("sweep orl --seed 3", "sweep: error: unrecognized arguments: --seed 3\n"),
         ("serve --mod x", "serve: error: the following arguments are required: --model"),
         ("frobnicate", "error: argument COMMAND: invalid choice: 'frobnicate'"),
     ],
@@ -83,7 +96,9 @@ def test_mistakes_are_a_line_and_where_to_look(
     paths = {"csv": tmp_path / "labels.csv", "yaml": tmp_path / "mine.yaml"}
     for path in paths.values():
         path.write_text("data: {chanels: 3}\n")
-    paths |= {"bad": tmp_path / "bad.yaml", "bytes": tmp_path / "bytes.yaml"}
+    paths |= {name: tmp_path / f"{name}.yaml" for name in ("bad", "bytes", "empty", "number")}
+    paths["empty"].touch()
+    paths["number"].write_text("mix: 3\n")
     paths["bad"].write_text("data: [\n")
     paths["bytes"].write_bytes(b"\x89PNG")
     with pytest.raises(SystemExit) as ended:
@@ -91,7 +106,7 @@ def test_mistakes_are_a_line_and_where_to_look(
     assert ended.value.code == 2
     first, second = capsys.readouterr().err.splitlines()
     command = arguments.split()[0]
-    assert first.removeprefix("facemix ").removeprefix("facemix: ").startswith(error.format(**paths))
+    assert f"{first}\n".removeprefix("facemix ").removeprefix("facemix: ").startswith(error.format(**paths))
     assert second in (f"facemix {command} --help lists all options", "facemix --help lists all options")
 
 
@@ -103,12 +118,31 @@ def test_mistakes_are_a_line_and_where_to_look(
         ("cost --paper --model vgg16", "cost: --model must not be given with --paper, got both"),
         ("train --data.source synthetic --data.workers -1", "DataSettings: workers must not be negative, got -1"),
         ("train orl --data.size [0,46]", "DataSettings: size must be a height and a width, got [0, 46]"),
+        ("cost --link -1 30 25", "cost: --link must be two rates above 0 and a time of at least 0, got -1 30 25"),
+        ("cost --link 1 nan 25", "cost: --link must be two rates above 0 and a time of at least 0, got 1 nan 25"),
+        ("cost --image 3 99999999 99999999", "cost: there is not enough memory for this: "),
         ("demo --json {folder}", "demo: --json must be a file, got {folder}"),
         (
             "demo --out {folder} --json {file}/figures.json",
             "demo: --json must be where files can be written, got {file}/figures.json: ",
         ),
         ("blind --edge x --cloud x --rows 1 --out {file}/x", "blind: --out must be where files can be written, got "),
+        ("demo --cache {file}/x --out {folder}", "demo: --cache must be where files can be written, got {file}/x: "),
+        ("train orl --out {file}/x", "train: --out must be where files can be written, got {file}/x: "),
+        ("train orl --out {file}", "train: --out must be a folder, got {file}\n"),
+        (
+            "train orl --out {folder} --baselines {file}/x",
+            "train: --baselines must be where files can be written, got {file}/x: ",
+        ),
+        (
+            "train orl --out {folder} --data.cache {file}/x",
+            "open_data: cache must be where files can be written, got {file}/x: ",
+        ),
+        ("sweep orl --out {file}/x", "sweep: --out must be where files can be written, got {file}/x: "),
+        (
+            "audit --edge {file} --data.source orl --out {file}/x",
+            "audit: --out must be where files can be written, got {file}/x: ",
+        ),
         ("demo --out {file}", "demo: files in --out must be where files can be written, got {file}/demo.png: "),
         (
             "collapse {run}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -23,3 +25,13 @@ def test_a_model_computes_rightly_while_others_are_loaded(cloud_file: Path) -> N
     while not done.is_set():
         np.testing.assert_array_equal(model.run(features), expected)
     loading.join()
+
+
+def test_a_model_is_loaded_without_pytorchs_compiler(cloud_file: Path) -> None:
+    """Which takes longer to import than all that a server needs."""
+    code = (
+        "import sys; from facemix.cloud.model import CloudModel; CloudModel(sys.argv[1])\n"
+        "print([name for name in ('torch._dynamo', 'sympy') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code, cloud_file], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

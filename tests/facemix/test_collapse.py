@@ -250,3 +250,11 @@ def test_refusals(change: dict[str, Any], message: str) -> None:
     arguments: dict[str, Any] = {"images": images(2), "tested": own_labels(model, 2), **change}
     with pytest.raises(ValueError, match=message):
         collapse(model, **arguments)
+
+
+def test_a_network_that_diverged_is_refused() -> None:
+    model = network()
+    with torch.no_grad():
+        model.get_parameter("conv1.weight").fill_(float("nan"))
+    with pytest.raises(ValueError, match="collapse: features and derivatives must be finite, got others"):
+        collapse(model, images(4), own_labels(model, 4))

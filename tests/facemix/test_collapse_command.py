@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from experiments import ALL, results
 from facemix.cli import main
 from facemix.data import open_data
 from facemix.errors import FacemixError
@@ -18,6 +19,7 @@ from facemix.export_collapsed import OfPixels, export_collapsed
 from facemix.models import build
 from facemix.storage import save_tensors
 from facemix.training.settings import Changes, DataSettings, Experiment, MixSettings, ModelSettings
+from facemix.training.stage import WEIGHTS_KIND
 from torch import nn
 
 DATA = DataSettings(source="synthetic", people=4, photos=10, size=(24, 24), distort=Changes(rotation=0.1))
@@ -38,10 +40,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with torch.no_grad():
             network(torch.randn(16, 1, 24, 24))
         (folder / stage).mkdir()
-        config = {"builder": "resnet18", "options": options, "group_size": group_size}
+        config = {"kind": WEIGHTS_KIND, "builder": "resnet18", "options": options, "group_size": group_size}
         save_tensors(folder / stage / "weights.safetensors", network.state_dict(), config)
     settings = json.loads(json.dumps(asdict(EXPERIMENT), default=str))
-    (folder / "results.json").write_text(json.dumps({"settings": settings, "seed": 3}))
+    (folder / "results.json").write_text(json.dumps({**results(3, ALL), "settings": settings}))
     return folder
 
 
@@ -66,10 +68,12 @@ def test_it_repeats_to_the_bit(folder: Path, capsys: pytest.CaptureFixture[str])
     assert figures(capsys, str(folder)) == figures(capsys, str(folder))
 
 
-def test_the_table_ends_with_the_verdict(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_ends_with_the_verdict(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     verdict = figures(capsys, str(folder))["verdict"]
-    assert main(["collapse", str(folder)]) == 0
-    printed = capsys.readouterr().out
+    path = tmp_path / "collapsed.onnx"
+    assert main(["collapse", str(folder), "--write", str(path)]) == 0
+    printed, last = capsys.readouterr().out.rsplit("\ncollapsed network: ", 1)
+    assert last == f"{path}\n"
     assert "tiny, mixing_aware" in printed
     assert "a 32 x 144 matrix" in printed
     assert " ".join(printed.split()).endswith(" ".join(verdict.split()))
@@ -131,6 +135,18 @@ def test_refusals(arguments: list[str], message: str, tmp_path: Path, capsys: py
 
 def test_settings_that_are_none(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mixing_aware").symlink_to(folder / "mixing_aware")
-    (tmp_path / "results.json").write_text(json.dumps({"settings": {"rounds": "many"}, "seed": 0}))
+    (tmp_path / "results.json").write_text(json.dumps({**results(0, ALL), "settings": {"rounds": "many"}}))
     assert main(["collapse", str(tmp_path)]) == 1
     assert "collapse: the results must hold the settings of an experiment, got" in capsys.readouterr().err
+
+
+def test_results_and_weights_that_are_none(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mixing_aware").symlink_to(folder / "mixing_aware")
+    for text in ("{}", "[]", "x"):
+        (tmp_path / "results.json").write_text(text)
+        assert main(["collapse", str(tmp_path)]) == 1
+        assert f"report: {tmp_path}/results.json must be " in capsys.readouterr().err
+    (tmp_path / "baseline").mkdir()
+    save_tensors(tmp_path / "baseline" / "weights.safetensors", {}, {})
+    assert main(["collapse", str(tmp_path), "--stage", "baseline"]) == 1
+    assert "baseline/weights.safetensors must be of kind 'facemix-weights-1', got None" in capsys.readouterr().err

@@ -131,7 +131,7 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["--model", "x"], "name must be one of"),
         (["--option", "width"], "--option must be NAME=VALUE, got 'width'"),
         (["--option", "depth=3"], "options must suit resnet18"),
-        (["--link", "0", "30", "25"], "Link: up must be positive"),
+        (["--link", "0", "30", "25"], "cost: --link must be two rates above 0 and a time of at least 0, got 0 30 25"),
         (["--group-size", "65"], "cost: --group-size must be between 1 and 64, got 65"),
     ],
 )

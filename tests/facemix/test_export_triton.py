@@ -240,3 +240,12 @@ def test_bfloat16_is_refused(cloud_file: Path) -> None:
     # Triton's ONNX Runtime backend knows no such tensor: the model would not load.
     with pytest.raises(ValueError, match="wire dtype must be one of float32, float16, int8, got 'bfloat16'"):
         onnx_model(CloudModel(cloud_file), "bfloat16")
+
+
+def test_a_repository_that_cannot_be_is_refused_before_anything_is_converted(
+    model: CloudModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(module, "onnx_model", None)
+    with pytest.raises(ValueError, match=r"export: --out must be where files can be written, got .*file/repo: "):
+        export_triton(model, tmp_path / "file" / "repo")

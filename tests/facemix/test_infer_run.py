@@ -89,7 +89,7 @@ def test_the_line_about_the_cost(tmp_path: Path, capsys: pytest.CaptureFixture[s
     captured = capsys.readouterr()
     assert captured.err.startswith("facemix infer: 8 images classified, 2 refused, in ")
     assert captured.err.endswith(
-        "; each 0.12 KiB up, 0.06 KiB down, 0.12 ms edge, 0.25 ms cloud, 0.38 ms network; 1 requests, 2 attempts\n"
+        "; each 0.12 KiB up, 0.06 KiB down, 0.12 ms edge, 0.25 ms cloud, 0.38 ms network; 1 request, 2 attempts\n"
     )
     assert "facemix" not in captured.out
     classified(paths, brightness)
@@ -155,5 +155,5 @@ def test_the_output_must_be_a_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="infer: --output must be a file"):
         classified(shades(tmp_path, 2), brightness, output=tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"--output must be where files can be written, got .*/file/out: .*/file'$"):
+    with pytest.raises(ValueError, match=r"--output must be where files can be written, got .*/file is no folder$"):
         classified(shades(tmp_path, 2), brightness, output=tmp_path / "file" / "out")

@@ -156,6 +156,12 @@ def test_what_lightning_refuses_is_said(tmp_path: Path, capsys: pytest.CaptureFi
         ("--evaluate=validation", "there must be a validation set to evaluate on, got none"),
         ("--mixed.early_stopping=2", "early_stopping must have a validation set, got none"),
         ("--baseline.lr=0", "lr must be positive, got 0"),
+        ("--baseline.batch_size=1", "batch_size must be at least 2, for batch norms, got 1"),
+        ("--mixed.batch_size=1", "batch_size must be at least 2, for batch norms, got 1"),
+        ("--trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches must not be 0, got 0"),
+        ("--trainer.max_steps=0", "trainer.max_steps must not be 0, got 0"),
+        ("--data.split_seed=9223372036854775808", "split_seed must be a number of 64 bits, got 9223372036854775808"),
+        ("--model.options.width=1e9", "options must suit resnet18, got {'width': 1000000000.0, "),
         ("--baseline={lr: .nan}", "lr must be positive, got nan"),
         ("--mixed.weight_decay=-1", "weight_decay must not be negative, got -1"),
         ("--mixed.clip=0", "clip must be positive, got 0"),
@@ -172,6 +178,23 @@ def test_refusals_say_what_came(
     assert main(["train", *OPTIONS, "--data.validation_share=0", option, "--out", str(tmp_path / "out")]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("option", "got"), [("mixed", "12 images for groups of 4"), ("baseline", "7 images")])
+def test_every_process_must_get_whole_groups(option: str, got: str, tmp_path: Path, capsys: Any) -> None:
+    """Said before the baseline is trained."""
+    size = f"--{option}.batch_size={got.split()[0]}"
+    assert main(["train", *OPTIONS, "--trainer.devices=2", size, "--out", str(tmp_path / "out")]) == 1
+    rule = f"train: {option}.batch_size must divide into whole groups for each process, got {got}"
+    assert rule in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_that_diverges_ends_with_a_hint(tmp_path: Path, capsys: Any) -> None:
+    assert main(["train", *OPTIONS, "--baseline.lr=1e30", "--out", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "train: the loss must stay finite, got nan in epoch " in error
+    assert "a lower lr" in error
 
 
 def learner_of(mix: MixSettings, held_out: int = 2, teacher: nn.Module | None = None, **fit: Any) -> Learner:

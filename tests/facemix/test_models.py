@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from facemix.cost import partition_cost
-from facemix.models import build, names, register
+from facemix.models import build, build_bare, names, register
 from facemix.partition import partition
 from torch import nn
 
@@ -19,8 +19,14 @@ def parameters(model: nn.Module) -> int:
 
 
 def on_meta(name: str, **options: object) -> nn.Module:
-    with torch.device("meta"):
-        return build(name, options)
+    return build_bare(name, options)
+
+
+def test_a_bare_network_has_shapes_and_no_weights() -> None:
+    state = on_meta("wide_linear", num_classes=3, image_size=[24, 24]).state_dict()
+    whole = build("wide_linear", {"num_classes": 3, "image_size": [24, 24]}).state_dict()
+    assert all(tensor.is_meta for tensor in state.values())
+    assert {name: tensor.shape for name, tensor in state.items()} == {n: t.shape for n, t in whole.items()}
 
 
 def test_resnet18_has_the_papers_11_21_million_parameters() -> None:

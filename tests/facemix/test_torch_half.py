@@ -39,6 +39,12 @@ CUTS = [
 ]
 
 
+NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+BLOCK = [f"{layer}{n}.weight" for layer in ("conv", "relu") for n in (1, 2)] + [
+    f"bn{n}.{w}" for n in (1, 2) for w in NORM
+]
+
+
 def images(count: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (count, *SHAPE[1:], 1), dtype=np.uint8)
 
@@ -250,6 +256,12 @@ def rewritten(path: Path, config: dict[str, Any], **tensors: Any) -> bytes:
         ({"more": 1}, {}, "no other fields"),
         ({"builder": "alexnet"}, {}, "build: name must be one of"),
         ({"options": {"depth": 3}}, {}, "build: options must suit resnet18"),
+        (
+            {"options": {**OPTIONS, "patches": 20_000}, "pre": 1, "features_shape": [8, 1, 1]},
+            {f"weights.layer1.0.{name}": None for name in BLOCK},
+            r"what is sent for an image must be of at most 134217728 values, got 400000000 rows of \[8, 1, 1\]",
+        ),
+        ({"options": {"width": 1e308}}, {}, "the weights must suit the network of the config, got build: options must"),
         ({"options": [1]}, {}, "options must be a JSON object, got list"),
         ({"pre": 1}, {}, "layer1.0.bn1.bias, .* missing or too many"),
         ({"pre": 99}, {}, "pre must be between 1 and 9"),
@@ -257,6 +269,10 @@ def rewritten(path: Path, config: dict[str, Any], **tensors: Any) -> bytes:
         ({"post": "conv1"}, {}, "pre must end at least one layer before post"),
         ({"outputs_shape": [0]}, {}, "outputs_shape must be positive integers"),
         ({"outputs_shape": [65]}, {}, "the weights must suit the network"),
+        ({"image_shape": [1 << 20, 1 << 20, 1]}, {}, "image_shape must be of at most 134217728 values"),
+        ({"features_shape": [8, 1 << 20, 1 << 20]}, {}, "features_shape must be of at most 134217728 values"),
+        ({"outputs_shape": [1 << 40]}, {}, "outputs_shape must be of at most 134217728 values"),
+        ({"image_shape": [8192, 16384, 1]}, {}, r"features_shape must be \[8, 2048, 4096\], got \[8, 8, 8\]"),
         ({"features_shape": [8, 8, 9]}, {}, r"features_shape must be \[8, 8, 8\], got \[8, 8, 9\]"),
         ({"classes": ["a"]}, {}, r"classes must be a name for each score, or null, got scores of shape \[6\]"),
         ({"attributes": ["a"]}, {}, "attributes must be a name for each two scores, without classes, got 1 for 6"),

@@ -87,6 +87,13 @@ def test_results_hold_networks_and_controls(once: Path) -> None:
         assert any(name.startswith("events.out.tfevents") for name in files)
 
 
+def test_results_that_are_none_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "seed-0").mkdir()
+    (tmp_path / "seed-0" / "results.json").write_text("{}")
+    assert main(["train", *OPTIONS, "--out", str(tmp_path)]) == 1
+    assert "seed-0/results.json must be of kind 'facemix-experiment-1', got None" in capsys.readouterr().err
+
+
 def test_every_norm_learns_through_the_mix(once: Path) -> None:
     """The one that is fused with the mix, too."""
     before = weights(once, "baseline")

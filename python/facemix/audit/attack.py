@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from .outcome import Outcome
-from .scene import Scene
+if TYPE_CHECKING:
+    from .outcome import Outcome
+    from .scene import Scene
 
 __all__ = ["Attack", "Progress"]
 

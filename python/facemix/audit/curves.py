@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import roc_auc_score, roc_curve
 
 from .outcome import Roc
 
@@ -21,6 +20,8 @@ def roc(name: str, true: ArrayLike, scores: ArrayLike) -> Roc | None:
         true: bool [N].
         scores: float [N].
     """
+    from sklearn.metrics import roc_auc_score, roc_curve
+
     labels = np.asarray(true, bool)
     if labels.all() or not labels.any():
         return None

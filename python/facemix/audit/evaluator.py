@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.pipeline import make_pipeline
 
 from facemix.data import Labelled
 
@@ -23,6 +20,10 @@ class Evaluator:
     """
 
     def __init__(self, faces: Labelled) -> None:
+        from sklearn.decomposition import PCA
+        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+        from sklearn.pipeline import make_pipeline
+
         pixels = _pixels(np.asarray(faces.images))
         components = PCA(min(COMPONENTS, len(pixels) // 2), whiten=True, svd_solver="full")
         self._fitted = make_pipeline(components, LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"))

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit  # of scipy.stats, which takes long to import, t.ppf
 
 from facemix.pictures import Line
 
@@ -152,6 +152,6 @@ def interval(
     drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
     mean = known.mean()
     ends = np.quantile(sums[drawn].sum(1) / sizes[drawn].sum(1), (0.025, 0.975))
-    wider = np.sqrt(count / (count - 1)) * student.ppf(0.975, count - 1) / NORMAL
+    wider = np.sqrt(count / (count - 1)) * stdtrit(count - 1, 0.975) / NORMAL
     low, high = np.clip(mean + wider * (ends - mean), known.min(), known.max())
     return float(low), float(high)

@@ -1,4 +1,7 @@
-"""The attacks that come with the package, in the order of reports."""
+"""The attacks that come with the package, in the order of reports.
+
+Importing them must stay cheap: what only a running attack needs, such as scikit-learn, is imported where it runs.
+"""
 
 from __future__ import annotations
 

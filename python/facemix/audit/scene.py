@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facemix.data import Labelled, Splits
+from facemix.device import best_device
 from facemix.training.batches import seed_of
-from facemix.training.measure import best_device
 
 from .decoder import Decoder
 from .edge import Edge

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.decomposition import FastICA
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from .filters import FILTERS, gradient
@@ -88,6 +86,9 @@ def samples_of(scene: Scene, groups: list[Tensor], generator: torch.Generator) -
 
 def fast_ica(samples: Tensor, seed: int, steps: int) -> Separation:
     """Hyvarinen's algorithm, by scikit-learn. It cannot tell whether it is right: never sure."""
+    from sklearn.decomposition import FastICA
+    from sklearn.exceptions import ConvergenceWarning
+
     matrices, ended = [], []
     for group in samples.double().cpu().numpy():
         ica = FastICA(whiten="unit-variance", random_state=seed % 2**32, max_iter=steps)

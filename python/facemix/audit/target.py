@@ -14,11 +14,11 @@ from torch import Tensor
 
 from facemix.cloud.model import CloudModel
 from facemix.data import open_data
+from facemix.device import best_device
 from facemix.edge import load_half
 from facemix.edge.blinders import Blinders
 from facemix.edge.blinding import Blinding
 from facemix.edge.torch_bundle import TorchBundle
-from facemix.training.measure import best_device
 from facemix.training.settings import DataSettings
 from facemix_ops.edge import Bundle
 

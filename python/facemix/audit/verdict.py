@@ -89,7 +89,8 @@ def verdict(outcomes: Mapping[str, Outcome]) -> Verdict:
         headline = "Unknown: there was nothing that an attack applies to."
     else:
         most = percent(max(done.values()))
-        headline = f"None of these {len(done)} attacks recovered more than {most}. That is no proof: others may."
+        told = f"None of these {len(done)} attacks recovered more" if len(done) > 1 else "This attack recovered no more"
+        headline = f"{told} than {most}. That is no proof: others may."
     return Verdict(
         answer,
         headline,

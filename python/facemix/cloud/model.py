@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from facemix.models import build
+from facemix.models import build_bare
 from facemix.partition import partition
 from facemix.storage import CLOUD_KIND, load_tensors
 
@@ -53,10 +53,9 @@ class CloudModel:
         if config.get("kind") != CLOUD_KIND:
             raise ValueError(f"CloudModel: {path} must be of kind {CLOUD_KIND!r}, got {config.get('kind')!r}")
         _check(path, config)
-        # On the meta device the whole network has shapes but no weights; the edge's layers vanish with it.
+        # Without weights; the edge's layers vanish with the whole network.
         try:
-            with torch.device("meta"):
-                whole = build(config["builder"], config["options"])
+            whole = build_bare(config["builder"], config["options"])
             with TRACING:
                 module = partition(whole, config["pre"], config["post"]).cloud
         except Exception as error:  # whatever a network's own code raises on such options

@@ -85,6 +85,8 @@ def fitted(parts: Parts, features: Tensor, key: fo.MixKey | None, progress: bool
         if last is not None and last.bias is not None:
             mean = mean + last.bias
         centred = (linear - linear.mean(0)).double()
+        if not bool(centred.isfinite().all()):
+            raise ValueError("collapse: features and derivatives must be finite, got others: train the network anew")
         directions = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1).to(weight.dtype)
     rest = nn.Sequential() if last is not None else nn.Sequential(nn.Unflatten(1, shape), parts.edge_last)
     return Matrix(weight, mean - linear.mean(0), mean, directions, rest)

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facemix.atomic import check_folder
+
 from .parsing import settings_parser
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("audit: --data.source must be given with --edge: whose photographs it mixes, got none")
     if out is None:
         raise ValueError("audit: --out must be given where there is no RUN, got none")
+    check_folder("audit: --out", out)
 
     from facemix.audit.report import HTML, add_privacy, write_audit
     from facemix.audit.verdict import exit_status

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from facemix.atomic import check_place
+from facemix.counted import counted
 
 __all__ = ["add", "run"]
 
@@ -81,8 +82,9 @@ def run(arguments: argparse.Namespace) -> None:
     values, outputs = math.prod(cloud.input_shape), math.prod(cloud.output_shape)
     size, blinding = arguments.out.stat().st_size, pool.blinding
     print(
-        f"facemix blind: {arguments.rows} rows for {half.bundle.name} in {arguments.out}, {size / KIB:.0f} KiB; "
-        f"a mixed row's share is {blinding.share:.3g}, the noise has standard deviation {blinding.level:.3g}\n"
+        f"facemix blind: {counted(arguments.rows, 'row')} for {half.bundle.name} in {arguments.out}, "
+        f"{size / KIB:.0f} KiB; a mixed row's share is {blinding.share:.3g}, the noise has standard deviation "
+        f"{blinding.level:.3g}\n"
         f"an image costs beforehand {multiply_adds(cloud.module, cloud.input_shape)} multiply-adds and "
         f"{1e3 * offline:.2f} ms here; on the edge {2 * (values + outputs)} multiply-adds, {values} normal values "
         f"({1e3 * online:.2f} ms here), {size / arguments.rows:.0f} bytes of the pool, and no more to send"

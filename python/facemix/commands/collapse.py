@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facemix.atomic import check_place
+from facemix.counted import counted
 
 if TYPE_CHECKING:
     from facemix.collapse import Collapse
@@ -53,12 +54,12 @@ def run(arguments: argparse.Namespace) -> None:
 
     from facemix.data import MEAN, STD, open_data
     from facemix.models import build
-    from facemix.report.results import RESULTS, seed_hint
+    from facemix.report.results import RESULTS, read_result, seed_hint
     from facemix.storage import load_tensors
     from facemix.training.batches import seed_of
     from facemix.training.collapsing import collapse_trained
     from facemix.training.experiment import evaluated, task_of
-    from facemix.training.stage import WEIGHTS
+    from facemix.training.stage import WEIGHTS, WEIGHTS_KIND
 
     folder: Path = arguments.folder
     trained = folder / arguments.stage / WEIGHTS
@@ -66,7 +67,9 @@ def run(arguments: argparse.Namespace) -> None:
         rule = f"RUN must hold {arguments.stage}/{WEIGHTS}, as the folder of a seed does"
         raise ValueError(f"collapse: {rule}, got {folder}{seed_hint(folder)}")
     weights, config = load_tensors(trained)
-    results = json.loads((folder / RESULTS).read_text())
+    if config.get("kind") != WEIGHTS_KIND:
+        raise ValueError(f"collapse: {trained} must be of kind {WEIGHTS_KIND!r}, got {config.get('kind')!r}")
+    results = read_result(folder / RESULTS)
     experiment = _experiment(results["settings"])
     network = build(config["builder"], config["options"])
     network.load_state_dict(weights)
@@ -89,6 +92,8 @@ def run(arguments: argparse.Namespace) -> None:
         print(json.dumps(found.as_json(), indent=2))
     else:
         _show(found, f"{experiment.name}, {arguments.stage}")
+        if arguments.write is not None:
+            print(f"collapsed network: {arguments.write}")
 
 
 def _experiment(settings: dict[str, Any]) -> Experiment:
@@ -126,7 +131,8 @@ def _show(found: Collapse, title: str) -> None:
     console = Console()
     console.print(table)
     console.print(
-        f"the mean of {found.images} derivatives; of {found.decisions} decisions; agreement with the network, and of "
-        f"the network with itself under another key; guessing the commonest is right in {found.chance:.1%}\n"
+        f"the mean of {counted(found.images, 'derivative')}; of {counted(found.decisions, 'decision')}; agreement "
+        "with the network, and of the network with itself under another key; guessing the commonest is right in "
+        f"{found.chance:.1%}\n"
         f"{found.verdict}"
     )

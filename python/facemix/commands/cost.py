@@ -76,10 +76,14 @@ def run(arguments: argparse.Namespace) -> None:
     if not 1 <= arguments.group_size <= MAX_GROUP:
         raise ValueError(f"cost: --group-size must be between 1 and {MAX_GROUP}, got {arguments.group_size}")
 
+    up, down, milliseconds = arguments.link
+    if not (up > 0 and down > 0 and milliseconds >= 0):
+        raise ValueError(
+            f"cost: --link must be two rates above 0 and a time of at least 0, got {up:g} {down:g} {milliseconds:g}"
+        )
     model = build(arguments.model, dict(map(_option, arguments.option))).eval()
     image_shape, size = tuple(arguments.image), arguments.group_size
     cost = partition_cost(model, image_shape, pre=arguments.pre, post=arguments.post, group_size=size)
-    up, down, milliseconds = arguments.link
     link = Link(up * MIBIT, down * MIBIT, milliseconds / 1e3)
     seconds = part_seconds(partition(model, arguments.pre, arguments.post), image_shape, size)
     figures = _figures(cost, link, seconds, arguments.wire_dtype)

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from facemix.atomic import atomic_path, check_place
+from facemix.atomic import atomic_path, check_folder, check_place
 
 __all__ = ["add", "run"]
 
@@ -68,13 +68,14 @@ def run(arguments: argparse.Namespace) -> None:
     check_place("demo: files in --out", arguments.out / PICTURE)
     if arguments.json is not None:
         check_place("demo: --json", arguments.json)
+    cache = arguments.cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facemix"
+    check_folder("demo: --cache", cache)
 
     # Imported here, so that `facemix serve` loads nothing of the edge, and mistakes are told before this takes seconds.
     from facemix.data import load_orl
     from facemix.demo.report import show
     from facemix.demo.run import run_demo
 
-    cache = arguments.cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facemix"
     train, test = load_orl(settings.size)
     print(
         f"facemix demo: {len(train)} faces to train on, {len(test)} to test, networks cached in {cache}",

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Parser", "settings_parser"]
 
+LIKE = 0.75  # of an option that may have been meant, to what was written
 UNKNOWN = re.compile(r"(?:unrecognized arguments: --|(?:Group '([\w.]+)' does not accept option|Option) ')([^\s=']+)")
+STRAY = re.compile(r"unrecognized arguments: [^-]")
+FIRST = re.compile(r"\[(\w+)\]$")  # in the name of a command: what may stand before its options
+CONFIG = re.compile(r"Unexpected config: ?(.*)", re.DOTALL)
 SETTING = re.compile(r'Parser key "([^"]+)":\s+(.*)', re.DOTALL)
 TYPE = re.compile(r"Expected a (.*?)\. Got|Subtypes: \[(.*)\]\s+Errors:", re.DOTALL)
 VALUE = re.compile(r"(?:Got|Given) value: (.*)", re.DOTALL)
@@ -24,6 +28,7 @@ WORDS = {
     "<class 'bool'>": "true or false",
     "<class 'str'>": "text",
     "<class 'tuple'>": "a list such as '[1,2]'",
+    "tuple with 2 elements": "a list such as '[1,2]'",
     "list[str]": "a list such as '[one,two]'",
     "<class 'dict'>": "settings such as '{\"width\": 0.5}'",
     "<class 'NoneType'>": "null",
@@ -45,12 +50,18 @@ class Brief:
 
     def _plain(self, message: str) -> str:
         if unknown := UNKNOWN.match(message):
-            near = difflib.get_close_matches("--" + ".".join(filter(None, unknown.groups())), self._options(), 1)
+            near = difflib.get_close_matches("--" + ".".join(filter(None, unknown.groups())), self._options(), 1, LIKE)
             return message + (f"; did you mean {near[0]}?" if near else "")
+        if STRAY.match(message) and (first := FIRST.search(self.prog)):
+            return f"{message}; one {first[1]} may be given, before all options"
+        if config := CONFIG.fullmatch(message):
+            return f"a file of settings must hold some by name, such as 'mix: {{group_size: 4}}', got {config[1]!r}"
         setting = SETTING.fullmatch(message)
         kind, value = (pattern.search(message) for pattern in (TYPE, VALUE))
-        if setting is None or kind is None or value is None:
+        if setting is None:
             return message
+        if kind is None or value is None:
+            return f"{self._option(setting[1])}: {setting[2]}"
         types = [_words(name) for name in re.split(r", (?![^\[]*\])", kind[1] or kind[2])]
         return f"{self._option(setting[1])} must be {' or '.join(types)}, got {value[1]}"
 

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from facemix.atomic import check_folder
+
 if TYPE_CHECKING:
     from facemix.training.settings import Experiment
 
@@ -53,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     sizes, pre = tuple(arguments.group_sizes), tuple(arguments.pre)
     options = (*(f"--import={module}" for module in arguments.modules), *arguments.forwarded)
     plan = Plan(arguments.recipe, options, experiment_of([]), sizes, pre, arguments.seeds, arguments.out)
+    check_folder("sweep: --out", arguments.out)
     _check({job.row: experiment_of(plan.settings(job)) for job in (*plan.baselines, *plan.mixed) if not plan.done(job)})
     failures = run_sweep(plan, arguments.jobs)
     for job, reason in failures.items():

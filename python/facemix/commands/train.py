@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from facemix.atomic import check_folder
 
 from .parsing import settings_parser
 
@@ -70,6 +73,9 @@ def read_experiment(parser: ArgumentParser, rest: list[str]) -> tuple[Any, Exper
     except UnicodeDecodeError as error:
         parser.error(f"a file of settings must be text in UTF-8, got other bytes: {error}")
     names = Experiment.__dataclass_fields__
+    for name, default in vars(Experiment()).items():
+        if is_dataclass(default) and not isinstance(arguments[name], Namespace):
+            parser.error(f"--{name} must be settings by name, got {arguments[name]!r}")
     values = parser.instantiate(Namespace({name: arguments[name] for name in names}))
     return arguments, Experiment(**{name: values[name] for name in names})
 
@@ -98,11 +104,15 @@ def run(arguments: argparse.Namespace) -> None:
     if seeds < 1 or first < 0:
         raise ValueError(f"train: --seeds must be positive and --first-seed not negative, got {seeds} and {first}")
 
+    out: Path = options.out or Path("runs") / experiment.name
+    check_folder("train: --out", out)
+    if options.baselines is not None and not options.baselines.is_dir():  # one that is there need only be read
+        check_folder("train: --baselines", options.baselines)
+
     from facemix.data import open_data
     from facemix.training.experiment import run_experiment
     from facemix.training.stage import is_first_process
 
-    out: Path = options.out or Path("runs") / experiment.name
     splits = open_data(experiment.data)
     for seed in range(first, first + seeds):
         run_experiment(experiment, seed, out / f"seed-{seed}", splits, options.baselines)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from facemix.data import MEAN, STD
-from facemix.models import build
+from facemix.models import build_bare
 
 from .link import PAPER_4G, transfer_seconds
 from .parts import PartitionCost, partition_cost
@@ -87,8 +87,7 @@ def paper_tables() -> dict[str, list[Row]]:
 
 
 def _table1() -> list[Row]:
-    with torch.device("meta"):
-        vgg = build("vgg16", {"num_classes": CLASSES}).eval()
+    vgg = build_bare("vgg16", {"num_classes": CLASSES}).eval()
     first, second, osia = (partition_cost(vgg, VGG_IMAGE, pre=pre) for pre in (1, 2, 11))
     image, scores = 4 * torch.Size(VGG_IMAGE).numel(), 4 * CLASSES
     layers = _linear_layers(vgg)
@@ -141,8 +140,7 @@ def _linear_layers(model: nn.Module) -> list[tuple[int, int]]:
 
 
 def _tables2and3() -> list[Row]:
-    with torch.device("meta"):
-        resnet = build("resnet18", {"num_classes": SCORES}).eval()
+    resnet = build_bare("resnet18", {"num_classes": SCORES}).eval()
     costs = [partition_cost(resnet, CELEBA_IMAGE, pre=pre) for pre in (1, 2, 3)]
     whole = costs[0]
     parameters = whole.edge_parameters + whole.cloud.parameters
@@ -167,7 +165,6 @@ def _edge_row(method: str, parameters: int, multiply_adds: int, paper: tuple[str
 
 def _protection_row(method: str, name: str, settings: dict[str, Any], paper: tuple[str, str]) -> Row:
     options = {"protection": name, "settings": settings, "network": "resnet18", "options": {"num_classes": SCORES}}
-    with torch.device("meta"):
-        network = build("protected", options)
+    network = build_bare("protected", options)
     cost = partition_cost(network, CELEBA_IMAGE, group_size=1)
     return _edge_row(method, cost.edge_parameters, cost.edge_multiply_adds, paper)

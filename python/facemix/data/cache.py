@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from facemix.storage import atomic_path
+from facemix.atomic import atomic_path, check_folder
 
 from .photos import DataError
 
@@ -73,6 +73,7 @@ def kept(path: Path, shape: tuple[int, ...], fill: Callable[[NDArray[np.uint8]],
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder, which ends with the process, however that ends."""
+    check_folder("open_data: cache", folder)
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:

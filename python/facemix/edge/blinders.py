@@ -70,9 +70,12 @@ class Blinders:
             raise BlindersError(
                 f"{self.path}: must be a whole pool, got one whose making was interrupted: make another"
             )
-        self.network: str = settings[0]
-        self.blinding = Blinding(*settings[1:3])
-        self.features_shape, self.outputs_shape = (tuple(json.loads(shape)) for shape in settings[3:])
+        try:
+            self.network = str(settings[0])
+            self.blinding = Blinding(*settings[1:3])
+            self.features_shape, self.outputs_shape = map(_shape, settings[3:])
+        except (TypeError, ValueError, RecursionError) as error:
+            raise BlindersError(f"{self.path}: must hold the settings of a pool, got damaged ones: {error}") from None
 
     @classmethod
     def create(
@@ -95,6 +98,7 @@ class Blinders:
         path = Path(path)
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
         # Whoever kills us leaves a folder of rows that nobody will use. A link, unlike a renaming, replaces nothing.
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
             made = Path(folder, path.name)
@@ -153,6 +157,13 @@ class Blinders:
             raise BlindersError(
                 f"{self.path}: must be a file of `facemix blind` that can be changed, {error}"
             ) from None
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    shape = json.loads(text)
+    if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
+        raise ValueError(f"a shape must be positive integers, got {text[:80]}")
+    return tuple(shape)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ and in the metadata a JSON config with the fields of `TorchBundle` that are no t
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from facemix_ops.edge import BundleError, safetensors
-from facemix_ops.edge.bundle import CONFIG_KEY, DECOYS, MAX_NAME, MAX_VERSION, MIN_STD, SCALES
+from facemix_ops.edge.bundle import CONFIG_KEY, DECOYS, MAX_MAP, MAX_NAME, MAX_VERSION, MIN_STD, SCALES
 from facemix_ops.edge.fields import Fields
 from facemix_ops.edge.preprocess import check_images
 from facemix_ops.edge.safetensors import DIGEST_KEY, NO_DIGEST
@@ -160,6 +161,9 @@ def _build(config: dict[str, Any], scales: Tensor | None, decoys: Tensor | None)
 
 def _check(bundle: TorchBundle) -> None:
     """What fields must be together."""
+    for name in ("image_shape", "features_shape", "outputs_shape"):
+        if math.prod(shape := getattr(bundle, name)) > MAX_MAP:
+            raise BundleError(f"{name} must be of at most {MAX_MAP} values, got {list(shape)[:8]}")
     if min(bundle.std) < MIN_STD:
         raise BundleError(f"std must be at least {MIN_STD}, got {list(bundle.std)}")
     scales, channels = bundle.scales, bundle.features_shape[0]

@@ -4,6 +4,7 @@ convolution, a last part that is more than one linear layer. `facemix.export_tor
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 import facemix_ops as fo
-from facemix.models import build
+from facemix.models import build_bare
 from facemix.partition import partition
 from facemix_ops.edge import BundleError
+from facemix_ops.edge.bundle import MAX_MAP
 from facemix_ops.edge.company import digest, places
 from facemix_ops.edge.key import Key
 from facemix_ops.edge.preprocess import check_images
@@ -184,22 +186,25 @@ def _parts(bundle: TorchBundle, weights: Mapping[str, Tensor]) -> tuple[fx.Graph
     """
     channels_first = bundle.image_shape[2], *bundle.image_shape[:2]
     try:
-        with torch.device("meta"):
-            whole = build(bundle.builder, bundle.options)
-        first, _, last = partition(whole, bundle.pre, bundle.post)
-        names = [set(part.state_dict()) for part in (first, last)]
-        if different := sorted((names[0] | names[1]) ^ weights.keys()):
+        whole = build_bare(bundle.builder, bundle.options)
+        first, _, last = partition(whole.eval().requires_grad_(False), bundle.pre, bundle.post)
+        with torch.inference_mode():  # still without weights, and so without memory, whatever the file says
+            rows, *features = first(torch.zeros(1, *channels_first, device="meta")).shape
+            scores = last(torch.zeros(rows, *bundle.outputs_shape, device="meta")).shape
+        owned = [part.state_dict() for part in (first, last)]
+        if different := sorted((owned[0].keys() | owned[1].keys()) ^ weights.keys()):
             raise ValueError(f"{', '.join(different[:5])} missing or too many")
-        for part, own in zip((first, last), names, strict=True):
+        for part, own in zip((first, last), owned, strict=True):
+            if other := [name for name in own if weights[name].dtype != own[name].dtype]:
+                raise ValueError(f"{other[0]} of {weights[other[0]].dtype}")
             part.load_state_dict({name: weights[name] for name in own}, assign=True)
-            part.eval().requires_grad_(False)
-        with torch.inference_mode():
-            rows, *features = first(torch.zeros(1, *channels_first)).shape
-            scores = last(torch.zeros(rows, *bundle.outputs_shape)).shape
-    except (ValueError, RuntimeError, TypeError) as error:  # of `build`, `partition`, `load_state_dict`, the layers
+    except (ValueError, RuntimeError, TypeError, OverflowError) as error:  # of networks and files
         raise BundleError(f"the weights must suit the network of the config, got {error}") from None
     if tuple(features) != bundle.features_shape:
         raise BundleError(f"features_shape must be {features}, got {list(bundle.features_shape)}")
+    if rows * math.prod(features) > MAX_MAP:
+        got = f"{rows} rows of {features}"
+        raise BundleError(f"what is sent for an image must be of at most {MAX_MAP} values, got {got}")
     if len(scores) != 2 or (bundle.classes is not None and len(bundle.classes) != scores[1]):
         raise BundleError(f"classes must be a name for each score, or null, got scores of shape {list(scores[1:])}")
     if bundle.attributes is not None and (bundle.classes is not None or 2 * len(bundle.attributes) != scores[1]):

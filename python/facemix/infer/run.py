@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from facemix.atomic import atomic_path, check_place
+from facemix.counted import counted
 from facemix.edge import Answer, Cost, Prediction
 from facemix.edge.grouping import Remembered
 from facemix.edge.images import ImageError, load_images
@@ -74,13 +75,13 @@ class Tally:
             details = (
                 f"each {cost['bytes_up'] / KIB:.2f} KiB up, {cost['bytes_down'] / KIB:.2f} KiB down, "
                 f"{1e3 * cost['edge_seconds']:.2f} ms edge, {1e3 * cost['cloud_seconds']:.2f} ms cloud, "
-                f"{1e3 * cost['network_seconds']:.2f} ms network; {self.cost['requests']:.0f} requests, "
-                f"{self.cost['attempts']:.0f} attempts"
+                f"{1e3 * cost['network_seconds']:.2f} ms network; "
+                f"{counted(int(self.cost['requests']), 'request')}, {counted(int(self.cost['attempts']), 'attempt')}"
             )
         else:
             details = f"each {1e3 * cost['edge_seconds']:.2f} ms; nothing was mixed or sent"
         return (
-            f"{self.classified} images classified, {self.refused} refused, in {seconds:.2f} s "
+            f"{counted(self.classified, 'image')} classified, {self.refused} refused, in {seconds:.2f} s "
             f"({self.classified / seconds:.0f}/s); {details}"
         )
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-__all__ = ["build", "names", "register"]
+__all__ = ["build", "build_bare", "names", "register"]
 
 Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
 
@@ -53,5 +55,24 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
         )
     try:
         return _BUILDERS[name](**(options or {}))
-    except TypeError as error:
+    except (TypeError, RuntimeError, OverflowError) as error:  # arguments that are not there; sizes beyond PyTorch's
         raise ValueError(f"build: options must suit {name}, got {options!r}: {error}") from error
+
+
+def build_bare(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
+    """Build the model called `name` on PyTorch's device "meta": shapes, and no weights.
+
+    Raises:
+        ValueError: as `build`.
+    """
+    with torch.device("meta"), _Undrawn():
+        return build(name, options)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Draws no normal values: without memory there is nothing to draw, and PyTorch would import its compiler for it."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from facemix.counted import counted
+
 from .paper import BASELINE, PAPER_SETTINGS, PaperRow, paper_rows
 from .results import Runs
 from .spread import count, percent
@@ -24,8 +26,8 @@ def accuracy(runs: Runs) -> Table:
     data = runs.first["data"]
     seeds = ", ".join(str(seed["seed"]) for seed in runs.seeds)
     note = (
-        f"On {data[data['evaluated_on']]} photographs of the {data['evaluated_on']} set; seeds {seeds}: mean ± "
-        f"standard deviation. Through the mix: {runs.first.settings['rounds']} rounds for each seed, "
+        f"On {counted(data[data['evaluated_on']], 'photograph')} of the {data['evaluated_on']} set; seeds {seeds}: "
+        f"mean ± standard deviation. Through the mix: {counted(runs.first.settings['rounds'], 'round')} for each seed, "
         "with fresh keys and groups."
     )
     if "baseline_longer" in runs.networks:
@@ -80,8 +82,8 @@ def paper(runs: Runs) -> Table | None:
     size = 1 if runs.protected else mix["group_size"]
     ours_are = f"{model['name']}, {len(runs.first['data']['labels'])} labels, groups of {size}"
     note = (
-        f"The paper's are of {PAPER_SETTINGS}; these are of {ours_are}, {len(runs.seeds)} seeds. Its attacks are "
-        "`identity` and `attributes` of facemix audit, which has stronger ones."
+        f"The paper's are of {PAPER_SETTINGS}; these are of {ours_are}, {counted(len(runs.seeds), 'seed')}. Its "
+        "attacks are `identity` and `attributes` of facemix audit, which has stronger ones."
     )
     columns = (
         "network", "accuracy here", "the paper's", "balanced accuracy here", "the paper's, balanced",

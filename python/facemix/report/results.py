@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from facemix.counted import counted
+
 from .spread import Spread
 from .table import NETWORKS
 
@@ -121,7 +123,7 @@ class Runs:
         """How long "baseline" was trained for, or "mixed" went on, in words: at most that, with early stopping."""
         fit = self.first.settings[training]
         limit = "" if fit.get("early_stopping") is None else "at most "
-        return f"{limit}{fit['epochs']} epoch{'' if fit['epochs'] == 1 else 's'}"
+        return f"{limit}{counted(fit['epochs'], 'epoch')}"
 
     def spread(self, figure: Callable[[Result], float]) -> Spread:
         """A figure over the seeds."""

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from facemix.collapse import Collapse, collapse
 from facemix.data import UNKNOWN, Labelled
+from facemix.device import best_device
 
 from .batches import seed_of
 from .learner import inputs
-from .measure import best_device, test_batches
+from .measure import test_batches
 from .settings import Experiment
 from .task import Task
 

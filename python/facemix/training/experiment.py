@@ -17,7 +17,7 @@ from facemix.atomic import atomic_path
 from facemix.cost import partition_cost
 from facemix.data import Labelled, Splits
 from facemix.environment import environment
-from facemix.report.results import KIND, RESULTS
+from facemix.report.results import KIND, RESULTS, read_result
 
 from .batches import seed_of
 from .collapsing import collapse_trained
@@ -224,6 +224,7 @@ def _check(experiment: Experiment, splits: Splits) -> None:
     processes, cores = experiment.trainer.get("devices"), os.cpu_count() or 1
     if isinstance(processes, int) and processes > cores and not torch.cuda.is_available():  # Lightning starts them all
         raise ValueError(f"train: trainer.devices must be at most {cores}, the cores, without a GPU, got {processes}")
+    _check_batches(experiment)
     if experiment.data.task == "identity" and splits.train.people < 2:
         raise ValueError(f"train: there must be two people to tell apart, or more, got {splits.train.people}")
     if not len(evaluated(experiment, splits)):
@@ -236,9 +237,25 @@ def _check(experiment: Experiment, splits: Splits) -> None:
         )
 
 
+def _check_batches(experiment: Experiment) -> None:
+    """Where it is known how many processes there are, see now that each gets whole groups: a later stage's turn comes
+    only when the baseline is trained.
+    """
+    devices = experiment.trainer.get("devices")
+    processes = devices if type(devices) is int and devices > 0 else 1
+    fits = (("baseline", experiment.baseline, 1), ("mixed", experiment.mixed, 1))
+    for name, fit, size in (*fits, ("mixed", experiment.mixed, experiment.group_size)):
+        batch_size = fit.whole_groups(size)
+        if batch_size % (size * processes):
+            raise ValueError(
+                f"train: {name}.batch_size must divide into whole groups for each process, got {batch_size} images for "
+                f"groups of {size} in {processes} processes"
+            )
+
+
 def _finished(path: Path, experiment: Experiment, splits: Splits) -> dict[str, Any]:
     """The results of a seed that was run before, if it was the same experiment."""
-    results: dict[str, Any] = json.loads(path.read_text())
+    results = dict(read_result(path).values)
     found = {**deciding(results["settings"]), "photographs": results["data"]["digests"]}
     now = {**deciding(asdict(experiment)), "photographs": [faces.digest() for faces in splits]}
     if different := difference(found, now):

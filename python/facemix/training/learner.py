@@ -92,7 +92,7 @@ class Learner(L.LightningModule):
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """This process's part of each batch."""
         size, processes = self.mix.group_size, self.trainer.world_size
-        batch_size = -(-self.settings.batch_size // size) * size
+        batch_size = self.settings.whole_groups(size)
         if batch_size % (size * processes):
             raise ValueError(
                 f"train: batch_size must divide into whole groups for each process, got {batch_size} images for "
@@ -109,7 +109,7 @@ class Learner(L.LightningModule):
         size = self.mix.group_size
         if not len(self._held_out):
             return []
-        batch_size = -(-self.settings.batch_size // size) * size
+        batch_size = self.settings.whole_groups(size)
         return loader(
             FaceBatches(self._held_out, self.task.name, batch_size, size, self.seed, tests=True), self.data.workers
         )
@@ -165,6 +165,11 @@ class Learner(L.LightningModule):
         """Log the epoch's mean loss, over all processes, and keep it."""
         loss = self.trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean")
         self._losses.clear()
+        if not loss.isfinite():
+            raise ValueError(
+                f"train: the loss must stay finite, got {loss.item()} in epoch {self.current_epoch + 1}: take a lower "
+                "lr, or a trainer.precision of more bits"
+            )
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log_dict({"loss": loss, "lr": lr}, prog_bar=True)
         validation = self.trainer.callback_metrics.get("validation_loss")

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 import facemix_ops as fo
 from facemix.data import MEAN, STD, Labelled
+from facemix.device import best_device
 from facemix.protections import Noise, repeatable
 
 from .batches import FaceBatches, loader, seed_of
@@ -20,12 +21,7 @@ from .mixed_network import MixedNetwork
 from .settings import Experiment
 from .task import Task
 
-__all__ = ["best_device", "decisions", "draw_group", "draw_protected", "measure", "test_batches"]
-
-
-def best_device() -> torch.device:
-    """A CUDA or ROCm device, or the CPU where there is none."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+__all__ = ["decisions", "draw_group", "draw_protected", "measure", "test_batches"]
 
 
 def decisions(
@@ -66,7 +62,7 @@ def test_batches(
     faces: Labelled, task: Task, experiment: Experiment, size: int, number: int
 ) -> DataLoader[dict[str, Tensor]]:
     """All of `faces` in groups of `size`, once: a round of tests. Groups and distortions depend on its number alone."""
-    batch_size = -(-experiment.baseline.batch_size // size) * size
+    batch_size = experiment.baseline.whole_groups(size)
     seed = seed_of("evaluation", experiment.data.split_seed)  # the same faces and groups for all networks
     batches = FaceBatches(faces, task.name, batch_size, size, seed, tests=True)
     return loader(batches, experiment.data.workers, epoch=number)

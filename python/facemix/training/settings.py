@@ -90,6 +90,8 @@ class DataSettings:
     def __post_init__(self) -> None:
         if min(self.size) < 1:
             raise ValueError(f"DataSettings: size must be a height and a width, got {list(self.size)}")
+        if not -(1 << 63) <= self.split_seed < 1 << 63:
+            raise ValueError(f"DataSettings: split_seed must be a number of 64 bits, got {self.split_seed}")
         if self.workers < 0:
             raise ValueError(f"DataSettings: workers must not be negative, got {self.workers}")
 
@@ -174,6 +176,9 @@ MAX_NAME = 100
 #: Options of Lightning that are settings here: reports and caches go by those.
 ELSEWHERE = {"max_epochs": "epochs", "gradient_clip_val": "clip"}
 
+#: With 0 Lightning would train nothing, or divide by it.
+NOT_ZERO = ("accumulate_grad_batches", "limit_train_batches", "max_steps", "val_check_interval")
+
 #: Whose setting each is.
 OWNERS = {"sigma": "noise", "size": "blur", "width": "anonymizer"}
 
@@ -218,7 +223,7 @@ class FitSettings:
 
     Attributes:
         epochs: passes over the data.
-        batch_size: images in a step, of all processes together; it is rounded up to whole groups.
+        batch_size: images in a step, of all processes together, two or more; it is rounded up to whole groups.
         optimizer: "adamw", or "adam" (whose weight decay is part of the gradient).
         lr: peak learning rate.
         schedule: "onecycle" or "constant".
@@ -241,8 +246,14 @@ class FitSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:  # nor is NaN
                 raise ValueError(f"FitSettings: {name} must be positive, got {value}")
+        if self.batch_size < 2:
+            raise ValueError(f"FitSettings: batch_size must be at least 2, for batch norms, got {self.batch_size}")
         if not self.weight_decay >= 0:
             raise ValueError(f"FitSettings: weight_decay must not be negative, got {self.weight_decay}")
+
+    def whole_groups(self, size: int) -> int:
+        """`batch_size`, rounded up to whole groups of `size` images."""
+        return -(-self.batch_size // size) * size
 
 
 @dataclass(frozen=True)
@@ -290,6 +301,9 @@ class Experiment:
             if option in self.trainer:
                 rule = f"must be given as baseline.{name} and mixed.{name}"
                 raise ValueError(f"Experiment: trainer.{option} {rule}, got {self.trainer[option]}")
+        for option in NOT_ZERO:
+            if option in self.trainer and self.trainer[option] == 0:
+                raise ValueError(f"Experiment: trainer.{option} must not be 0, got {self.trainer[option]}")
         size = list(self.data.size)
         for model in (self.model, self.mixing_model):
             if (own := list(model.options.get("image_size", size))) != size:

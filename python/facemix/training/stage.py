@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from facemix.atomic import atomic_path
+from facemix.counted import counted
 from facemix.storage import load_tensors, save_tensors
 
 from .difference import difference
@@ -79,7 +80,8 @@ def train_stage(
     last, best = folder / f"{LAST}.ckpt", folder / f"{BEST}.ckpt"
     trainer = _trainer(learner, folder, options)
     if trainer.is_global_zero:  # the progress bar shows on a terminal only
-        print(f"facemix train: {name}: {learner.photographs} photographs, {learner.settings.epochs} epochs", flush=True)
+        data, epochs = counted(learner.photographs, "photograph"), counted(learner.settings.epochs, "epoch")
+        print(f"facemix train: {name}: {data}, {epochs}", flush=True)
     with torch.random.fork_rng(), warnings.catch_warnings():
         # About workers that nobody asked for.
         warnings.filterwarnings("ignore", module="lightning")

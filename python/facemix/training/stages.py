@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from facemix.cost import partition_cost
 from facemix.data import Labelled
-from facemix.models import build
+from facemix.models import build, build_bare
 
 from .anonymizing import Anonymizing
 from .batches import seed_of
@@ -129,8 +129,7 @@ class Stages:
             model, options = PROTECTED, self._protected_options()
         else:
             options = self._mixing_options(experiment.mix.activation)
-        with torch.device("meta"):
-            network = build(model.name, options)
+        network = build_bare(model.name, options)
         shape = tuple(self.train.images.shape[1:])
         partition_cost(network, shape, pre=model.pre, post=model.post, group_size=experiment.group_size)
 

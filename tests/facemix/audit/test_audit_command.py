@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -193,6 +195,18 @@ def test_a_weaker_audit_takes_nothing_back(run: Path, attacks: Any) -> None:
     after = privacy("--attacks", "weak", "slow", "--seed", "1")
     assert after == {**before, "unknown": [], "answered": ["full", "weak", "slow"]}
     assert privacy("--seed", "2")["recovered"] == before["recovered"]
+
+
+def test_the_list_imports_nothing_that_only_attacks_need() -> None:
+    heavy = ("lightning", "sklearn", "matplotlib", "torchmetrics", "scipy.stats", "torch._dynamo")
+    code = f"""
+import sys
+from facemix.cli import main
+main(["audit", "--list"])
+print([name for name in {heavy} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_list(attacks: Any, capsys: Any) -> None:

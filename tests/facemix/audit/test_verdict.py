@@ -18,7 +18,7 @@ STARTS = {
     "recovered": "Not hidden. The cloud recovers 97 % of the faces.",
     "partly": "Hidden in part only. It tells 60 % of the pairs, 50 % by chance.",
     "unknown": "Unknown: ",
-    "withstood": "None of these ",
+    "withstood": ("None of these ", "This attack recovered no more than "),
 }
 
 

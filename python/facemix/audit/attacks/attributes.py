@@ -6,7 +6,6 @@ from collections.abc import Callable
 from itertools import islice
 
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -138,6 +137,8 @@ class Attributes(Attack):
         return lambda received: read(received) > 0
 
     def _by_people(self, scene: Scene, view: Callable[[Rows], Rows]) -> Classifier:
+        from sklearn.linear_model import LogisticRegression
+
         faces, told = suspects(scene), _told(scene)
         person = faces.labels("identity")[:, None] == scene.gallery.labels("identity")
         mine = view(rehearsed(scene.edge, faces, PASSES, scene.generator(self.name, "people")))

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
 from facemix.data import Labelled
 from facemix.pictures import COLUMNS, Line
@@ -142,6 +141,8 @@ def _error(found: Tensor, truth: Tensor) -> list[float]:
 
 def _likeness(found: Tensor, truth: Tensor) -> list[float]:
     """SSIM (Wang et al. 2004), of each row: of [b, S, C, H, W]."""
+    from torchmetrics.functional.image import structural_similarity_index_measure as ssim
+
     values = ssim(found.flatten(0, 1), truth.flatten(0, 1), data_range=2.0, reduction="none")
     assert isinstance(values, Tensor)
     return values.view(found.shape[:2]).mean(1).tolist()
