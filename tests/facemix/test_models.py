@@ -249,3 +249,18 @@ def test_wide_linear_says_whose_size_is_wrong() -> None:
 def test_refusals_say_what_came(name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         build(name, options)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg16", "wide_linear"])
+def test_channels_last_is_a_layout_only(name: str) -> None:
+    """As GPUs train: the same scores and gradients."""
+    options = {"wide_linear": {"image_size": [64, 48]}, "vgg16": {"width": 0.0625}}.get(name, {"width": 0.0625})
+    model = build(name, {"num_classes": 5, **options}).double().eval()
+    x = torch.randn(4, 3, 64, 48, dtype=torch.float64)
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        model.to(memory_format=layout).zero_grad()
+        scores = model(x.contiguous(memory_format=layout))
+        scores.square().sum().backward()
+        found.append([scores, *(parameter.grad.clone() for parameter in model.parameters())])
+    torch.testing.assert_close(found[0], found[1])

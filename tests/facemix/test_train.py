@@ -17,9 +17,12 @@ import pytest
 import torch
 from facemix.cli import main
 from facemix.storage import load_tensors
-from facemix.training import experiment
+from facemix.training import experiment, learner
 from facemix.training.difference import difference
+from facemix.training.mixed_network import MixedNetwork
 from tiny_experiment import OPTIONS
+
+import facemix_ops as fo
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # other numbers of threads round otherwise
 STAGES = ("baseline", "baseline_longer", "mixing_aware", "linear_cloud")
@@ -109,6 +112,24 @@ def test_the_same_seed_gives_the_same_bits(once: Path, tmp_path: Path) -> None:
     for stage in STAGES:
         one, other = weights(once, stage), weights(tmp_path, stage)
         assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_in_a_gpus_layout_it_learns_the_same(once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To rounding."""
+    forward, seen = MixedNetwork.forward, set()
+
+    def watched(network: MixedNetwork, x: torch.Tensor, key: fo.MixKey | None = None) -> torch.Tensor:
+        tensors = (x, *(weight for weight in network.parameters() if weight.dim() == 4 and network.training))
+        seen.update(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in tensors)
+        return forward(network, x, key)
+
+    monkeypatch.setattr(MixedNetwork, "forward", watched)
+    monkeypatch.setattr(learner, "fastest_layout", lambda _: torch.channels_last)
+    found = train(tmp_path)
+    assert seen == {True}
+    for stage, curve in results(once)["curves"].items():
+        losses = [point["loss"] for point in found["curves"][stage]]
+        assert losses == pytest.approx([point["loss"] for point in curve], rel=1e-2), stage
 
 
 def test_what_is_done_is_not_done_again_and_another_experiment_is_refused(

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 import facemix_ops as fo
 from facemix.data import Labelled, change, normalise
+from facemix.device import fastest_layout
 from facemix.protections import repeatable
 
 from .batches import FaceBatches, loader, seed_of
@@ -75,6 +76,13 @@ class Learner(L.LightningModule):
         warm_up = self.mix.warm_up
         place = epoch * 2 * len(warm_up) // max(self.settings.epochs, 1)
         return warm_up[place] if place < len(warm_up) else self.mix.group_size
+
+    def configure_model(self) -> None:
+        """Weights of convolutions lie as images do, see `inputs`: before there is anything that depends on it."""
+        layout = fastest_layout(self.trainer.strategy.root_device)
+        for weight in self.network.parameters():
+            if weight.dim() == 4:
+                weight.data = weight.data.contiguous(memory_format=layout)
 
     def configure_optimizers(self) -> Any:
         """AdamW or Adam, and the one-cycle schedule where it is asked for."""
@@ -212,9 +220,11 @@ def share_of_key(key: fo.MixKey, rank: int, processes: int) -> fo.MixKey:
 
 
 def inputs(batch: dict[str, Tensor], data: DataSettings, *, augment: bool) -> Tensor:
-    """Bytes to what the network takes: changed by the task's distortion, in training also by augmentation."""
+    """Bytes to what the network takes, in the device's fastest layout: changed by the task's distortion, in training
+    also by augmentation.
+    """
     images = batch["images"].to(batch["distort"].dtype) / 255  # float64, where Lightning is told so
     images = change(images, batch["distort"], data.distort)
     if augment:
         images = change(images, batch["augment"], data.augment)
-    return normalise(images)
+    return normalise(images).contiguous(memory_format=fastest_layout(images.device))
