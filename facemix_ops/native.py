@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import NoReturn
 
 try:
     from . import _C as C
@@ -18,22 +17,12 @@ except ImportError as error:
     ) from error
 
 
-def _stale(name: str) -> NoReturn:
-    raise AttributeError(
-        f"facemix_ops: the compiled kernels must have {name!r}, got ones without it, built from other sources "
-        f"({C.__file__}): build them again with `pip install -e .` in the clone"
-    )
-
-
-# Python asks this for what a module has not. In a clone the kernels may be older than the files that call them.
-vars(C)["__getattr__"] = _stale
-
-# What has the same names may take other arguments.
+# In a clone the kernels may be older than the files that call them, and lack a name, or take other arguments.
 _sources = os.path.join(os.path.dirname(__file__), os.pardir, "csrc", "bindings.cpp")
 if os.path.isfile(_sources):
     with open(_sources, "rb") as _file:
         _digest = hashlib.sha256(_file.read()).hexdigest()
-    if C.bindings != _digest:
+    if getattr(C, "bindings", None) != _digest:
         raise ImportError(
             f"facemix_ops: the compiled kernels must be built from this clone's csrc/bindings.cpp, got ones of another "
             f"({C.__file__}): build them again with `pip install -e .` in the clone"
