@@ -243,14 +243,11 @@ def _check_batches(experiment: Experiment) -> None:
     """
     devices = experiment.trainer.get("devices")
     processes = devices if type(devices) is int and devices > 0 else 1
-    fits = (("baseline", experiment.baseline, 1), ("mixed", experiment.mixed, 1))
-    for name, fit, size in (*fits, ("mixed", experiment.mixed, experiment.group_size)):
-        batch_size = fit.whole_groups(size)
-        if batch_size % (size * processes):
-            raise ValueError(
-                f"train: {name}.batch_size must divide into whole groups for each process, got {batch_size} images for "
-                f"groups of {size} in {processes} processes"
-            )
+    for name, size in (("baseline", 1), ("mixed", 1), ("mixed", experiment.group_size)):
+        try:
+            getattr(experiment, name).whole_groups(size, processes)
+        except ValueError as error:
+            raise ValueError(f"train: {name}.{error}") from None
 
 
 def _finished(path: Path, experiment: Experiment, splits: Splits) -> dict[str, Any]:

@@ -251,9 +251,19 @@ class FitSettings:
         if not self.weight_decay >= 0:
             raise ValueError(f"FitSettings: weight_decay must not be negative, got {self.weight_decay}")
 
-    def whole_groups(self, size: int) -> int:
-        """`batch_size`, rounded up to whole groups of `size` images."""
-        return -(-self.batch_size // size) * size
+    def whole_groups(self, size: int, processes: int = 1) -> int:
+        """`batch_size`, rounded up to whole groups of `size` images.
+
+        Raises:
+            ValueError: these do not divide among `processes`.
+        """
+        images = -(-self.batch_size // size) * size
+        if images % (size * processes):
+            raise ValueError(
+                f"batch_size must divide into whole groups for each process, got {images} images for groups of {size} "
+                f"in {processes} processes"
+            )
+        return images
 
 
 @dataclass(frozen=True)
