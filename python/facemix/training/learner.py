@@ -80,7 +80,7 @@ class Learner(L.LightningModule):
     def configure_model(self) -> None:
         """Weights of convolutions lie as images do, see `inputs`: before there is anything that depends on it."""
         layout = fastest_layout(self.trainer.strategy.root_device)
-        for weight in self.network.parameters():
+        for weight in self.parameters():
             if weight.dim() == 4:
                 weight.data = weight.data.contiguous(memory_format=layout)
 
@@ -100,12 +100,7 @@ class Learner(L.LightningModule):
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """This process's part of each batch."""
         size, processes = self.mix.group_size, self.trainer.world_size
-        batch_size = self.settings.whole_groups(size)
-        if batch_size % (size * processes):
-            raise ValueError(
-                f"train: batch_size must divide into whole groups for each process, got {batch_size} images for "
-                f"groups of {size} in {processes} processes"
-            )
+        batch_size = self.settings.whole_groups(size, processes)
         batches = FaceBatches(
             self._faces, self.task.name, batch_size, size, self.seed,
             process=self.global_rank, processes=processes,
