@@ -24,7 +24,7 @@ EXTRA_OF = {
 EDGE = {"grpc", "google", "PIL", "tqdm", "rich"}
 PIPE = 141  # as a shell says it of a command that SIGPIPE ended
 
-NO_MEMORY = "can't allocate memory"  # PyTorch's word: on a CPU it has no class of error for it
+NO_MEMORY = ("can't allocate memory", "out of memory")  # PyTorch's words, of a CPU and of a GPU
 
 #: Commands that build no network of a user's.
 WITHOUT_IMPORT = ("demo", "report")
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"facemix: error: {_option(arguments, error)}{error}", file=sys.stderr)
         return 1
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and NO_MEMORY not in str(error):
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
             raise
         print(f"facemix: error: {arguments.command}: there is not enough memory for this: {error}", file=sys.stderr)
         return 1

@@ -212,6 +212,25 @@ def test_a_missing_package_is_one_line(
     assert error == f"facemix: error: No module named '{name}': run `pip install 'facemix[{extra}]'`\n"
 
 
+def test_a_gpus_memory_that_ends_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And another error of PyTorch's is none."""
+    messages = iter(["CUDA out of memory. Tried to allocate 2.00 GiB.", "CUDA error: an illegal memory access"])
+
+    def run(arguments: object) -> None:
+        raise RuntimeError(next(messages))
+
+    monkeypatch.setattr("facemix.commands.cost.run", run)
+    assert main(["cost"]) == 1
+    error = capsys.readouterr().err
+    assert error == (
+        "facemix: error: cost: there is not enough memory for this: CUDA out of memory. Tried to allocate 2.00 GiB.\n"
+    )
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        main(["cost"])
+
+
 def test_missing_kernels_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """As in a clone that nothing was built in."""
     monkeypatch.setitem(sys.modules, "facemix_ops._C", None)
