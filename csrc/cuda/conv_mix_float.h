@@ -17,10 +17,10 @@ struct Largest {
     __device__ __forceinline__ void add(float z, int, float) { best = max_nan(best, z); }
 };
 
-template <class Product, int kImages, bool kWindows>
-class ConvMixFloat : public ConvMixStage<Product, kImages, kWindows> {
+template <class Product, int kImages, Way kWay>
+class ConvMixFloat : public ConvMixStage<Product, kImages, kWay> {
   public:
-    using Base = ConvMixStage<Product, kImages, kWindows>;
+    using Base = ConvMixStage<Product, kImages, kWay>;
     using Base::kTiles;
     // Of a thread: image; channel tile, row g or g + 8 in [.][.][.][r / 2]; pixel tile, column 2t or 2t + 1 in [r % 2].
     using Sums = float[kImages][kTiles][2][4];

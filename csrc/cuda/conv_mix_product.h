@@ -82,6 +82,16 @@ struct TensorProduct {
         }
         return values;
     }
+    // A value of the two in the upper bits of a word, as a float has it; kInfinity is the largest that is a number.
+    static constexpr uint32_t kInfinity = std::is_same_v<M, __half> ? 0x7c000000u : 0x7f800000u;
+    static __device__ __forceinline__ uint32_t upper(const uint32_t (&words)[kPairWords], int odd) {
+        if constexpr (kTf32) return words[odd] & 0xffffe000u;
+        else return odd ? words[0] & 0xffff0000u : words[0] << 16;
+    }
+    static __device__ __forceinline__ void pack_upper(uint32_t (&words)[kPairWords], uint32_t even, uint32_t odd) {
+        if constexpr (kTf32) words[0] = even, words[1] = odd;
+        else words[0] = even >> 16 | odd;
+    }
     // The same value for all that a word holds.
     static __device__ __forceinline__ uint32_t all(float value) {
         uint32_t words[kPairWords];

@@ -6,16 +6,17 @@
 
 namespace facemix::cuda {
 
-template <class Product, int kImages, bool kWindows>
+template <class Product, int kImages, Way kWay>
 struct ConvMixStage {
     using Element = typename Product::Element;
-    static constexpr TileKind kKind = {int(sizeof(Element)), Product::kStepUnits, kImages, kWindows};
+    static constexpr TileKind kKind = {int(sizeof(Element)), Product::kStepUnits, kImages, kWay};
     static constexpr int kTiles = kKind.tiles(), kSlots = kKind.slots(), kChannels = kKind.channels(),
                          kRun = kKind.run(), kStrip = kKind.strip(), kWord = kKind.word(),
                          kValueRows = kKind.value_rows(), kValuePitch = kKind.value_pitch(),
                          kQuads = kImages / kTogether;
     static constexpr int kKeyWords = kKind.key_words();
-    static constexpr bool kTensor = kKind.tensor();
+    static constexpr bool kTensor = kKind.tensor(), kWalks = kKind.walks();
+    static constexpr int kResults = kKind.results();
 
     const ConvMixArgs& a;
     const Tiling& t;
@@ -23,6 +24,8 @@ struct ConvMixStage {
     const int64_t image_size = a.OC * a.PH * a.PW;  // of y
     int thread, lane, warp;                         // this one
     const int pitch = patch_pitch(t);               // of images side by side
+    const Turns turns =
+        turns_of_block(t, kWalks, a.key.groups * tiles_of_group(t), int(blockIdx.x), int(gridDim.x));
     TilePlace place = {};
     int turn = 1;  // whose it is of two patches
 
@@ -63,7 +66,7 @@ struct ConvMixStage {
     // What the products of a tile, a block of output channels and a chunk read, as far as it is not there. Of two
     // patches, one comes in for those that follow.
     __device__ __forceinline__ void stage(int tile, int block, int chunk) {
-        const bool first = block == 0 && chunk == 0, very_first = first && tile == int(blockIdx.x);
+        const bool first = block == 0 && chunk == 0, very_first = first && tile == turns.first;
         const bool new_patch = block == 0 || t.chunks > 1, new_weights = t.resident ? very_first : true;
         if (!new_patch && !new_weights) return;
         renew();
@@ -150,11 +153,11 @@ struct ConvMixStage {
         chunk += ahead;
         if (chunk == t.chunks) {
             chunk = 0;
-            if (t.chunks == 1 || block + 1 == t.blocks) at = place_of_tile(t, tile + int(gridDim.x));
+            if (t.chunks == 1 || block + 1 == t.blocks) tile += turns.step, at = place_of_tile(t, kWalks, tile);
         }
-        if (at.group < a.key.groups) {
+        if (tile < turns.end) {
             const Element* x = static_cast<const Element*>(a.x) + int64_t(at.group) * S * a.x_strides[0];
-            const int h = (at.ph * int(a.pool.sh) - int(a.pool.pad_h)) * int(a.stride[0]) - int(a.padding[0]);
+            const int h = (at.ph * int(a.pool.sh) - int(a.pool.pad_h) + kWalks) * int(a.stride[0]) - int(a.padding[0]);
             const int v = (at.pw * int(a.pool.sw) - int(a.pool.pad_w)) * int(a.stride[1]) - int(a.padding[1]);
             uint32_t* const to = reinterpret_cast<uint32_t*>(patch(ahead));
             const PatchRows first(a, t, warp, lane % kTogether);

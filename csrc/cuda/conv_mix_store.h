@@ -6,9 +6,9 @@
 namespace facemix::cuda {
 
 template <class Product, int kImages>
-class ConvMixStore : public ConvMixTensor<Product, kImages, false> {
+class ConvMixStore : public ConvMixTensor<Product, kImages, Way::store> {
   public:
-    using Base = ConvMixTensor<Product, kImages, false>;
+    using Base = ConvMixTensor<Product, kImages, Way::store>;
     using typename Base::Sums;
 
     using Base::Base;

@@ -11,10 +11,10 @@
 
 namespace facemix::cuda {
 
-template <class Product, int kImages, bool kWindows>
-class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
+template <class Product, int kImages, Way kWay>
+class ConvMixTensor : public ConvMixStage<Product, kImages, kWay> {
   public:
-    using Base = ConvMixStage<Product, kImages, kWindows>;
+    using Base = ConvMixStage<Product, kImages, kWay>;
     using Base::kTiles;
     static constexpr int kColumns = Base::kKind.columns();
     // Of a thread: column; channel tile; row g or g + 8 in [.][.][r / 2], image 2t or 2t + 1 in [r % 2].
@@ -38,29 +38,35 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
         const int image = column % kImages;
         const unsigned char* const patch =
             this->patch(0) + image / kTogether * pitch * kPlaceBytes + image % kTogether * kUnitBytes;
-        // Where the windows of the pixels begin, those of one image, two or half a one in each column.
-        Pixels start;
-        Walk walk(t, first_pixel(pass) + column / kImages * kRunPixels);
+        // Where the windows of the pixels begin, those of one image, two or half a one in each column. Steps without a
+        // counter, whose places are part of the instruction, are shorter; TF32 has too many of them.
+        if constexpr (Base::kWalks) {
+            const int first = (strip() * kShare + column / kImages) * 2 * Base::kResults;
+            const unsigned char* const start = patch + window_place(t, pass, first) * kPlaceBytes;
+            if constexpr (kWord == 2) {
+                if (is_of<k7x7>() && t.right == kRight7x7)
+                    return multiply<k7x7>(sums, w, places, Beside<kRight7x7>{start});
+                if (is_of<k3x3>() && t.right == kRight3x3)
+                    return multiply<k3x3>(sums, w, places, Beside<kRight3x3>{start});
+            }
+            multiply_steps(sums, w, places, AnyBeside{start, t.right * kPlaceBytes});
+        } else {
+            Pixels start;
+            Walk walk(t, first_pixel(pass) + column / kImages * kRunPixels);
 #pragma unroll
-        for (int p = 0; p < kRunPixels; ++p, walk.next())
-            start[p] = patch + (walk.real() ? window_place(t, walk.row, walk.column) : 0) * kPlaceBytes;
-        // Steps without a counter, whose places are part of the instruction, are shorter; TF32 has too many of them.
-        if constexpr (kWord == 2) {
-            if (is_of<k7x7>()) return multiply<k7x7>(sums, w, places, start);
-            if (is_of<k3x3>()) return multiply<k3x3>(sums, w, places, start);
-            if (is_of<kWide3x3>()) return multiply<kWide3x3>(sums, w, places, start);
+            for (int p = 0; p < kRunPixels; ++p, walk.next())
+                start[p] = patch + (walk.real() ? window_place(t, walk.row, walk.column) : 0) * kPlaceBytes;
+            if constexpr (kWord == 2) {
+                if (is_of<k7x7>()) return multiply<k7x7>(sums, w, places, start);
+                if (is_of<k3x3>()) return multiply<k3x3>(sums, w, places, start);
+                if (is_of<kWide3x3>()) return multiply<kWide3x3>(sums, w, places, start);
+            }
+            multiply_steps(sums, w, places, start);
         }
-        int step = 0;
-#pragma unroll 1
-        for (; step < t.steps.whole; ++step, w += kTiles * kSlots, places += Product::kStepUnits)
-            multiply_step<true>(sums, w, *places, start);
-#pragma unroll 1
-        for (; step < t.steps.all; ++step, w += kTiles * kSlots, places += Product::kStepUnits)
-            multiply_step<false>(sums, w, *places, start);
     }
 
   protected:
-    using Base::a, Base::t, Base::S, Base::lane, Base::warp, Base::pitch;
+    using Base::a, Base::t, Base::S, Base::lane, Base::warp, Base::pitch, Base::place;
     using Base::kChannels, Base::kKind, Base::kRun, Base::kSlots, Base::kStrip, Base::kWord;
 
     using Element = typename Product::Element;
@@ -71,7 +77,18 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
     static constexpr int kPairWords = Product::kPairWords;  // of the values of two images
     static constexpr int kRows = 2 * kSets;                 // rows of y of a lane
     static constexpr Steps k7x7 = kKind.steps_7x7(), k3x3 = kKind.steps_3x3(), kWide3x3 = kKind.steps_wide_3x3();
+    // Where the windows of a lane's pixels begin in the patch: anywhere, or so many places, or bytes, apart.
     using Pixels = const unsigned char* [kRunPixels];
+    template <int kRight>
+    struct Beside {
+        const unsigned char* first;
+        __device__ __forceinline__ const unsigned char* operator[](int p) const { return first + p * kRight * kPlaceBytes; }
+    };
+    struct AnyBeside {
+        const unsigned char* first;
+        int step;
+        __device__ __forceinline__ const unsigned char* operator[](int p) const { return first + p * step; }
+    };
     using Values = uint32_t[kSets][2][kPairWords];  // of rows g and g + 8
     static_assert(kRunPixels * kShare == kStrip);
     static_assert(sizeof(typename Product::template KeyWords<kSets>) * kWarp == Base::kKeyWords * kWordBytes);
@@ -89,6 +106,9 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
         }
     };
     __device__ __forceinline__ int first_pixel(int pass) const { return (pass * kTileWarps + warp) * kStrip; }
+    // Of a walking block: which strip of columns this warp has, and which of the blocks of output channels.
+    __device__ __forceinline__ int strip() const { return warp / kWalkBlocks; }
+    __device__ __forceinline__ int block_of_warp() const { return place.block + warp % kWalkBlocks; }
     // Which of the pixels that share a column this lane has sums of, and its images: 2 * pair() and the next.
     __device__ __forceinline__ int half() const { return kShare == 1 ? 0 : lane % 4 / 2; }
     __device__ __forceinline__ int pair() const { return kShare == 1 ? lane % 4 : lane % 2; }
@@ -103,8 +123,19 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
     __device__ __forceinline__ bool is_of() const {
         return t.steps.all == kSteps.all && t.steps.whole == kSteps.whole;
     }
-    template <Steps kSteps>
-    __device__ __forceinline__ void multiply(Sums& sums, const uint4* w, const int* places, const Pixels& start) const {
+    template <class Start>
+    __device__ __forceinline__ void multiply_steps(Sums& sums, const uint4* w, const int* places,
+                                                   const Start& start) const {
+        int step = 0;
+#pragma unroll 1
+        for (; step < t.steps.whole; ++step, w += kTiles * kSlots, places += Product::kStepUnits)
+            multiply_step<true>(sums, w, *places, start);
+#pragma unroll 1
+        for (; step < t.steps.all; ++step, w += kTiles * kSlots, places += Product::kStepUnits)
+            multiply_step<false>(sums, w, *places, start);
+    }
+    template <Steps kSteps, class Start>
+    __device__ __forceinline__ void multiply(Sums& sums, const uint4* w, const int* places, const Start& start) const {
         [[maybe_unused]] constexpr int kUnroll = kSteps.whole > 16 ? 8 : kSteps.whole;  // more, and registers spill
 #pragma unroll kUnroll
         for (int step = 0; step < kSteps.whole; ++step)
@@ -115,8 +146,8 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
     }
 
     // kWhole: of units of which all counts. The others have no weight where they do not, but x may not be finite.
-    template <bool kWhole>
-    __device__ __forceinline__ void multiply_step(Sums& sums, const uint4* w, int unit, const Pixels& start) const {
+    template <bool kWhole, class Start>
+    __device__ __forceinline__ void multiply_step(Sums& sums, const uint4* w, int unit, const Start& start) const {
         const int place = kWhole ? unit : unit & -kPlaceBytes;
         uint32_t slots[kTiles][4];
 #pragma unroll
@@ -150,7 +181,7 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWindows> {
         if (a.activation != Activation::leaky) return;
         const float slope = negative_slope<float>(a);
 #pragma unroll
-        for (int k = 0; k < kSums; ++k) {
+        for (int k = 0; k < kColumns * kTiles * 4; ++k) {
             float& z = sums[k / (4 * kTiles)][k / 4 % kTiles][k % 4];
             z = z < 0 ? slope * z : z;
         }

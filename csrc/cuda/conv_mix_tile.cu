@@ -8,6 +8,7 @@ namespace {
 
 constexpr int64_t kResidentBytes = 80 << 10;  // of weights, at most; more would leave little for the patch
 constexpr int64_t kPixelCost = 16;            // of the products of a pixel, in pixels of x that are read; a guess
+constexpr int64_t kTilePixels = 27;           // for 10 pixels of y; of tiles of 3x4 under a 3x3 pool of stride 2
 constexpr int kReserved = 1 << 10;            // bytes of shared memory that every block takes beside its own
 constexpr int64_t kMaxCoordinate = 1 << 24;   // places in a map are ints,
 constexpr int64_t kMaxImage = 1 << 30;        // so are those of elements in an image of y,
@@ -48,7 +49,7 @@ int64_t lay_out(const TileKind& kind, Tiling& t) {
     // Images past S are multiplied, too, so they have their place.
     take(t.patch, t.patches * patch_bytes(kind, t));
     const int64_t pixels = int64_t(t.conv_h) * t.conv_w;
-    take(t.values, kind.windows ? pixels * kind.value_rows() * kind.value_pitch() * kWordBytes : 0);
+    take(t.values, kind.way == Way::windows ? pixels * kind.value_rows() * kind.value_pitch() * kWordBytes : 0);
     return at;
 }
 
@@ -90,7 +91,7 @@ Units choose_units(const ConvMixArgs& a, int word) {
 
 // Of the convolved pixels of a tile. Chunks after the first would come in again for each further pass.
 int64_t max_pixels(const TileKind& kind, const Tiling& t) {
-    return int64_t(kind.pass()) * (t.chunks == 1 ? kind.max_passes() : 1);
+    return kind.walks() ? kMaxCoordinate : int64_t(kind.pass()) * (t.chunks == 1 ? kind.max_passes() : 1);
 }
 
 // In words: what a lane that fills a row of the patch is from the next one. Where pixels lie closer than channels in x,
@@ -103,12 +104,12 @@ int span(const ConvMixArgs& a, int word, const Tiling& t) {
 // Fills in what follows from the tile's size; false where it does not fit.
 bool fits(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) {
     const auto reach = [](int64_t n, int64_t kernel, int64_t stride) { return (n - 1) * stride + kernel; };
-    const int64_t h = reach(t.tile_h, a.pool.kh, a.pool.sh), w = reach(t.tile_w, a.pool.kw, a.pool.sw);
+    const int64_t h = reach(t.tile_h, a.pool.kh, a.pool.sh) - kind.walks(), w = reach(t.tile_w, a.pool.kw, a.pool.sw);
     if (h * w > max_pixels(kind, t)) return false;
     const int64_t patch_h = reach(h, (a.KH - 1) * a.dilation[0] + 1, a.stride[0]);
     const int64_t patch_w = reach(w, (a.KW - 1) * a.dilation[1] + 1, a.stride[1]);
     if (patch_h * patch_w * t.units.channels * kind.element > limit) return false;
-    t.conv_h = int(h), t.conv_w = int(w), t.passes = int(ceil_div(h * w, kind.pass()));
+    t.conv_h = int(h), t.conv_w = int(w), t.passes = kind.walks() ? t.conv_h : int(ceil_div(h * w, kind.pass()));
     t.patch_h = int(patch_h), t.patch_w = int(patch_w);
     t.line = int(ceil_div(patch_words(t.units, kind.word(), patch_w), kUnitWords / t.units.rows));
     t.spans = int(ceil_div(patch_words(t.units, kind.word(), patch_w), t.span));
@@ -117,7 +118,7 @@ bool fits(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) {
     t.runs = int(ceil_div(t.tile_w, t.run));
     t.conv_inverse = inverse_of(t.conv_w), t.run_inverse = inverse_of(t.runs);
     t.pixel_inverse = inverse_of(t.units.channels);
-    t.tiles_h = int(ceil_div(a.PH, t.tile_h)), t.tiles_w = int(ceil_div(a.PW, t.tile_w));
+    t.tiles_h = int(ceil_div(a.PH, t.tile_h)) + kind.walks(), t.tiles_w = int(ceil_div(a.PW, t.tile_w));
     const int64_t shared = lay_out(kind, t);
     t.shared = int(shared);
     return shared <= limit;
@@ -128,13 +129,13 @@ bool fits(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) {
 int together(const ConvMixArgs& a, const TileKind& kind) {
     const auto aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
     if (a.channels_last) return 1;
-    if (!kind.windows) return kind.strip();
+    if (kind.way == Way::store) return kind.strip();
     return a.PW % kind.neighbours() == 0 && aligned(a.y) && aligned(a.codes) ? kind.neighbours() : 1;
 }
 
 // A second patch, where it costs no block that would run beside this one.
 void double_patch(const TileKind& kind, int limit, Tiling& t) {
-    if (t.copies == 0) return;
+    if (t.copies == 0 || t.patches == 2) return;
     Tiling twice = t;
     twice.patches = 2;
     const int64_t shared = lay_out(kind, twice);
@@ -147,19 +148,43 @@ Tiling best_size(const ConvMixArgs& a, const TileKind& kind, int limit, const Ti
     Tiling best = {};
     int64_t least = 0;
     Tiling t = common;
-    for (t.tile_w = 1; t.tile_w <= max_pixels(kind, t) && t.tile_w <= a.PW; ++t.tile_w) {
-        if (t.tile_w % pixels && t.tile_w < a.PW) continue;
+    const auto try_heights = [&] {
         for (t.tile_h = 1; t.tile_h <= a.PH && fits(a, kind, limit, t); ++t.tile_h) {
-            const int64_t products = kPixelCost * t.passes * kind.pass(), tiles = int64_t(t.tiles_h) * t.tiles_w;
+            const int64_t convolved = kind.walks() ? int64_t(t.conv_h) * t.conv_w : t.passes * kind.pass();
+            const int64_t tiles = int64_t(t.tiles_h - kind.walks()) * t.tiles_w;
             // Where only one block fits, nothing runs while it waits.
-            const int64_t cost = tiles * (products + t.patch_h * t.patch_w) * (two_fit(t.shared, limit) ? 2 : 3);
+            const int64_t cost = tiles * (kPixelCost * convolved + t.patch_h * t.patch_w) * (two_fit(t.shared, limit) ? 2 : 3);
             if (best.tile_h == 0 || cost < least) best = t, least = cost;
         }
+    };
+    if (kind.walks()) {
+        t.tile_w = kind.walk_width();
+        try_heights();
+        return best;
     }
+    for (t.tile_w = 1; t.tile_w <= max_pixels(kind, t) && t.tile_w <= a.PW; ++t.tile_w)
+        if (t.tile_w % pixels == 0 || t.tile_w == a.PW) try_heights();
     return best;
 }
 
 }  // namespace
+
+Way way_of(const ConvMixArgs& a, int images) {
+    const Pool& p = a.pool;
+    if (p.identity() && !a.codes && a.y_dtype == a.x_dtype) return Way::store;
+    Way best = Way::windows;
+    const bool walks = p.kh == 3 && p.kw == 3 && p.sh == 2 && p.sw == 2 && a.channels_last && a.y_dtype == a.x_dtype;
+    if (!walks || a.OC <= TileKind{2, 4, images, best}.channels() || a.C > kChunkChannels) return best;
+    // Convolved pixels of a row: a walk's, and those of tiles whose windows overlap in both directions.
+    int64_t least = a.PW * kTilePixels / 10;
+    for (const Way way : {Way::pool, Way::narrow}) {
+        const TileKind kind = {2, 4, images, way};
+        const int strips = kind.walk_width() / kind.results();
+        const int64_t pixels = ceil_div(a.PW, kind.walk_width()) * strips * (2 * kind.results() + 1);
+        if (pixels < least) best = way, least = pixels;
+    }
+    return best;
+}
 
 Tiling plan_tiles(const ConvMixArgs& a, const TileKind& kind, int limit) {
     if (a.key.size > kind.images || !small(a)) return {};
@@ -167,16 +192,18 @@ Tiling plan_tiles(const ConvMixArgs& a, const TileKind& kind, int limit) {
     common.units = choose_units(a, kind.word());
     common.chunks = int(ceil_div(a.C, common.units.channels));
     common.steps = kind.steps(common.units.all, common.units.whole);
-    common.blocks = int(ceil_div(a.OC, kind.channels()));
-    common.patches = 1;
+    common.depth = kind.walks() ? int(ceil_div(a.OC, kWalkBlocks * kind.channels())) : 1;
+    common.blocks = kind.walks() ? common.depth * kWalkBlocks : int(ceil_div(a.OC, kind.channels()));
     common.copies = copies(a, kind.word(), common.units);
+    common.patches = kind.walks() && common.copies ? 2 : 1;
     common.span = span(a, kind.word(), common), common.parts = common.copies ? 1 : common.span;
     const bool resident = int64_t(common.chunks) * common.blocks * weight_bytes(kind, common) <= kResidentBytes;
     // What takes more shared memory is tried first.
     Tiling best = {};
     for (const int pixels : {together(a, kind), 1})
         for (const bool stay : {resident, false}) {
-            common.run = kind.windows ? pixels : 1, common.resident = stay;
+            common.run = kind.way == Way::windows ? pixels : 1, common.resident = stay;
+            if (kind.walks() && !stay) continue;  // its warps are not at the same block
             if (best.tile_h == 0) best = best_size(a, kind, limit, common, pixels);
         }
     double_patch(kind, limit, best);

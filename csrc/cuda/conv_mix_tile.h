@@ -32,10 +32,20 @@ constexpr int kRowLanes = 32 / kTogether;
 constexpr int kChunkChannels = 16;  // at most
 constexpr int kSlotBytes = 16;      // of weights: two output channels by a unit
 constexpr int kChannelTile = 16;
+constexpr int kWalkBlocks = 2;  // of output channels, of the warps of a block that walks,
+constexpr int kWalkStrips = kTileWarps / kWalkBlocks;  // and of columns
 
 // Steps of a chunk, and those of whole units alone, which come first.
 struct Steps {
     int all, whole;
+};
+
+// How sums become y.
+enum class Way {
+    store,    // as they are: y is not pooled, of x's dtype, and nobody wants codes
+    windows,  // through shared memory, whatever is asked for
+    pool,     // under a 3x3 pool of stride 2, whose windows stay in registers while a warp walks down the rows,
+    narrow,   // and the same with fewer columns
 };
 
 // What a kernel is compiled for.
@@ -43,20 +53,25 @@ struct TileKind {
     int element;     // bytes of an element of x
     int step_units;  // units of a step: 1 of plain multiply-adds, 4 of tensor cores
     int images;      // of a group, at most
-    bool windows;    // y is pooled or of another dtype, or codes are wanted: values go through shared memory
+    Way way;
 
     constexpr bool tensor() const { return step_units > 1; }
+    constexpr bool walks() const { return way == Way::pool || way == Way::narrow; }
     constexpr int word() const { return kWordBytes / element; }  // elements
     constexpr int slots() const { return 8 * step_units; }       // of a tile of weights and a step
-    // Tiles of output channels in a thread's sums. Tensor cores have the images in their columns, and values that go
-    // through shared memory should leave room there for those of all pixels.
-    constexpr int tiles() const { return !tensor() ? 16 / images : windows ? 2 : 4; }
+    // Tiles of output channels in a thread's sums. Tensor cores have the images in their columns. Values that go
+    // through shared memory should leave room there for those of all pixels; a walk wants many pixels of a row.
+    constexpr int tiles() const { return !tensor() ? 16 / images : way == Way::store ? 4 : 2; }
     constexpr int channels() const { return tiles() * kChannelTile; }
     // Output channels that follow each other in the sums of one thread.
-    constexpr int run() const { return tensor() || !windows ? 2 * tiles() : 2; }
+    constexpr int run() const { return tensor() || way == Way::store ? 2 * tiles() : 2; }
+    // Pixels of y of a row that a walking lane has; they need one more column of convolved pixels than twice as many.
+    constexpr int results() const { return images > 8 ? 3 : way == Way::pool ? 7 : 6; }
     // Columns of 8 in a thread's sums, and convolved pixels of a warp at once.
-    constexpr int columns() const { return kSums / 4 / tiles(); }
+    constexpr int columns() const { return walks() ? (2 * results() + 1) * sets() : kSums / 4 / tiles(); }
     constexpr int strip() const { return columns() * 8 / images; }
+    // Pixels of y of a row of a walking block: its warps have two blocks of output channels, and two of columns.
+    constexpr int walk_width() const { return kWalkStrips * results() * (images < 8 ? 2 : 1); }
     constexpr int pass() const { return kTileWarps * strip(); }  // of a block
     // Pixels of y that a lane stores at once, in NCHW behind windows; of 16 images, it has no registers for them.
     constexpr int neighbours() const { return tensor() && images <= 8 ? 4 : 1; }
@@ -79,6 +94,8 @@ struct TileKind {
     constexpr Steps steps_3x3() const { return steps(9, 9); }
     constexpr Steps steps_wide_3x3() const { return steps(36, 36); }
 };
+// From one window to the next of the first two, see Tiling.
+constexpr int kRight7x7 = 3, kRight3x3 = 1;
 
 // What a patch and K are made of.
 struct Units {
@@ -97,11 +114,12 @@ struct Tiling {
     Units units;
     int line;         // units from a row, or two, of the patch to the next
     int down, right;  // and from the window of a convolved pixel to that of the one below, and beside it
+    int depth;        // tiles of a place: of output channels that a walking block has not at once
     int run, runs;    // pixels of y that a lane stores at once, behind windows, and such runs in a row of the tile
     int conv_inverse, run_inverse, pixel_inverse;  // of conv_w, runs and units.channels, see quotient()
     int chunks, blocks;                            // of channels, and of output channels
     Steps steps;
-    int passes;     // of the warps over the convolved pixels
+    int passes;     // of the warps over the convolved pixels; of a walk, a row of them each
     bool resident;  // all weights stay in shared memory
     int copies;     // words of x that are copied at once, while the warp goes on; 0: they are not as the patch has them
     int span, spans, parts;  // of a row of the patch, see PatchWords
@@ -194,13 +212,33 @@ FACEMIX_BOTH int patch_word(const Tiling& t, int image, int row, int at) {
     return (place * kTogether + image % kTogether) * kUnitWords + (row & two) + patch_word(t.units, at);
 }
 
-// The first pixel of y of a tile.
+// The first pixel of y of a tile, and the first of its blocks of output channels.
 struct TilePlace {
-    int group, ph, pw;
+    int group, ph, pw, block;
 };
-FACEMIX_BOTH TilePlace place_of_tile(const Tiling& t, int tile) {
+FACEMIX_BOTH int64_t tiles_of_group(const Tiling& t) { return int64_t(t.tiles_h) * t.tiles_w * t.depth; }
+FACEMIX_BOTH TilePlace place_of_tile(const Tiling& t, bool walks, int tile) {
+    if (walks) {  // down a column of tiles, of which the first lies above the map
+        const int column = tile / t.tiles_h, place = column / t.tiles_w;
+        return {place / t.depth, (tile % t.tiles_h - 1) * t.tile_h, column % t.tiles_w * t.tile_w,
+                place % t.depth * kWalkBlocks};
+    }
     const int map = t.tiles_h * t.tiles_w, within = tile % map;
-    return {tile / map, within / t.tiles_w * t.tile_h, within % t.tiles_w * t.tile_w};
+    return {tile / map, within / t.tiles_w * t.tile_h, within % t.tiles_w * t.tile_w, 0};
+}
+
+// The tiles of a block: first, first + step, ... below end. The windows of a tile begin with the last convolved row of
+// the one above it. So a walk's first tile, and the first of a column, is there for that row alone.
+struct Turns {
+    int first, step, end;
+};
+FACEMIX_BOTH Turns turns_of_block(const Tiling& t, bool walks, int64_t tiles, int block, int blocks) {
+    if (!walks) return {block, blocks, int(tiles)};
+    const int first = int(tiles * block / blocks), end = int(tiles * (block + 1) / blocks);
+    return {first % t.tiles_h ? first - 1 : first, 1, end};
+}
+FACEMIX_BOTH bool only_last_row(const Tiling& t, const Turns& turns, int tile) {
+    return tile == turns.first || tile % t.tiles_h == 0;
 }
 
 // Walks along a row of the patch: the words that are one's of the kRowLanes lanes that fill it for an image. What they
@@ -238,7 +276,10 @@ struct PatchRows {
     FACEMIX_BOTH void next() { row += kTileWarps, to += to_step, from += from_step; }
 };
 
-// The tiling that computes and reads least, in at most `limit` bytes of shared memory.
+// How the sums of tensor cores become y.
+Way way_of(const ConvMixArgs& a, int images);
+
+// The tiling that computes and reads least, in at most `limit` bytes of shared memory; none where nothing fits.
 Tiling plan_tiles(const ConvMixArgs& a, const TileKind& kind, int limit);
 
 // The fast way, by what it multiplies. False, and nothing done, where no tile fits.

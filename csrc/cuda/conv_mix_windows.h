@@ -7,9 +7,9 @@
 namespace facemix::cuda {
 
 template <class Product, int kImages>
-class ConvMixWindows : public ConvMixTensor<Product, kImages, true> {
+class ConvMixWindows : public ConvMixTensor<Product, kImages, Way::windows> {
   public:
-    using Base = ConvMixTensor<Product, kImages, true>;
+    using Base = ConvMixTensor<Product, kImages, Way::windows>;
     using typename Base::Sums;
 
     using Base::Base;

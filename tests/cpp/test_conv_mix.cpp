@@ -7,7 +7,8 @@
 namespace test {
 namespace {
 
-constexpr int64_t kWork = 1 << 20;  // multiply-adds of one case, at most
+constexpr int64_t kWork = 1 << 20;  // multiply-adds of one case, at most,
+constexpr int64_t kWalk = 4;        // and so many times that of one that walks
 
 struct Case {
     facemix::ConvMixArgs a{};
@@ -78,6 +79,26 @@ Case at_tile_edges(Random& random, int64_t index) {
     if (a.OH < a.pool.kh || a.OW < a.pool.kw) a.pool = kPools[0];
     a.x_dtype = Dtype(chunks ? random.among({2, 3}) : random.among({0, 2, 2, 3}));
     a.y_dtype = Dtype(random.among({0, 2, 3, 4}));
+    return c;
+}
+
+// Around the strips that the CUDA kernels walk down under a 3x3 pool of stride 2, in channels last: 7 columns of
+// results or 6, of two warps, and twice as many of 4 images.
+Case walk(Random& random, int64_t index) {
+    Case c = draw(random, index);
+    facemix::ConvMixArgs& a = c.a;
+    c.G = random.among({1, 1, 2}), c.S = random.among({3, 4, 8, 8, 13, 16});
+    a.C = random.among({1, 1, 3, 4, 16}), a.OC = random.among({33, 64, 64, 72, 130});
+    a.KH = a.KW = random.among({1, 3, 3, 7});
+    a.stride[0] = a.stride[1] = random.among({1, 2}), a.dilation[0] = a.dilation[1] = 1;
+    a.padding[0] = random.among({0, a.KH / 2}), a.padding[1] = random.among({0, a.KW / 2});
+    const int64_t pad = random.among({0, 1, 1});
+    a.pool = {3, 3, 2, 2, pad, random.chance(4) ? 1 - pad : pad};
+    const int64_t columns = c.S <= 4 ? 28 : c.S <= 8 ? 14 : 6;
+    size_for(random, a, 0, random.among({3, 4, 7, 8, 9, 17, 26}));
+    size_for(random, a, 1, 2 * columns - random.among({-1, 0, 1, 2, 3, 4, 5, 8, 9}));
+    c.whole = random.chance(2), c.x_layout = random.chance(4) ? random.between(0, 4) : 1, a.channels_last = true;
+    a.x_dtype = a.y_dtype = Dtype(random.among({0, 2, 2, 3}));
     return c;
 }
 
@@ -154,8 +175,12 @@ std::vector<Sum> convolve(const Case& c, const Array& x, int64_t base, const Arr
 
 void conv_mix_case(const CpuKernels& kernels, Random& random, int64_t index) {
     Case c = draw(random, index);
+    const bool walks = index >= 128 && index % 4 == 0;
     if (index >= 72 && index < 128) c = at_tile_edges(random, index);
     if (index >= 48 && index < 72) c = large(random, index - 48, on_cuda(kernels));
+    else if (walks)
+        do c = walk(random, index);
+        while (c.work() > kWalk * kWork);
     else
         while (c.work() > kWork) c = index < 128 ? at_tile_edges(random, index) : draw(random, index);
     facemix::ConvMixArgs& a = c.a;

@@ -77,7 +77,7 @@ void turns(int C, int OC, int pixels, bool resident) {
     a.C = C, a.OC = OC, a.W = a.OW = a.PW = pixels, a.H = a.KH = a.KW = a.OH = a.PH = 1;
     for (int d = 0; d < 2; ++d) a.stride[d] = a.dilation[d] = 1;
     a.pool = {1, 1, 1, 1, 0, 0}, a.key = key.key(), a.channels_last = true;
-    const Tiling t = plan_tiles(a, {2, 4, S, false}, 227 << 10);
+    const Tiling t = plan_tiles(a, {2, 4, S, Way::store}, 227 << 10);
     expect(t.patches == 2 && t.resident == resident && t.blocks > 1 && t.tiles_w > (t.chunks > 1 ? 1 : 2),
            "turns: this case has become another");
     conv_mix(a, 0, nullptr);
@@ -104,7 +104,7 @@ void moved() {
     a.pool = {1, 1, 1, 1, 0, 0}, a.key = key.key(), a.channels_last = true;
     for (const int by : {0, 1}) {
         a.x = static_cast<const char*>(x.data()) + by * facemix::bytes_of(a.x_dtype);
-        expect(plan_tiles(a, {2, 4, S, false}, 227 << 10).copies == (by ? 0 : 2),
+        expect(plan_tiles(a, {2, 4, S, Way::store}, 227 << 10).copies == (by ? 0 : 2),
                "moved: this case has become another");
         conv_mix(a, 0, nullptr);
         for (int j = 0; j < S; ++j)

@@ -132,7 +132,7 @@ ConvMixArgs common(int channels, int kernel, int stride, int padding, bool chann
 
 // Words are copied only where they are as x has them, and no more at once than its addresses allow.
 void copies() {
-    const auto copied = [](const ConvMixArgs& a) { return plan_tiles(a, {2, 4, 8, false}, 227 << 10).copies; };
+    const auto copied = [](const ConvMixArgs& a) { return plan_tiles(a, {2, 4, 8, Way::store}, 227 << 10).copies; };
     ConvMixArgs wide = common(64, 3, 1, 1, true), stem = common(3, 7, 2, 3, true);
     expect(copied(wide) == 2 && copied(stem) == 1, "plan_tiles: words that could be copied are not");
     wide.x = reinterpret_cast<const void*>(uintptr_t(kWordBytes));
@@ -158,11 +158,13 @@ void steps() {
                           Case{3, 1, 64, 1, true, [](const TileKind& kind) { return kind.steps_wide_3x3(); }}})
         for (const int element : {2, 4}) {
             const ConvMixArgs a = common(c.channels, c.kernel, c.stride, c.padding, c.channels_last);
-            const TileKind kind = {element, 4, 8, false};
+            const TileKind kind = {element, 4, 8, Way::store};
             const Tiling t = plan_tiles(a, kind, 227 << 10);
             expect(t.tile_h > 0, "steps: nothing is planned");
             if (element == 2)
                 expect(t.steps.all == c.of(kind).all && t.steps.whole == c.of(kind).whole, "steps: others are planned");
+            const int right = c.kernel == 7 ? kRight7x7 : kRight3x3;
+            if (element == 2 && c.channels == 3) expect(t.right == right, "steps: windows lie further apart");
             const int words = c.channels % 4 == 0 ? 2 : c.stride == 2 ? 1 : 0;
             expect(t.copies == (element == 2 && c.channels_last ? words : 0),
                    "plan_tiles: words that could be copied are not");
@@ -187,6 +189,85 @@ ConvMixArgs draw(Random& random) {
     return a;
 }
 
+// The pools that are walked down, and how; where tiles of results fill their strips badly, they are not.
+void ways() {
+    ConvMixArgs a = common(3, 7, 2, 3, true);
+    a.OH = a.OW = 112;
+    const auto expect_way = [&](Way expected, int width, int images) {
+        a.PW = width;
+        expect(way_of(a, images) == expected, "way_of: another way");
+    };
+    expect_way(Way::store, 112, 8);
+    a.pool = {3, 3, 2, 2, 1, 1};
+    for (const int images : {4, 8, 16}) expect_way(Way::pool, 56, images);
+    for (const int images : {4, 8}) expect_way(Way::narrow, 45, images);
+    expect_way(Way::pool, 48, 16), expect_way(Way::windows, 4, 8), expect_way(Way::windows, 17, 8);
+    const auto refused = [&](auto&& change) {
+        const ConvMixArgs before = a;
+        change(), expect_way(Way::windows, 56, 8);
+        a = before;
+    };
+    refused([&] { a.pool.kw = 2; }), refused([&] { a.pool.sh = 3; }), refused([&] { a.channels_last = false; });
+    refused([&] { a.OC = 32; }), refused([&] { a.C = 17; }), refused([&] { a.y_dtype = Dtype::i8; });
+}
+
+// Walks: blocks of a grid store each row of each column of tiles once, each behind the one above it; what their warps
+// convolve is in the patch, and it all fits.
+void walks() {
+    Random random(2);
+    int64_t found = 0, twice = 0;
+    for (int n = 0; n < 400; ++n) {
+        ConvMixArgs a = draw(random);
+        a.C = random.among({1, 3, 4, 16}), a.OC = random.among({33, 64, 130, 300}), strides(a, true);
+        a.pool = {3, 3, 2, 2, random.between(0, 1), random.between(0, 1)};
+        a.PH = random.between(1, 60), a.PW = random.between(1, 100);
+        a.OH = 2 * a.PH + 1, a.OW = 2 * a.PW + 1;  // near enough
+        const int images = a.key.size <= 4 ? 4 : a.key.size <= 8 ? 8 : 16, element = int(random.among({2, 2, 4}));
+        const TileKind kind = {element, 4, images, random.chance(2) ? Way::pool : Way::narrow};
+        const int limit = int(random.among({99 << 10, 163 << 10, 227 << 10}));
+        const Tiling t = plan_tiles(a, kind, limit);
+        if (t.tile_h == 0) continue;
+        ++found, twice += t.patches == 2;
+        expect(t.resident && t.chunks == 1 && t.blocks == kWalkBlocks * t.depth &&
+                   t.blocks * kind.channels() >= a.OC && (t.blocks - kWalkBlocks) * kind.channels() < a.OC,
+               "walks: channels that no warp has");
+        expect(t.conv_h == 2 * t.tile_h && t.passes == t.conv_h && t.conv_w == 2 * t.tile_w + 1 &&
+                   t.tile_w == kWalkStrips * kind.results() * (images == 4 ? 2 : 1) &&
+                   kind.columns() == (2 * kind.results() + 1) * kind.sets() &&
+                   t.tile_w * t.tiles_w >= a.PW && t.tile_h * (t.tiles_h - 1) >= a.PH,
+               "walks: rows or columns of convolved pixels that no warp has");
+        expect(t.shared <= limit && t.patches == (t.copies ? 2 : 1), "walks: other patches");
+        units(a, t, kind), patches(a, t, kind);
+        const int groups = int(random.between(1, 3)), blocks = int(random.between(1, 9));
+        const int64_t tiles = groups * tiles_of_group(t);
+        std::set<std::array<int, 4>> seen;
+        int64_t only = 0;
+        for (int block = 0; block < blocks && blocks <= tiles; ++block) {
+            const Turns turns = turns_of_block(t, true, tiles, block, blocks);
+            TilePlace above = {};
+            for (int tile = turns.first; tile < turns.end; tile += turns.step) {
+                const TilePlace place = place_of_tile(t, true, tile);
+                const bool last_row = only_last_row(t, turns, tile);
+                expect(last_row || (place.group == above.group && place.ph == above.ph + t.tile_h &&
+                                    place.pw == above.pw && place.block == above.block),
+                       "walks: a tile that is not below the one before");
+                expect(place.ph >= 0 || (last_row && place.ph == -t.tile_h), "walks: stores above the map");
+                if (last_row) ++only;
+                else
+                    expect(seen.insert({place.group, place.ph, place.pw, place.block}).second && place.pw < a.PW &&
+                               place.ph < a.PH && place.block < t.blocks && place.group < groups,
+                           "walks: stores twice, or past the map");
+                above = place;
+            }
+        }
+        if (blocks > tiles) continue;
+        expect(int64_t(seen.size()) == int64_t(groups) * t.depth * t.tiles_w * (t.tiles_h - 1),
+               "walks: tiles that nobody stores");
+        expect(only < int64_t(groups) * t.depth * t.tiles_w + blocks, "walks: more rows twice than need be");
+    }
+    expect(found > 200 && twice > 50, "walks: too few cases fit to say much");
+}
+
 // Layers that fit only with the weights of one chunk at a time, or with tiles narrower than NCHW would like.
 void least() {
     for (const auto& [kernel, channels, results, element, stride, limit] : {std::array{3, 32, 64, 4, 2, 163 << 10},
@@ -195,7 +276,7 @@ void least() {
                                                                             {3, 64, 64, 2, 1, 99 << 10}}) {
         ConvMixArgs a = common(channels, kernel, stride, 1, false);
         a.OC = results, a.key.size = 16;
-        const Tiling t = plan_tiles(a, {element, element == 4 ? 1 : 4, 16, false}, limit);
+        const Tiling t = plan_tiles(a, {element, element == 4 ? 1 : 4, 16, Way::store}, limit);
         expect(t.tile_h > 0 && t.shared <= limit, "plan_tiles: nothing fits");
     }
 }
@@ -208,7 +289,8 @@ void tilings() {
         const ConvMixArgs a = draw(random);
         const int images = a.key.size <= 4 ? 4 : a.key.size <= 8 ? 8 : 16;
         const int element = int(random.among({2, 2, 4})), step_units = element == 2 ? 4 : int(random.among({1, 4}));
-        const TileKind kind = {element, step_units, images, !a.pool.identity() || random.chance(4)};
+        const TileKind kind = {element, step_units, images,
+                               a.pool.identity() && !random.chance(4) ? Way::store : Way::windows};
         const int limit = int(random.among({48 << 10, 99 << 10, 163 << 10, 227 << 10}));
         const Tiling t = plan_tiles(a, kind, limit);
         if (t.tile_h == 0) continue;
@@ -223,7 +305,7 @@ void tilings() {
         expect(t.run * t.runs >= t.tile_w && t.run * (t.runs - 1) < t.tile_w, "plan_tiles: a row is no runs");
         if (t.run > 1) {
             ++runs;
-            expect(kind.windows && kind.tensor() && !a.channels_last && reinterpret_cast<uintptr_t>(a.y) % 16 == 0,
+            expect(kind.way == Way::windows && kind.tensor() && !a.channels_last && reinterpret_cast<uintptr_t>(a.y) % 16 == 0,
                    "plan_tiles: runs that nobody can store at once");
             expect(a.PW % t.run == 0 && t.tile_w % t.run == 0, "plan_tiles: runs across an edge");
         }
@@ -247,7 +329,7 @@ void tilings() {
             expect(two(t.shared) || !two(t.shared - patch), "plan_tiles: a second patch costs a block");
         }
         const int map = t.tiles_h * t.tiles_w, tile = int(random.between(0, map - 1));
-        const TilePlace place = place_of_tile(t, 3 * map + tile);
+        const TilePlace place = place_of_tile(t, false, 3 * map + tile);
         expect(place.group == 3 && place.ph / t.tile_h * t.tiles_w + place.pw / t.tile_w == tile,
                "place_of_tile: another tile's");
     }
@@ -263,6 +345,8 @@ void conv_mix_tiles() {
     rows();
     copies();
     steps();
+    ways();
+    walks();
     least();
     tilings();
 }

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from cases import DTYPES, LAYOUTS, integers, key_for
-from on_device import TF32, check, dtype_of
+from on_device import TF32, check, dtype_of, tf32
 from torch import Tensor
 from torch.nn import functional as F
 
 from facemix_ops import conv_mix, reference
-from facemix_ops.spec import RELU, Activation
+from facemix_ops.spec import LEAKY, NONE, RELU, Activation
 
 FLOATS = [torch.float32, torch.bfloat16, torch.float16]
 PRELU = ("prelu", torch.tensor([-0.3]))
@@ -141,6 +141,41 @@ def test_codes(device: torch.device, dtype: torch.dtype, pool: list[int], layout
     assert codes.is_contiguous(
         memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format
     )
+
+
+# Rows of y under a 3x3 pool of stride 2 that fill the strips of CUDA's walks, by the group's size: wide ones and narrow
+# ones, several side by side, and one whose last is not full.
+WALKS = [(3, 27), (4, 24), (8, 14), (8, 13), (8, 12), (8, 27), (5, 22), (16, 6), (11, 11)]
+
+
+@pytest.mark.parametrize(("size", "width"), WALKS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, TF32])
+@pytest.mark.parametrize("activation", [None, "relu", "leaky_relu"])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_walks(device: torch.device, size: int, width: int, dtype: Any, activation: Any,
+               padding: int) -> None:  # fmt: skip
+    """Pools whose windows stay in registers; down columns of several tiles, of more channels than a block has."""
+    w = 2 * width + 1 - 2 * padding
+    tensors = operands(2 * size, 3, 72, 3, (23, w), dtype)
+    check("conv_mix", device, *tensors, key_for(2 * size, size), layout="channels_last", padding=1,
+          activation=activation, pool=(3, 2, padding), precision=dtype)  # fmt: skip
+
+
+@pytest.mark.parametrize(("size", "width"), WALKS)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("activation", [Activation(RELU, 0.0), Activation(LEAKY, -0.5), Activation(NONE, 1.0)])
+def test_codes_of_walks(device: torch.device, size: int, width: int, dtype: torch.dtype,
+                        activation: Activation) -> None:  # fmt: skip
+    """The same pools, and what backward remembers of them."""
+    x = LAYOUTS["channels_last"](integers(2 * size, 3, 19, 2 * width - 1, low=-1, high=2, dtype=dtype))
+    w, b = integers(40, 3, 3, 3, low=-1, high=2, dtype=dtype), integers(40, low=-1, high=2, dtype=dtype)
+    key, pool = key_for(2 * size, size), [3, 3, 2, 2, 1, 1]
+    options = ([1, 1], [1, 1], [1, 1], activation.kind, activation.slope, None, pool, None, True)
+    here = [t.to(device) for t in (x, w, b, key.coeffs, key.order)]
+    with tf32(True):
+        codes = torch.ops.facemix_ops.conv_mix(*here, *options)[1]
+    z = F.conv2d(x.double(), w.double(), b.double(), padding=1)
+    assert torch.equal(codes.cpu(), reference.codes(z, activation, pool))
 
 
 def test_float32_without_tf32(device: torch.device) -> None:

@@ -1,0 +1,194 @@
+// From the sums of tensor cores through a 3x3 pool of stride 2, in channels last: a warp convolves one row of pixels
+// after the other, down its columns. Neighbours are in the sums of one lane, so windows need no shared memory: the
+// largest of three pixels of a row, then of three such rows, of which the last is the next window's first as well.
+#pragma once
+
+#include "conv_mix_tensor.h"
+
+namespace facemix::cuda {
+
+template <class Product, int kImages, Way kWay>
+class ConvMixPool : public ConvMixTensor<Product, kImages, kWay> {
+  public:
+    using Base = ConvMixTensor<Product, kImages, kWay>;
+    using typename Base::Sums;
+
+    using Base::Base;
+
+    // The values of a pixel that a lane has, [set of images][channel of its run][pair of images]; as they are
+    // multiplied, or, where codes are wanted, a word for each that says where it comes from as well.
+    template <bool kCodes>
+    static constexpr int kWords = Base::kSets * Base::kRun * (kCodes ? 2 : Base::kPairWords);
+    // Of the pixels of y that a lane has.
+    template <bool kCodes>
+    using Row = uint32_t[Base::kResults][kWords<kCodes>];
+
+    // A tile of y. carried: the largest of the last row of the tile above, and then of this one's.
+    template <bool kCodes>
+    __device__ __forceinline__ void pool(Row<kCodes>& carried, bool only_last) {
+#pragma unroll 1
+        for (int row = only_last ? t.conv_h - 1 : 0; row < t.conv_h; ++row) {
+            Row<kCodes> best;
+            convolve<kCodes>(best, row);
+            const bool middle = row % 2 == 0;
+#pragma unroll
+            for (int k = 0; k < kResults * kWords<kCodes>; ++k) {
+                const uint32_t last = best[k / kWords<kCodes>][k % kWords<kCodes>];
+                uint32_t& above = carried[k / kWords<kCodes>][k % kWords<kCodes>];
+                best[k / kWords<kCodes>][k % kWords<kCodes>] = larger<kCodes>(above, last);
+                above = middle ? larger<kCodes>(above, higher<kCodes>(last, 1)) : higher<kCodes>(last, 2);
+            }
+            this->renew();
+            if (!middle && !only_last) store<kCodes>(best, place.ph + row / 2);
+        }
+    }
+    template <bool kCodes>
+    static __device__ __forceinline__ uint32_t least_word() {
+        return kCodes ? 1u << 31 : Base::lowest();
+    }
+
+  protected:
+    using Base::a, Base::t, Base::S, Base::lane, Base::place, Base::sent, Base::kChannels, Base::kRun, Base::kTiles;
+    using Base::kSets, Base::kPairWords, Base::kRows, Base::kShare, Base::kResults, Base::least, Base::activate;
+    using Base::half, Base::strip, Base::block_of_warp, Base::image_of_row, Base::image_size;
+    using typename Base::Mix, typename Base::Values, typename Base::M, typename Base::Element;
+
+  private:
+    // A word that says where its value comes from: the value, so that words are ordered as integers; in the bits below,
+    // twice what is larger for those that come earlier in any window, and whether it was negative.
+    static constexpr int kLast = 2 * kResults;  // of the columns of a row
+    static constexpr uint32_t kBelow = 63;
+    static_assert((kLast + 6) * 2 + 1 <= int(kBelow));
+    static __device__ __forceinline__ uint32_t ordered(uint32_t value) {
+        return int(value) < 0 ? (1u << 31) - value : value;
+    }
+    // What is a row, or two, further up in its window.
+    template <bool kCodes>
+    static __device__ __forceinline__ uint32_t higher(uint32_t word, int rows) {
+        return kCodes ? word + 6 * rows : word;
+    }
+    static __device__ __forceinline__ int code_of(uint32_t word, int result) {
+        const int k = kLast + 6 - 2 * result - int((word & kBelow) >> 1);
+        const bool positive = (word & ~kBelow) - 1 < Product::kInfinity && !(word & 1);
+        return positive ? k : k + kCodeNegative;
+    }
+
+    template <bool kCodes>
+    static __device__ __forceinline__ uint32_t larger(uint32_t x, uint32_t y) {
+        return kCodes ? int(x) > int(y) ? x : y : max_nan_words<M>(x, y);
+    }
+
+    // The largest of three pixels of a row of the tile's, for each of this lane's results.
+    template <bool kCodes>
+    __device__ __forceinline__ void convolve(Row<kCodes>& best, int row) const {
+        const int oh = place.ph * 2 - int(a.pool.pad_h) + 1 + row;
+        if (unsigned(oh) >= unsigned(a.OH)) {
+#pragma unroll
+            for (int k = 0; k < kResults * kWords<kCodes>; ++k)
+                best[k / kWords<kCodes>][k % kWords<kCodes>] = least_word<kCodes>();
+            return;
+        }
+        Sums sums;
+        this->begin(sums, block_of_warp());
+        this->multiply(sums, this->weights_of(block_of_warp(), 0), row);
+        if constexpr (!kCodes) activate(sums);
+        if (kCodes && a.activation != Activation::relu) largest<kCodes, true>(best, sums);
+        else largest<kCodes, false>(best, sums);
+    }
+    template <bool kCodes, bool kSigned>
+    __device__ __forceinline__ void largest(Row<kCodes>& best, const Sums& sums) const {
+        uint32_t left[kWords<kCodes>], middle[kWords<kCodes>], right[kWords<kCodes>];
+        words_of<kCodes, kSigned>(left, sums, 0);
+#pragma unroll
+        for (int q = 0; q < kResults; ++q) {
+            words_of<kCodes, kSigned>(middle, sums, 2 * q + 1);
+            words_of<kCodes, kSigned>(right, sums, 2 * q + 2);
+#pragma unroll
+            for (int k = 0; k < kWords<kCodes>; ++k) {
+                best[q][k] = larger<kCodes>(larger<kCodes>(left[k], middle[k]), right[k]);
+                left[k] = right[k];
+            }
+        }
+    }
+    // Of column n of a row. kSigned: of values that may be negative, and are not activated yet.
+    template <bool kCodes, bool kSigned>
+    __device__ __forceinline__ void words_of(uint32_t (&words)[kWords<kCodes>], const Sums& sums, int n) const {
+        const bool real = unsigned(first_result() * 2 - int(a.pool.pad_w) + n) < unsigned(a.OW);
+        const float slope = kSigned ? negative_slope<float>(a) : 0;
+        const uint32_t floor = least();
+#pragma unroll
+        for (int k = 0; k < kSets * kRun; ++k) {
+            const float(&of)[4] = sums[n * kSets + k / kRun][k % kRun / 2];
+            float z[2] = {of[k % 2 * 2], of[k % 2 * 2 + 1]};
+            uint32_t negative[2] = {0, 0};
+            if constexpr (kSigned)
+#pragma unroll
+                for (int e = 0; e < 2; ++e) negative[e] = z[e] < 0, z[e] = cuda::activate(z[e], slope);
+            uint32_t pair[kPairWords];
+            Product::pack(pair, z[0], z[1]);
+            if constexpr (!kSigned)
+#pragma unroll
+                for (int e = 0; e < kPairWords; ++e) pair[e] = max_nan_words<M>(pair[e], floor);
+#pragma unroll
+            for (int e = 0; e < kWords<kCodes> / (kSets * kRun); ++e) {
+                uint32_t word;
+                if constexpr (kCodes) {
+                    const uint32_t value = Product::upper(pair, e);
+                    word = (kSigned ? ordered(value) : value) | (2 * (kLast - n) + negative[e]);
+                } else {
+                    word = pair[e];
+                }
+                words[k * (kWords<kCodes> / (kSets * kRun)) + e] = real ? word : least_word<kCodes>();
+            }
+        }
+    }
+
+    // Of this lane, in a row of y.
+    __device__ __forceinline__ int first_result() const { return place.pw + (strip() * kShare + half()) * kResults; }
+
+    // Row ph of y.
+    template <bool kCodes>
+    __device__ __forceinline__ void store(const Row<kCodes>& best, int ph) const {
+        if (ph >= int(a.PH)) return;
+        const Mix mix(*this);
+        const int channel = block_of_warp() * kChannels + lane / 4 * kRun, count = int(a.OC) - channel;
+        const int first = first_result();
+#pragma unroll
+        for (int q = 0; q < kResults; ++q) {
+            float run[kRows][kRun];
+            [[maybe_unused]] int codes[kRows][kRun];
+#pragma unroll
+            for (int m = 0; m < kTiles; ++m) {
+                float out[kSets][4];
+                Values z;
+#pragma unroll
+                for (int k = 0; k < 2 * kSets; ++k) {
+                    const int c = 2 * m + k % 2, word = (k / 2 * kRun + c) * (kWords<kCodes> / (kSets * kRun));
+                    if constexpr (kCodes) {
+                        const uint32_t even = best[q][word], odd = best[q][word + 1];
+                        Product::pack_upper(z[k / 2][k % 2], ordered(even & ~kBelow), ordered(odd & ~kBelow));
+                        codes[k / 2 * 2][c] = code_of(even, q), codes[k / 2 * 2 + 1][c] = code_of(odd, q);
+                    } else {
+#pragma unroll
+                        for (int e = 0; e < kPairWords; ++e) z[k / 2][k % 2][e] = best[q][word + e];
+                    }
+                }
+                mix(out, z);
+#pragma unroll
+                for (int k = 0; k < 2 * kRows; ++k) run[k / 2][2 * m + k % 2] = out[k / 4][k % 2 * 2 + k / 2 % 2];
+            }
+            if (first + q >= int(a.PW)) continue;
+            const int at = (ph * int(a.PW) + first + q) * int(a.OC) + channel;
+#pragma unroll
+            for (int k = 0; k < kRows; ++k) {
+                const int i = image_of_row(k);
+                if (i >= S) continue;
+                cuda::store_run(static_cast<Element*>(a.y) + sent[i] + at, run[k], count);
+                if constexpr (kCodes)
+                    cuda::store_run(a.codes + (int64_t(place.group) * S + i) * image_size + at, codes[k], count);
+            }
+        }
+    }
+};
+
+}  // namespace facemix::cuda
