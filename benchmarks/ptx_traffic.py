@@ -39,8 +39,8 @@ def works() -> dict[str, Work]:
     weight = torch.randn(64, 3, 7, 7, dtype=torch.bfloat16)
     found: dict[str, Work] = {}
     for layout, memory_format in LAYOUTS.items():
-        x = torch.randn(SIZE, 3, 64, 64).to(torch.bfloat16).contiguous(memory_format=memory_format)
-        z = torch.randn(SIZE, 64, 32, 32).to(torch.bfloat16).contiguous(memory_format=memory_format)
+        x = torch.randn(SIZE, 3, 32, 112).to(torch.bfloat16).contiguous(memory_format=memory_format)
+        z = torch.randn(SIZE, 64, 16, 56).to(torch.bfloat16).contiguous(memory_format=memory_format)
         for pool in (None, POOL):
             end = f"{', pool' if pool else ''}, {layout}"
 

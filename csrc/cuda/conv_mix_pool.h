@@ -15,10 +15,12 @@ class ConvMixPool : public ConvMixTensor<Product, kImages, kWay> {
 
     using Base::Base;
 
-    // The values of a pixel that a lane has, [set of images][channel of its run][pair of images]; as they are
-    // multiplied, or, where codes are wanted, a word for each that says where it comes from as well.
+    // The values of a pixel that a lane has, [set of images][channel of its run][kEach]: pairs of images as they are
+    // multiplied or, where codes are wanted, a word for each of both that says where it comes from as well.
     template <bool kCodes>
-    static constexpr int kWords = Base::kSets * Base::kRun * (kCodes ? 2 : Base::kPairWords);
+    static constexpr int kEach = kCodes ? 2 : Base::kPairWords;
+    template <bool kCodes>
+    static constexpr int kWords = Base::kSets * Base::kRun * kEach<kCodes>;
     // Of the pixels of y that a lane has.
     template <bool kCodes>
     using Row = uint32_t[Base::kResults][kWords<kCodes>];
@@ -42,15 +44,11 @@ class ConvMixPool : public ConvMixTensor<Product, kImages, kWay> {
             if (!middle && !only_last) store<kCodes>(best, place.ph + row / 2);
         }
     }
-    template <bool kCodes>
-    static __device__ __forceinline__ uint32_t least_word() {
-        return kCodes ? 1u << 31 : Base::lowest();
-    }
 
   protected:
     using Base::a, Base::t, Base::S, Base::lane, Base::place, Base::sent, Base::kChannels, Base::kRun, Base::kTiles;
-    using Base::kSets, Base::kPairWords, Base::kRows, Base::kShare, Base::kResults, Base::least, Base::activate;
     using Base::half, Base::strip, Base::block_of_warp, Base::image_of_row, Base::image_size;
+    using Base::kSets, Base::kPairWords, Base::kRows, Base::kShare, Base::kResults, Base::least, Base::activate;
     using typename Base::Mix, typename Base::Values, typename Base::M, typename Base::Element;
 
   private:
@@ -73,6 +71,10 @@ class ConvMixPool : public ConvMixTensor<Product, kImages, kWay> {
         return positive ? k : k + kCodeNegative;
     }
 
+    template <bool kCodes>
+    static __device__ __forceinline__ uint32_t least_word() {
+        return kCodes ? 1u << 31 : Base::lowest();
+    }
     template <bool kCodes>
     static __device__ __forceinline__ uint32_t larger(uint32_t x, uint32_t y) {
         return kCodes ? int(x) > int(y) ? x : y : max_nan_words<M>(x, y);
@@ -118,7 +120,7 @@ class ConvMixPool : public ConvMixTensor<Product, kImages, kWay> {
         const uint32_t floor = least();
 #pragma unroll
         for (int k = 0; k < kSets * kRun; ++k) {
-            const float(&of)[4] = sums[n * kSets + k / kRun][k % kRun / 2];
+            const float (&of)[4] = sums[n * kSets + k / kRun][k % kRun / 2];
             float z[2] = {of[k % 2 * 2], of[k % 2 * 2 + 1]};
             uint32_t negative[2] = {0, 0};
             if constexpr (kSigned)
@@ -130,7 +132,7 @@ class ConvMixPool : public ConvMixTensor<Product, kImages, kWay> {
 #pragma unroll
                 for (int e = 0; e < kPairWords; ++e) pair[e] = max_nan_words<M>(pair[e], floor);
 #pragma unroll
-            for (int e = 0; e < kWords<kCodes> / (kSets * kRun); ++e) {
+            for (int e = 0; e < kEach<kCodes>; ++e) {
                 uint32_t word;
                 if constexpr (kCodes) {
                     const uint32_t value = Product::upper(pair, e);
@@ -138,7 +140,7 @@ class ConvMixPool : public ConvMixTensor<Product, kImages, kWay> {
                 } else {
                     word = pair[e];
                 }
-                words[k * (kWords<kCodes> / (kSets * kRun)) + e] = real ? word : least_word<kCodes>();
+                words[k * kEach<kCodes> + e] = real ? word : least_word<kCodes>();
             }
         }
     }
@@ -163,7 +165,7 @@ class ConvMixPool : public ConvMixTensor<Product, kImages, kWay> {
                 Values z;
 #pragma unroll
                 for (int k = 0; k < 2 * kSets; ++k) {
-                    const int c = 2 * m + k % 2, word = (k / 2 * kRun + c) * (kWords<kCodes> / (kSets * kRun));
+                    const int c = 2 * m + k % 2, word = (k / 2 * kRun + c) * kEach<kCodes>;
                     if constexpr (kCodes) {
                         const uint32_t even = best[q][word], odd = best[q][word + 1];
                         Product::pack_upper(z[k / 2][k % 2], ordered(even & ~kBelow), ordered(odd & ~kBelow));

@@ -114,8 +114,10 @@ const Tiling& planned(const ConvMixArgs& a, int limit) {
 }
 
 constexpr int64_t kMaxTiles = 1 << 30;  // their numbers are ints
+// Tiles of a block that walks, at least: it convolves a row more than it stores. Codes make up for that.
+constexpr int kLeastTurns = 2;
 
-// False where no tile fits.
+// False where no tile fits, or there are too few of them.
 template <class Product, int kImages, Way kWay>
 bool run_tiles_of(const ConvMixArgs& a, int device, cudaStream_t stream) {
     const char* op = "conv_mix";
@@ -125,6 +127,7 @@ bool run_tiles_of(const ConvMixArgs& a, int device, cudaStream_t stream) {
     if (t.tile_h == 0 || tiles >= kMaxTiles) return false;
     const auto kernel = conv_mix_tile_kernel<Product, kImages, kWay>;
     const int64_t at_once = blocks_at_once(op, kernel, kTileThreads, size_t(t.shared), device);
+    if (TileKind::walks(kWay) && !a.codes && tiles < kLeastTurns * at_once) return false;
     launch(op, kernel, unsigned(tiles < at_once ? tiles : at_once), kTileThreads, size_t(t.shared), stream, a, t);
     return true;
 }
@@ -132,8 +135,10 @@ bool run_tiles_of(const ConvMixArgs& a, int device, cudaStream_t stream) {
 template <class Product, int kImages>
 bool run_tiles_of(const ConvMixArgs& a, int device, cudaStream_t stream) {
     const Way way = way_of(a, kImages);
-    if (way == Way::store) return run_tiles_of<Product, kImages, Way::store>(a, device, stream);
-    if constexpr (!std::is_same_v<Product, FloatProduct>) {
+    constexpr bool kTensor = !std::is_same_v<Product, FloatProduct>;
+    if (way == Way::store && (kTensor || !a.codes))
+        return run_tiles_of<Product, kImages, Way::store>(a, device, stream);
+    if constexpr (kTensor) {
         if (way == Way::pool && run_tiles_of<Product, kImages, Way::pool>(a, device, stream)) return true;
         if constexpr (kImages <= 8)
             if (way == Way::narrow && run_tiles_of<Product, kImages, Way::narrow>(a, device, stream)) return true;

@@ -24,8 +24,7 @@ struct ConvMixStage {
     const int64_t image_size = a.OC * a.PH * a.PW;  // of y
     int thread, lane, warp;                         // this one
     const int pitch = patch_pitch(t);               // of images side by side
-    const Turns turns =
-        turns_of_block(t, kWalks, a.key.groups * tiles_of_group(t), int(blockIdx.x), int(gridDim.x));
+    const Turns turns = turns_of_block(t, kWalks, a.key.groups* tiles_of_group(t), int(blockIdx.x), int(gridDim.x));
     TilePlace place = {};
     int turn = 1;  // whose it is of two patches
 

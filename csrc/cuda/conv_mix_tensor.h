@@ -2,8 +2,8 @@
 // registers (conv_mix_product.h).
 //
 // A warp convolves a strip of pixels of all images. The columns of a product are images, its rows 16 output channels;
-// of 4 images, two pixels share the columns. From there to y: conv_mix_store.h, conv_mix_windows.h. It compiles; it has
-// not run on a GPU yet.
+// of 4 images, two pixels share the columns. From there to y: conv_mix_store.h, conv_mix_pool.h, conv_mix_windows.h. It
+// compiles; it has not run on a GPU yet.
 #pragma once
 
 #include "conv_mix_stage.h"
@@ -82,7 +82,9 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWay> {
     template <int kRight>
     struct Beside {
         const unsigned char* first;
-        __device__ __forceinline__ const unsigned char* operator[](int p) const { return first + p * kRight * kPlaceBytes; }
+        __device__ __forceinline__ const unsigned char* operator[](int p) const {
+            return first + p * kRight * kPlaceBytes;
+        }
     };
     struct AnyBeside {
         const unsigned char* first;

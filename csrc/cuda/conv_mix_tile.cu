@@ -135,7 +135,7 @@ int together(const ConvMixArgs& a, const TileKind& kind) {
 
 // A second patch, where it costs no block that would run beside this one.
 void double_patch(const TileKind& kind, int limit, Tiling& t) {
-    if (t.copies == 0 || t.patches == 2) return;
+    if (t.copies == 0) return;
     Tiling twice = t;
     twice.patches = 2;
     const int64_t shared = lay_out(kind, twice);
@@ -143,27 +143,38 @@ void double_patch(const TileKind& kind, int limit, Tiling& t) {
     t = twice, t.shared = int(shared);
 }
 
+// Of tiles as wide as `t` the best, where it is better than `best`, whose cost was `least`.
+void best_height(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling t, Tiling& best, int64_t& least) {
+    for (t.tile_h = 1; t.tile_h <= a.PH && fits(a, kind, limit, t); ++t.tile_h) {
+        const int64_t convolved = kind.walks() ? int64_t(t.conv_h) * t.conv_w : t.passes * kind.pass();
+        const int64_t tiles = int64_t(t.tiles_h - kind.walks()) * t.tiles_w;
+        const int64_t each = kPixelCost * convolved + t.patch_h * t.patch_w;
+        // Where only one block fits, nothing runs while it waits.
+        const int64_t cost = tiles * each * (two_fit(t.shared, limit) ? 2 : 3);
+        if (best.tile_h == 0 || cost < least) best = t, least = cost;
+    }
+}
+
 // The best of tiles; those of kind `common` in all but their size. Their rows: so many times `pixels`, or those of y.
 Tiling best_size(const ConvMixArgs& a, const TileKind& kind, int limit, const Tiling& common, int pixels) {
-    Tiling best = {};
+    Tiling best = {}, t = common;
     int64_t least = 0;
-    Tiling t = common;
-    const auto try_heights = [&] {
-        for (t.tile_h = 1; t.tile_h <= a.PH && fits(a, kind, limit, t); ++t.tile_h) {
-            const int64_t convolved = kind.walks() ? int64_t(t.conv_h) * t.conv_w : t.passes * kind.pass();
-            const int64_t tiles = int64_t(t.tiles_h - kind.walks()) * t.tiles_w;
-            // Where only one block fits, nothing runs while it waits.
-            const int64_t cost = tiles * (kPixelCost * convolved + t.patch_h * t.patch_w) * (two_fit(t.shared, limit) ? 2 : 3);
-            if (best.tile_h == 0 || cost < least) best = t, least = cost;
-        }
-    };
-    if (kind.walks()) {
-        t.tile_w = kind.walk_width();
-        try_heights();
-        return best;
-    }
     for (t.tile_w = 1; t.tile_w <= max_pixels(kind, t) && t.tile_w <= a.PW; ++t.tile_w)
-        if (t.tile_w % pixels == 0 || t.tile_w == a.PW) try_heights();
+        if (t.tile_w % pixels == 0 || t.tile_w == a.PW) best_height(a, kind, limit, t, best, least);
+    return best;
+}
+
+// The same of a walk, which has one width. With a second patch, unless two blocks would fit without.
+Tiling best_walk(const ConvMixArgs& a, const TileKind& kind, int limit, const Tiling& common) {
+    Tiling best = {};
+    for (const int patches : {2, 1}) {
+        if (patches == 2 && common.copies == 0) continue;
+        Tiling t = common, found = {};
+        int64_t least = 0;
+        t.tile_w = kind.walk_width(), t.run = 1, t.resident = true, t.patches = patches;
+        best_height(a, kind, limit, t, found, least);
+        if (best.tile_h == 0 || (!two_fit(best.shared, limit) && two_fit(found.shared, limit))) best = found;
+    }
     return best;
 }
 
@@ -171,7 +182,7 @@ Tiling best_size(const ConvMixArgs& a, const TileKind& kind, int limit, const Ti
 
 Way way_of(const ConvMixArgs& a, int images) {
     const Pool& p = a.pool;
-    if (p.identity() && !a.codes && a.y_dtype == a.x_dtype) return Way::store;
+    if (p.identity() && a.y_dtype == a.x_dtype) return Way::store;
     Way best = Way::windows;
     const bool walks = p.kh == 3 && p.kw == 3 && p.sh == 2 && p.sw == 2 && a.channels_last && a.y_dtype == a.x_dtype;
     if (!walks || a.OC <= TileKind{2, 4, images, best}.channels() || a.C > kChunkChannels) return best;
@@ -195,15 +206,15 @@ Tiling plan_tiles(const ConvMixArgs& a, const TileKind& kind, int limit) {
     common.depth = kind.walks() ? int(ceil_div(a.OC, kWalkBlocks * kind.channels())) : 1;
     common.blocks = kind.walks() ? common.depth * kWalkBlocks : int(ceil_div(a.OC, kind.channels()));
     common.copies = copies(a, kind.word(), common.units);
-    common.patches = kind.walks() && common.copies ? 2 : 1;
+    common.patches = 1;
     common.span = span(a, kind.word(), common), common.parts = common.copies ? 1 : common.span;
     const bool resident = int64_t(common.chunks) * common.blocks * weight_bytes(kind, common) <= kResidentBytes;
+    if (kind.walks()) return resident ? best_walk(a, kind, limit, common) : Tiling{};  // warps are at several blocks
     // What takes more shared memory is tried first.
     Tiling best = {};
     for (const int pixels : {together(a, kind), 1})
         for (const bool stay : {resident, false}) {
             common.run = kind.way == Way::windows ? pixels : 1, common.resident = stay;
-            if (kind.walks() && !stay) continue;  // its warps are not at the same block
             if (best.tile_h == 0) best = best_size(a, kind, limit, common, pixels);
         }
     double_patch(kind, limit, best);

@@ -7,6 +7,10 @@
 // matrices: a strip of pixels a warp, of all images, times K, the units of a window, in steps, times tiles of 16 output
 // channels. A tile takes several passes of its warps, where one patch has room for it. Many channels come in chunks,
 // one after the other. Where there is room for two patches, the next one is copied while this one is multiplied.
+//
+// Under a 3x3 pool of stride 2 a block may walk instead (conv_mix_pool.h): down a column of tiles, each of which brings
+// along a row of convolved pixels from the one above it. Its warps are strips of columns side by side, and two blocks
+// of output channels; a pass is a row.
 #pragma once
 
 #include "../kernels.h"
@@ -32,7 +36,7 @@ constexpr int kRowLanes = 32 / kTogether;
 constexpr int kChunkChannels = 16;  // at most
 constexpr int kSlotBytes = 16;      // of weights: two output channels by a unit
 constexpr int kChannelTile = 16;
-constexpr int kWalkBlocks = 2;  // of output channels, of the warps of a block that walks,
+constexpr int kWalkBlocks = 2;                         // of output channels, of the warps of a block that walks,
 constexpr int kWalkStrips = kTileWarps / kWalkBlocks;  // and of columns
 
 // Steps of a chunk, and those of whole units alone, which come first.
@@ -42,7 +46,7 @@ struct Steps {
 
 // How sums become y.
 enum class Way {
-    store,    // as they are: y is not pooled, of x's dtype, and nobody wants codes
+    store,    // as they are: y is not pooled, and of x's dtype
     windows,  // through shared memory, whatever is asked for
     pool,     // under a 3x3 pool of stride 2, whose windows stay in registers while a warp walks down the rows,
     narrow,   // and the same with fewer columns
@@ -56,7 +60,8 @@ struct TileKind {
     Way way;
 
     constexpr bool tensor() const { return step_units > 1; }
-    constexpr bool walks() const { return way == Way::pool || way == Way::narrow; }
+    static constexpr bool walks(Way way) { return way == Way::pool || way == Way::narrow; }
+    constexpr bool walks() const { return walks(way); }
     constexpr int word() const { return kWordBytes / element; }  // elements
     constexpr int slots() const { return 8 * step_units; }       // of a tile of weights and a step
     // Tiles of output channels in a thread's sums. Tensor cores have the images in their columns. Values that go

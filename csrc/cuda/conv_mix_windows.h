@@ -1,5 +1,6 @@
 // From the sums of tensor cores through windows: the values of all images of a tile meet in shared memory, in 16 bits
-// or as TF32. So it is where y is pooled, where codes are wanted, and where y is of another dtype than x.
+// or as TF32. So it is where y is pooled, unless conv_mix_pool.h knows the pool, and where y is of another dtype than
+// x.
 #pragma once
 
 #include "conv_mix_tensor.h"

@@ -97,6 +97,7 @@ Case walk(Random& random, int64_t index) {
     const int64_t columns = c.S <= 4 ? 28 : c.S <= 8 ? 14 : 6;
     size_for(random, a, 0, random.among({3, 4, 7, 8, 9, 17, 26}));
     size_for(random, a, 1, 2 * columns - random.among({-1, 0, 1, 2, 3, 4, 5, 8, 9}));
+    if (random.chance(2)) a.slope = -0.5;
     c.whole = random.chance(2), c.x_layout = random.chance(4) ? random.between(0, 4) : 1, a.channels_last = true;
     a.x_dtype = a.y_dtype = Dtype(random.among({0, 2, 2, 3}));
     return c;
@@ -178,8 +179,8 @@ void conv_mix_case(const CpuKernels& kernels, Random& random, int64_t index) {
     const bool walks = index >= 128 && index % 4 == 0;
     if (index >= 72 && index < 128) c = at_tile_edges(random, index);
     if (index >= 48 && index < 72) c = large(random, index - 48, on_cuda(kernels));
-    else if (walks)
-        do c = walk(random, index);
+    else if (walks) do
+            c = walk(random, index);
         while (c.work() > kWalk * kWork);
     else
         while (c.work() > kWork) c = index < 128 ? at_tile_edges(random, index) : draw(random, index);

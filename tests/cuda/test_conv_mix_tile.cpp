@@ -228,15 +228,15 @@ void walks() {
         const Tiling t = plan_tiles(a, kind, limit);
         if (t.tile_h == 0) continue;
         ++found, twice += t.patches == 2;
-        expect(t.resident && t.chunks == 1 && t.blocks == kWalkBlocks * t.depth &&
-                   t.blocks * kind.channels() >= a.OC && (t.blocks - kWalkBlocks) * kind.channels() < a.OC,
+        expect(t.resident && t.chunks == 1 && t.blocks == kWalkBlocks * t.depth && t.blocks * kind.channels() >= a.OC &&
+                   (t.blocks - kWalkBlocks) * kind.channels() < a.OC,
                "walks: channels that no warp has");
         expect(t.conv_h == 2 * t.tile_h && t.passes == t.conv_h && t.conv_w == 2 * t.tile_w + 1 &&
                    t.tile_w == kWalkStrips * kind.results() * (images == 4 ? 2 : 1) &&
-                   kind.columns() == (2 * kind.results() + 1) * kind.sets() &&
-                   t.tile_w * t.tiles_w >= a.PW && t.tile_h * (t.tiles_h - 1) >= a.PH,
+                   kind.columns() == (2 * kind.results() + 1) * kind.sets() && t.tile_w * t.tiles_w >= a.PW &&
+                   t.tile_h * (t.tiles_h - 1) >= a.PH,
                "walks: rows or columns of convolved pixels that no warp has");
-        expect(t.shared <= limit && t.patches == (t.copies ? 2 : 1), "walks: other patches");
+        expect(t.shared <= limit && (t.patches == 1 || t.copies > 0), "walks: a second patch that nothing comes to");
         units(a, t, kind), patches(a, t, kind);
         const int groups = int(random.between(1, 3)), blocks = int(random.between(1, 9));
         const int64_t tiles = groups * tiles_of_group(t);
@@ -305,7 +305,8 @@ void tilings() {
         expect(t.run * t.runs >= t.tile_w && t.run * (t.runs - 1) < t.tile_w, "plan_tiles: a row is no runs");
         if (t.run > 1) {
             ++runs;
-            expect(kind.way == Way::windows && kind.tensor() && !a.channels_last && reinterpret_cast<uintptr_t>(a.y) % 16 == 0,
+            expect(kind.way == Way::windows && kind.tensor() && !a.channels_last &&
+                       reinterpret_cast<uintptr_t>(a.y) % 16 == 0,
                    "plan_tiles: runs that nobody can store at once");
             expect(a.PW % t.run == 0 && t.tile_w % t.run == 0, "plan_tiles: runs across an edge");
         }
