@@ -31,8 +31,8 @@ struct ConvMixStage {
     uint32_t* const key = reinterpret_cast<uint32_t*>(dynamic_shared);      // [kKeyWords], of Product
     int64_t* const sent = reinterpret_cast<int64_t*>(key + kKeyWords);      // [S]: where rows of y begin
     float* const bias = reinterpret_cast<float*>(dynamic_shared + t.bias);  // [blocks * kChannels]
-    // Of unit q of K: where it is in a patch, in bytes, and in the four bits below which halves of its words have no
-    // weight; where the weights of its elements are, -1 for those.
+    // Of unit q of K: where it is in a patch, in bytes, and below, kSplit, if it is, and four bits, which halves of its
+    // words have no weight; where the weights of its elements are, -1 for those.
     int* const places = reinterpret_cast<int*>(dynamic_shared + t.places);  // [steps * kStepUnits]
     int* const taps = reinterpret_cast<int*>(dynamic_shared + t.taps);      // [steps * kStepUnits][kUnitWords][kWord]
     uint4* const weights =
@@ -107,7 +107,8 @@ struct ConvMixStage {
             taps[(q * kUnitWords + w) * kWord + e] = tap;
             if (tap < 0) weightless |= 1 << half;
         }
-        places[q] = unit_place(a, t, kWord, unit) * kPlaceBytes | weightless;
+        places[q] = unit_place(a, t, kWord, unit) * kPlaceBytes | weightless |
+                    (unit_is_split(a, t.units, kWord, unit) ? kSplit : 0);
     }
 
     __device__ __forceinline__ void fill_key() {

@@ -44,10 +44,10 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWay> {
             const int first = (strip() * kShare + column / kImages) * 2 * Base::kResults;
             const unsigned char* const start = patch + window_place(t, pass, first) * kPlaceBytes;
             if constexpr (kWord == 2) {
-                if (is_of<k7x7>() && t.right == kRight7x7)
-                    return multiply<k7x7>(sums, w, places, Beside<kRight7x7>{start});
-                if (is_of<k3x3>() && t.right == kRight3x3)
-                    return multiply<k3x3>(sums, w, places, Beside<kRight3x3>{start});
+                if (is_of<k7x7, Step::split>() && t.right == kRight7x7)
+                    return multiply<k7x7, Step::split>(sums, w, places, Beside<kRight7x7>{start});
+                if (is_of<k3x3, Step::part>() && t.right == kRight3x3)
+                    return multiply<k3x3, Step::part>(sums, w, places, Beside<kRight3x3>{start});
             }
             multiply_steps(sums, w, places, AnyBeside{start, t.right * kPlaceBytes});
         } else {
@@ -57,9 +57,9 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWay> {
             for (int p = 0; p < kRunPixels; ++p, walk.next())
                 start[p] = patch + (walk.real() ? window_place(t, walk.row, walk.column) : 0) * kPlaceBytes;
             if constexpr (kWord == 2) {
-                if (is_of<k7x7>()) return multiply<k7x7>(sums, w, places, start);
-                if (is_of<k3x3>()) return multiply<k3x3>(sums, w, places, start);
-                if (is_of<kWide3x3>()) return multiply<kWide3x3>(sums, w, places, start);
+                if (is_of<k7x7, Step::split>()) return multiply<k7x7, Step::split>(sums, w, places, start);
+                if (is_of<k3x3, Step::part>()) return multiply<k3x3, Step::part>(sums, w, places, start);
+                if (is_of<kWide3x3, Step::part>()) return multiply<kWide3x3, Step::part>(sums, w, places, start);
             }
             multiply_steps(sums, w, places, start);
         }
@@ -121,9 +121,15 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWay> {
   private:
     // --- the convolution ---------------------------------------------------------------------------------------------
 
-    template <Steps kSteps>
+    // What a step's units may be: of which all counts; of which not, so that they have no weight there, but x may not
+    // be finite; and such whose words are apart.
+    enum class Step { whole, part, split };
+
+    // Whether steps are these, of which those that are not whole are of the kind kOthers.
+    template <Steps kSteps, Step kOthers>
     __device__ __forceinline__ bool is_of() const {
-        return t.steps.all == kSteps.all && t.steps.whole == kSteps.whole;
+        return t.steps.all == kSteps.all && t.steps.whole == kSteps.whole &&
+               (kOthers == Step::split || t.units.tail == 0);
     }
     template <class Start>
     __device__ __forceinline__ void multiply_steps(Sums& sums, const uint4* w, const int* places,
@@ -131,26 +137,26 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWay> {
         int step = 0;
 #pragma unroll 1
         for (; step < t.steps.whole; ++step, w += kTiles * kSlots, places += Product::kStepUnits)
-            multiply_step<true>(sums, w, *places, start);
+            multiply_step<Step::whole>(sums, w, *places, start);
 #pragma unroll 1
         for (; step < t.steps.all; ++step, w += kTiles * kSlots, places += Product::kStepUnits)
-            multiply_step<false>(sums, w, *places, start);
+            multiply_step<kWord == 2 ? Step::split : Step::part>(sums, w, *places, start);
     }
-    template <Steps kSteps, class Start>
+    template <Steps kSteps, Step kOthers, class Start>
     __device__ __forceinline__ void multiply(Sums& sums, const uint4* w, const int* places, const Start& start) const {
         [[maybe_unused]] constexpr int kUnroll = kSteps.whole > 16 ? 8 : kSteps.whole;  // more, and registers spill
 #pragma unroll kUnroll
         for (int step = 0; step < kSteps.whole; ++step)
-            multiply_step<true>(sums, w + step * kTiles * kSlots, places[step * Product::kStepUnits], start);
+            multiply_step<Step::whole>(sums, w + step * kTiles * kSlots, places[step * Product::kStepUnits], start);
 #pragma unroll
         for (int step = kSteps.whole; step < kSteps.all; ++step)
-            multiply_step<false>(sums, w + step * kTiles * kSlots, places[step * Product::kStepUnits], start);
+            multiply_step<kOthers>(sums, w + step * kTiles * kSlots, places[step * Product::kStepUnits], start);
     }
 
-    // kWhole: of units of which all counts. The others have no weight where they do not, but x may not be finite.
-    template <bool kWhole, class Start>
+    template <Step kStep, class Start>
     __device__ __forceinline__ void multiply_step(Sums& sums, const uint4* w, int unit, const Start& start) const {
-        const int place = kWhole ? unit : unit & -kPlaceBytes;
+        const int place = kStep == Step::whole ? unit : unit & -kPlaceBytes;
+        [[maybe_unused]] const int second = place + (unit & kSplit ? kPlaceBytes : kWordBytes);
         uint32_t slots[kTiles][4];
 #pragma unroll
         for (int m = 0; m < kTiles; ++m) {
@@ -159,10 +165,16 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWay> {
         }
 #pragma unroll
         for (int n = 0; n < kColumns; ++n) {
-            const uint2 words = *reinterpret_cast<const uint2*>(start[n / kSets] + place +
-                                                                n % kSets * 8 / kTogether * pitch * kPlaceBytes);
-            uint32_t pixels[kUnitWords] = {words.x, words.y};
-            if (!kWhole)
+            const unsigned char* const from = start[n / kSets] + n % kSets * 8 / kTogether * pitch * kPlaceBytes;
+            uint32_t pixels[kUnitWords];
+            if constexpr (kStep == Step::split) {
+                pixels[0] = *reinterpret_cast<const uint32_t*>(from + place);
+                pixels[1] = *reinterpret_cast<const uint32_t*>(from + second);
+            } else {
+                const uint2 words = *reinterpret_cast<const uint2*>(from + place);
+                pixels[0] = words.x, pixels[1] = words.y;
+            }
+            if constexpr (kStep != Step::whole)
 #pragma unroll
                 for (int i = 0; i < kUnitWords; ++i)
                     pixels[i] &= (unit >> 2 * i & 1 ? 0 : 0xffffu) | (unit >> 2 * i & 2 ? 0 : 0xffff0000u);

@@ -75,7 +75,7 @@ Units choose_units(const ConvMixArgs& a, int word) {
     Units best = {};
     for (const int rows : {1, 2})
         for (const int gap : {0, 1, 2, 3}) {
-            Units u = {rows, channels + gap, 0, 0, 0};
+            Units u = {rows, channels + gap, 0, 0, 0, 0};
             const int run = unit_run(u, word);
             // Windows begin with a unit, and so do the pixels of one where they are apart.
             if (a.stride[1] * u.channels % run || (a.dilation[1] > 1 && u.channels % run)) continue;
@@ -83,7 +83,9 @@ Units choose_units(const ConvMixArgs& a, int word) {
             // Words of x are words of the patch; a window of an odd number of elements may begin with half a one.
             u.phase = u.channels % word && copies(a, word, u) ? int(a.padding[1] % 2) : 0;
             const KernelRun of_row = kernel_run(a, u, word);
-            u.all = int(ceil_div(a.KH, rows)) * of_row.all, u.whole = int(a.KH) / rows * of_row.whole;
+            u.tail = word == 2 && a.KH % rows && a.dilation[1] == 1 ? int(ceil_div(of_row.all, kUnitWords)) : 0;
+            u.all = int(u.tail ? a.KH / rows : ceil_div(a.KH, rows)) * of_row.all + u.tail;
+            u.whole = int(a.KH) / rows * of_row.whole;
             if (best.all == 0 || u.all < best.all) best = u;
         }
     return best;

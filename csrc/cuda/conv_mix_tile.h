@@ -32,6 +32,7 @@ constexpr int kUnitWords = 2;
 constexpr int kUnitBytes = kUnitWords * kWordBytes;
 constexpr int kTogether = 4;  // images whose units lie side by side
 constexpr int kPlaceBytes = kTogether * kUnitBytes;
+constexpr int kSplit = kPlaceBytes / 2;  // a bit below those of a place
 constexpr int kRowLanes = 32 / kTogether;
 constexpr int kChunkChannels = 16;  // at most
 constexpr int kSlotBytes = 16;      // of weights: two output channels by a unit
@@ -95,7 +96,7 @@ struct TileKind {
         return {(units + step_units - 1) / step_units, whole / step_units};
     }
     // Of common kernels in 16 bits: 7x7 of stride 2 and 3x3 of stride 1 on colours, 3x3 on whole chunks.
-    constexpr Steps steps_7x7() const { return steps(44, 30); }
+    constexpr Steps steps_7x7() const { return steps(39, 30); }
     constexpr Steps steps_3x3() const { return steps(9, 9); }
     constexpr Steps steps_wide_3x3() const { return steps(36, 36); }
 };
@@ -108,7 +109,8 @@ struct Units {
     int channels;  // of a pixel of the patch and a chunk; those that x has not are zero
     int phase;     // elements before the first pixel of a row of the patch
     int all;       // units of K and a chunk,
-    int whole;     // and those of them of which every element is the kernel's
+    int whole;     // and those of them of which every element is the kernel's and which
+    int tail;      // are not among the last: of one row that is left over, two words each
 };
 
 struct Tiling {
@@ -167,9 +169,10 @@ FACEMIX_BOTH KernelRun kernel_run(const ConvMixArgs& a, const Units& u, int word
 }
 
 // Unit q of K: rows `group` * units.rows on of the kernel, and there unit `at` of their run. Those that are whole come
-// first; past the last, units of no row of the kernel.
+// first, the tail last; behind it, units of no row of the kernel.
 struct KernelUnit {
     int group, at;
+    bool tail = false;
 };
 FACEMIX_BOTH KernelUnit kernel_unit(const ConvMixArgs& a, const Units& u, int word, int q) {
     const auto [all, first, whole] = kernel_run(a, u, word);
@@ -181,14 +184,16 @@ FACEMIX_BOTH KernelUnit kernel_unit(const ConvMixArgs& a, const Units& u, int wo
         return {q / (all - whole), edge < first ? edge : whole + edge};
     }
     q -= groups * (all - whole);
+    if (u.tail) return {groups + q / u.tail, q % u.tail, q < u.tail};
     return {groups + q / all, q % all};
 }
 
 // Where element e of word w of a unit has its weight, among those of an output channel and chunk; -1: it is not the
 // kernel's.
 FACEMIX_BOTH int kernel_tap(const ConvMixArgs& a, const Units& u, int word, KernelUnit unit, int w, int e) {
-    const int kh = u.rows == 2 ? unit.group * 2 + w : unit.group;
-    const int at = unit.at * unit_run(u, word) + (u.rows == 2 ? 0 : w * word) + e - u.phase;
+    const int kh = u.rows == 2 ? unit.group * 2 + (unit.tail ? 0 : w) : unit.group;
+    const int first = unit.tail ? unit.at * 2 + w : unit.at * kUnitWords / u.rows + (u.rows == 2 ? 0 : w);
+    const int at = first * word + e - u.phase;
     if (kh >= a.KH || at < 0 || at >= a.KW * u.channels) return -1;
     return (at % u.channels * int(a.KH) + kh) * int(a.KW) + at / u.channels;
 }
@@ -196,10 +201,16 @@ FACEMIX_BOTH int kernel_tap(const ConvMixArgs& a, const Units& u, int word, Kern
 // Places of a patch, in units: that of the window of a convolved pixel, and from there to a unit of K.
 FACEMIX_BOTH int window_place(const Tiling& t, int row, int column) { return row * t.down + column * t.right; }
 FACEMIX_BOTH int unit_place(const ConvMixArgs& a, const Tiling& t, int word, KernelUnit unit) {
-    if (unit.group * t.units.rows >= a.KH) return 0;                         // past the last: any place will do
+    if (unit.group * t.units.rows >= a.KH) return 0;  // past the last: any place will do
+    if (unit.tail) return unit.group * t.line + unit.at * 2;
     const int pixel = unit.at * unit_run(t.units, word) / t.units.channels;  // used where it is a whole one
     return unit.group * int(a.dilation[0]) * t.line + unit.at +
            pixel * int(a.dilation[1] - 1) * t.units.channels / unit_run(t.units, word);
+}
+// Whether the second word of a unit is not behind its first one, but in the next place. Where the row of a tail has no
+// such word, it is what lies behind.
+FACEMIX_BOTH bool unit_is_split(const ConvMixArgs& a, const Units& u, int word, KernelUnit unit) {
+    return unit.tail && unit.at * 2 + 1 < kernel_run(a, u, word).all;
 }
 // Of a row of the patch.
 FACEMIX_BOTH int patch_words(const Units& u, int word, int64_t patch_w) {

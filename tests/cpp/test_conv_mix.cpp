@@ -72,6 +72,8 @@ Case at_tile_edges(Random& random, int64_t index) {
         c.x_layout = a.channels_last = true, c.offset = 0;
     }
     a.stride[0] = a.stride[1] = random.among({1, 1, 2}), a.dilation[0] = a.dilation[1] = 1;
+    if (index % 8 == 6)
+        a.C = 2, a.KH = 5, a.KW = 4, a.stride[0] = 2, a.stride[1] = 1;  // as many steps as 3x3 on colours
     a.padding[0] = random.among({0, a.KH / 2, 9}), a.padding[1] = random.among({0, a.KW / 2, 70});
     size_for(random, a, 0, random.among({1, 3, 4, 5, 9}));
     size_for(random, a, 1, random.among({1, 7, 15, 16, 17, 31, 33, 64, 65}));

@@ -96,8 +96,9 @@ void units(const ConvMixArgs& a, const Tiling& t, const TileKind& kind) {
     std::set<int> seen;
     for (int q = 0; q < count; ++q) {
         const KernelUnit unit = kernel_unit(a, u, word, q);
+        const int split = unit_is_split(a, u, word, unit);
         const int last = window_place(t, t.conv_h - 1, t.conv_w - 1) + unit_place(a, t, word, unit);
-        expect(last < patch_pitch(t), "unit_place: reads past the patch");
+        expect(last + split < patch_pitch(t), "unit_place: reads past the patch");
         int weightless = 0;
         for (int k = 0; k < kUnitWords * word; ++k) {
             const int w = k / word, e = k % word, tap = kernel_tap(a, u, word, unit, w, e);
@@ -110,12 +111,14 @@ void units(const ConvMixArgs& a, const Tiling& t, const TileKind& kind) {
                 const int column = p % t.conv_w * int(a.stride[1]) + kw * int(a.dilation[1]);
                 const int at = u.phase + column * u.channels + c;
                 const int place = window_place(t, p / t.conv_w, p % t.conv_w) + unit_place(a, t, word, unit);
-                expect(row < t.patch_h && at < patch_words(u, word, t.patch_w) * word && at % word == e &&
-                           place * kTogether * kUnitWords + w == patch_word(t, 0, row, at / word),
-                       "unit_place: reads what is not there");
+                expect(
+                    row < t.patch_h && at < patch_words(u, word, t.patch_w) * word && at % word == e &&
+                        (place + w * split) * kTogether * kUnitWords + w * !split == patch_word(t, 0, row, at / word),
+                    "unit_place: reads what is not there");
             }
         }
-        expect((weightless == 0) == (q < u.whole), "kernel_unit: whole units are not the first");
+        expect((weightless == 0) == (q < u.whole) || q >= u.all - u.tail, "kernel_unit: whole units are not the first");
+        expect(!split || q >= u.all - u.tail, "kernel_unit: units are split before the tail");
         expect((weightless == kUnitWords * word) == (q >= u.all), "kernel_unit: units without weights before the last");
     }
     expect(int(seen.size()) == u.channels * size && *seen.rbegin() == int(seen.size()) - 1, "kernel_unit: a gap in K");
@@ -284,7 +287,7 @@ void least() {
 // The tiles cover y once, hold what they need, and fit.
 void tilings() {
     Random random(1);
-    int64_t found = 0, twice = 0, two_rows = 0, phases = 0, runs = 0, spans = 0;
+    int64_t found = 0, twice = 0, two_rows = 0, tails = 0, phases = 0, runs = 0, spans = 0;
     for (int n = 0; n < 2000; ++n) {
         const ConvMixArgs a = draw(random);
         const int images = a.key.size <= 4 ? 4 : a.key.size <= 8 ? 8 : 16;
@@ -320,7 +323,7 @@ void tilings() {
         words(t, kind);
         spans += t.parts > 1;
         units(a, t, kind);
-        two_rows += t.units.rows == 2, phases += t.units.phase;
+        two_rows += t.units.rows == 2, tails += t.units.tail > 0, phases += t.units.phase;
         const int patch = images / kTogether * patch_pitch(t) * kPlaceBytes;
         expect(t.values - t.patch >= t.patches * patch, "plan_tiles: patches overlap");
         if (t.patches == 2) {
@@ -334,7 +337,7 @@ void tilings() {
         expect(place.group == 3 && place.ph / t.tile_h * t.tiles_w + place.pw / t.tile_w == tile,
                "place_of_tile: another tile's");
     }
-    expect(found > 1500 && twice > 20 && two_rows > 20 && phases > 20 && runs > 20 && spans > 20,
+    expect(found > 1500 && twice > 20 && two_rows > 20 && tails > 20 && phases > 20 && runs > 20 && spans > 20,
            "plan_tiles: too few cases fit to say much");
 }
 
