@@ -52,32 +52,24 @@ class ConvMixPool : public ConvMixTensor<Product, kImages, kWay> {
     using typename Base::Mix, typename Base::Values, typename Base::M, typename Base::Element;
 
   private:
-    // A word that says where its value comes from: the value, so that words are ordered as integers; in the bits below,
-    // twice what is larger for those that come earlier in any window, and whether it was negative.
     static constexpr int kLast = 2 * kResults;  // of the columns of a row
-    static constexpr uint32_t kBelow = 63;
-    static_assert((kLast + 6) * 2 + 1 <= int(kBelow));
-    static __device__ __forceinline__ uint32_t ordered(uint32_t value) {
-        return int(value) < 0 ? (1u << 31) - value : value;
-    }
+    static_assert((kLast + 6) * 2 + 1 <= int(Base::kBelow));
     // What is a row, or two, further up in its window.
     template <bool kCodes>
     static __device__ __forceinline__ uint32_t higher(uint32_t word, int rows) {
         return kCodes ? word + 6 * rows : word;
     }
     static __device__ __forceinline__ int code_of(uint32_t word, int result) {
-        const int k = kLast + 6 - 2 * result - int((word & kBelow) >> 1);
-        const bool positive = (word & ~kBelow) - 1 < Product::kInfinity && !(word & 1);
-        return positive ? k : k + kCodeNegative;
+        return Base::code_of_word(word, kLast + 6 - 2 * result - Base::place_of_word(word));
     }
 
     template <bool kCodes>
     static __device__ __forceinline__ uint32_t least_word() {
-        return kCodes ? 1u << 31 : Base::lowest();
+        return kCodes ? Base::kLeast : Base::lowest();
     }
     template <bool kCodes>
     static __device__ __forceinline__ uint32_t larger(uint32_t x, uint32_t y) {
-        return kCodes ? int(x) > int(y) ? x : y : max_nan_words<M>(x, y);
+        return kCodes ? Base::larger(x, y) : max_nan_words<M>(x, y);
     }
 
     // The largest of three pixels of a row of the tile's, for each of this lane's results.
@@ -93,9 +85,12 @@ class ConvMixPool : public ConvMixTensor<Product, kImages, kWay> {
         Sums sums;
         this->begin(sums, block_of_warp());
         this->multiply(sums, this->weights_of(block_of_warp(), 0), row);
-        if constexpr (!kCodes) activate(sums);
-        if (kCodes && a.activation != Activation::relu) largest<kCodes, true>(best, sums);
-        else largest<kCodes, false>(best, sums);
+        if constexpr (kCodes) {
+            if (a.activation != Activation::relu) return largest<kCodes, true>(best, sums);
+        } else {
+            activate(sums);
+        }
+        largest<kCodes, false>(best, sums);
     }
     template <bool kCodes, bool kSigned>
     __device__ __forceinline__ void largest(Row<kCodes>& best, const Sums& sums) const {
@@ -121,27 +116,22 @@ class ConvMixPool : public ConvMixTensor<Product, kImages, kWay> {
 #pragma unroll
         for (int k = 0; k < kSets * kRun; ++k) {
             const float (&of)[4] = sums[n * kSets + k / kRun][k % kRun / 2];
-            float z[2] = {of[k % 2 * 2], of[k % 2 * 2 + 1]};
-            uint32_t negative[2] = {0, 0};
-            if constexpr (kSigned)
-#pragma unroll
-                for (int e = 0; e < 2; ++e) negative[e] = z[e] < 0, z[e] = cuda::activate(z[e], slope);
-            uint32_t pair[kPairWords];
-            Product::pack(pair, z[0], z[1]);
-            if constexpr (!kSigned)
+            const float2 z = {of[k % 2 * 2], of[k % 2 * 2 + 1]};
+            uint32_t pair[kPairWords], each[kEach<kCodes>];
+            if constexpr (kSigned) {
+                this->signed_words(each, z, kLast - n, slope);
+            } else {
+                Product::pack(pair, z.x, z.y);
 #pragma unroll
                 for (int e = 0; e < kPairWords; ++e) pair[e] = max_nan_words<M>(pair[e], floor);
+                if constexpr (kCodes) Base::words(each, pair, kLast - n);
+                else
 #pragma unroll
-            for (int e = 0; e < kEach<kCodes>; ++e) {
-                uint32_t word;
-                if constexpr (kCodes) {
-                    const uint32_t value = Product::upper(pair, e);
-                    word = (kSigned ? ordered(value) : value) | (2 * (kLast - n) + negative[e]);
-                } else {
-                    word = pair[e];
-                }
-                words[k * kEach<kCodes> + e] = real ? word : least_word<kCodes>();
+                    for (int e = 0; e < kPairWords; ++e) each[e] = pair[e];
             }
+#pragma unroll
+            for (int e = 0; e < kEach<kCodes>; ++e)
+                words[k * kEach<kCodes> + e] = real ? each[e] : least_word<kCodes>();
         }
     }
 
@@ -168,7 +158,7 @@ class ConvMixPool : public ConvMixTensor<Product, kImages, kWay> {
                     const int c = 2 * m + k % 2, word = (k / 2 * kRun + c) * kEach<kCodes>;
                     if constexpr (kCodes) {
                         const uint32_t even = best[q][word], odd = best[q][word + 1];
-                        Product::pack_upper(z[k / 2][k % 2], ordered(even & ~kBelow), ordered(odd & ~kBelow));
+                        Base::values_of_words(z[k / 2][k % 2], even, odd);
                         codes[k / 2 * 2][c] = code_of(even, q), codes[k / 2 * 2 + 1][c] = code_of(odd, q);
                     } else {
 #pragma unroll

@@ -201,6 +201,39 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWay> {
         }
     }
 
+    // --- values that say where they come from
+    // -------------------------------------------------------------------------
+
+    // As integers such words are ordered as their values, and of equal ones those that come earlier in any window are
+    // larger: below the value, twice a place that falls along the window, and whether it was negative.
+    static constexpr uint32_t kBelow = 255, kLeast = 1u << 31;
+    static __device__ __forceinline__ uint32_t ordered(uint32_t value) {
+        return int(value) < 0 ? kLeast - value : value;
+    }
+    static __device__ __forceinline__ uint32_t larger(uint32_t x, uint32_t y) { return int(x) > int(y) ? x : y; }
+    static __device__ __forceinline__ int place_of_word(uint32_t word) { return int((word & kBelow) >> 1); }
+    // The values of two images, of any sign; they are not activated yet.
+    __device__ __forceinline__ void signed_words(uint32_t (&words)[2], float2 z, int place, float slope) const {
+        float active[2] = {cuda::activate(z.x, slope), cuda::activate(z.y, slope)};
+        uint32_t pair[kPairWords];
+        Product::pack(pair, active[0], active[1]);
+#pragma unroll
+        for (int e = 0; e < 2; ++e) words[e] = ordered(Product::upper(pair, e)) | (2 * place + ((e ? z.y : z.x) < 0));
+    }
+    // And such that are activated, and neither negative nor -0.
+    static __device__ __forceinline__ void words(uint32_t (&words)[2], const uint32_t (&pair)[kPairWords], int place) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) words[e] = Product::upper(pair, e) | 2 * place;
+    }
+    static __device__ __forceinline__ void values_of_words(uint32_t (&pair)[kPairWords], uint32_t even, uint32_t odd) {
+        Product::pack_upper(pair, ordered(even & ~kBelow), ordered(odd & ~kBelow));
+    }
+    // Of the k-th element of its window.
+    static __device__ __forceinline__ int code_of_word(uint32_t word, int k) {
+        const bool positive = (word & ~kBelow) - 1 < Product::kInfinity && !(word & 1);
+        return positive ? k : k + kCodeNegative;
+    }
+
     // --- the mix -----------------------------------------------------------------------------------------------------
 
     // Which image of the group, or row of its mix, is the k-th of this lane.

@@ -139,16 +139,19 @@ class ConvMixWindows : public ConvMixTensor<Product, kImages, Way::windows> {
         const Pool& p = a.pool;
         const Span rows = clip_window(ph, p.kh, p.sh, p.pad_h, a.OH),
                    columns = clip_window(pw, p.kw, p.sw, p.pad_w, a.OW);
-        uint32_t best[kSets][kPairWords][4];
-        [[maybe_unused]] WindowMax<float> window[kCodes ? kSets : 1][2][4];
+        constexpr int kEach = kCodes ? 2 : kPairWords;
+        uint32_t best[kSets][kEach][4];
 #pragma unroll
-        for (int k = 0; k < kSets * kPairWords * 4; ++k) best[k / 4 / kPairWords][k / 4 % kPairWords][k % 4] = lowest();
+        for (int k = 0; k < kSets * kEach * 4; ++k)
+            best[k / 4 / kEach][k / 4 % kEach][k % 4] = kCodes ? Base::kLeast : lowest();
+        const bool relu = a.activation == Activation::relu;
         const float slope = negative_slope<float>(a);
 #pragma unroll 1
         for (int h = rows.begin; h < rows.end && real; ++h)
 #pragma unroll 1
             for (int w = columns.begin; w < columns.end; ++w) {
                 const int pixel = (r * int(p.sh) + h) * t.conv_w + q * int(p.sw) + w;
+                const int earlier = kCodeWindow - (h * int(p.kw) + w);
 #pragma unroll
                 for (int set = 0; set < kSets; ++set) {
                     uint32_t words[kPairWords][4];
@@ -159,42 +162,40 @@ class ConvMixWindows : public ConvMixTensor<Product, kImages, Way::windows> {
                     }
 #pragma unroll
                     for (int c = 0; c < 4; ++c) {
-                        uint32_t both[kPairWords];
+                        uint32_t pair[kPairWords];
 #pragma unroll
                         for (int e = 0; e < kPairWords; ++e) {
-                            both[e] = words[e][c];
-                            if (!kCodes) best[set][e][c] = max_nan_words<M>(best[set][e][c], both[e]);
+                            pair[e] = words[e][c];
+                            if (!kCodes) best[set][e][c] = max_nan_words<M>(best[set][e][c], pair[e]);
                         }
                         if constexpr (kCodes) {
-                            const float2 z = Product::unpack(both);
-                            const int code = h * int(p.kw) + w;
-                            window[set][0][c].add(z.x, code, slope), window[set][1][c].add(z.y, code, slope);
+                            uint32_t each[2];
+                            if (relu) Base::words(each, pair, earlier);
+                            else this->signed_words(each, Product::unpack(pair), earlier, slope);
+#pragma unroll
+                            for (int e = 0; e < 2; ++e) best[set][e][c] = Base::larger(best[set][e][c], each[e]);
                         }
                     }
                 }
             }
-        if constexpr (kCodes) {
-#pragma unroll
-            for (int set = 0; set < kSets; ++set)
-#pragma unroll
-                for (int c = 0; c < 4; ++c) {
-                    uint32_t both[kPairWords];
-                    Product::pack(both, window[set][0][c].best, window[set][1][c].best);
-#pragma unroll
-                    for (int e = 0; e < kPairWords; ++e) best[set][e][c] = both[e];
-                    result.codes[2 * set][c] = window[set][0][c].code;
-                    result.codes[2 * set + 1][c] = window[set][1][c].code;
-                }
-        }
         __syncwarp();  // the windows of two pixels may differ
 #pragma unroll
         for (int m = 0; m < kTiles; ++m) {
             float out[kSets][4];
             Values z;
 #pragma unroll
-            for (int k = 0; k < kSets * 2 * kPairWords; ++k)
-                z[k / 2 / kPairWords][k / kPairWords % 2][k % kPairWords] =
-                    best[k / 2 / kPairWords][k % kPairWords][2 * m + k / kPairWords % 2];
+            for (int k = 0; k < kSets * 2; ++k) {
+                const int set = k / 2, c = 2 * m + k % 2;
+                if constexpr (kCodes) {
+                    const uint32_t even = best[set][0][c], odd = best[set][1][c];
+                    Base::values_of_words(z[set][k % 2], even, odd);
+                    result.codes[2 * set][c] = Base::code_of_word(even, kCodeWindow - Base::place_of_word(even));
+                    result.codes[2 * set + 1][c] = Base::code_of_word(odd, kCodeWindow - Base::place_of_word(odd));
+                } else {
+#pragma unroll
+                    for (int e = 0; e < kPairWords; ++e) z[set][k % 2][e] = best[set][e][c];
+                }
+            }
             mix(out, z);
 #pragma unroll
             for (int k = 0; k < 2 * kRows; ++k) result.y[k / 2][2 * m + k % 2] = out[k / 4][k % 2 * 2 + k / 2 % 2];
