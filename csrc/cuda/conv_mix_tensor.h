@@ -44,10 +44,10 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWay> {
             const int first = (strip() * kShare + column / kImages) * 2 * Base::kResults;
             const unsigned char* const start = patch + window_place(t, pass, first) * kPlaceBytes;
             if constexpr (kWord == 2) {
-                if (is_of<k7x7, Step::split>() && t.right == kRight7x7)
-                    return multiply<k7x7, Step::split>(sums, w, places, Beside<kRight7x7>{start});
-                if (is_of<k3x3, Step::part>() && t.right == kRight3x3)
-                    return multiply<k3x3, Step::part>(sums, w, places, Beside<kRight3x3>{start});
+                if (is_of<k7x7>() && t.right == kRight7x7)
+                    return multiply<k7x7>(sums, w, places, Beside<kRight7x7>{start});
+                if (is_of<k3x3>() && t.right == kRight3x3)
+                    return multiply<k3x3>(sums, w, places, Beside<kRight3x3>{start});
             }
             multiply_steps(sums, w, places, AnyBeside{start, t.right * kPlaceBytes});
         } else {
@@ -57,9 +57,9 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWay> {
             for (int p = 0; p < kRunPixels; ++p, walk.next())
                 start[p] = patch + (walk.real() ? window_place(t, walk.row, walk.column) : 0) * kPlaceBytes;
             if constexpr (kWord == 2) {
-                if (is_of<k7x7, Step::split>()) return multiply<k7x7, Step::split>(sums, w, places, start);
-                if (is_of<k3x3, Step::part>()) return multiply<k3x3, Step::part>(sums, w, places, start);
-                if (is_of<kWide3x3, Step::part>()) return multiply<kWide3x3, Step::part>(sums, w, places, start);
+                if (is_of<k7x7>()) return multiply<k7x7>(sums, w, places, start);
+                if (is_of<k3x3>()) return multiply<k3x3>(sums, w, places, start);
+                if (is_of<kWide3x3>()) return multiply<kWide3x3>(sums, w, places, start);
             }
             multiply_steps(sums, w, places, start);
         }
@@ -124,33 +124,39 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWay> {
     // What a step's units may be: of which all counts; of which not, so that they have no weight there, but x may not
     // be finite; and such whose words are apart.
     enum class Step { whole, part, split };
+    template <Step kStep>
+    using Kind = std::integral_constant<Step, kStep>;
 
-    // Whether steps are these, of which those that are not whole are of the kind kOthers.
-    template <Steps kSteps, Step kOthers>
+    template <Steps kSteps>
     __device__ __forceinline__ bool is_of() const {
-        return t.steps.all == kSteps.all && t.steps.whole == kSteps.whole &&
-               (kOthers == Step::split || t.units.tail == 0);
+        return t.steps.all == kSteps.all && t.steps.whole == kSteps.whole && t.steps.joined == kSteps.joined;
     }
     template <class Start>
     __device__ __forceinline__ void multiply_steps(Sums& sums, const uint4* w, const int* places,
                                                    const Start& start) const {
         int step = 0;
+        const auto multiply_to = [&](auto kind, int end) {
 #pragma unroll 1
-        for (; step < t.steps.whole; ++step, w += kTiles * kSlots, places += Product::kStepUnits)
-            multiply_step<Step::whole>(sums, w, *places, start);
-#pragma unroll 1
-        for (; step < t.steps.all; ++step, w += kTiles * kSlots, places += Product::kStepUnits)
-            multiply_step<kWord == 2 ? Step::split : Step::part>(sums, w, *places, start);
+            for (; step < end; ++step, w += kTiles * kSlots, places += Product::kStepUnits)
+                multiply_step<decltype(kind)::value>(sums, w, *places, start);
+        };
+        multiply_to(Kind<Step::whole>{}, t.steps.whole);
+        multiply_to(Kind<Step::part>{}, t.steps.joined);
+        if constexpr (kWord == 2) multiply_to(Kind<Step::split>{}, t.steps.all);
     }
-    template <Steps kSteps, Step kOthers, class Start>
+    template <Steps kSteps, class Start>
     __device__ __forceinline__ void multiply(Sums& sums, const uint4* w, const int* places, const Start& start) const {
+        const auto multiply_one = [&](auto kind, int step) {
+            multiply_step<decltype(kind)::value>(sums, w + step * kTiles * kSlots, places[step * Product::kStepUnits],
+                                                 start);
+        };
         [[maybe_unused]] constexpr int kUnroll = kSteps.whole > 16 ? 8 : kSteps.whole;  // more, and registers spill
 #pragma unroll kUnroll
-        for (int step = 0; step < kSteps.whole; ++step)
-            multiply_step<Step::whole>(sums, w + step * kTiles * kSlots, places[step * Product::kStepUnits], start);
+        for (int step = 0; step < kSteps.whole; ++step) multiply_one(Kind<Step::whole>{}, step);
 #pragma unroll
-        for (int step = kSteps.whole; step < kSteps.all; ++step)
-            multiply_step<kOthers>(sums, w + step * kTiles * kSlots, places[step * Product::kStepUnits], start);
+        for (int step = kSteps.whole; step < kSteps.joined; ++step) multiply_one(Kind<Step::part>{}, step);
+#pragma unroll
+        for (int step = kSteps.joined; step < kSteps.all; ++step) multiply_one(Kind<Step::split>{}, step);
     }
 
     template <Step kStep, class Start>

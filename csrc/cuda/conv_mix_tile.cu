@@ -204,7 +204,7 @@ Tiling plan_tiles(const ConvMixArgs& a, const TileKind& kind, int limit) {
     Tiling common = {};
     common.units = choose_units(a, kind.word());
     common.chunks = int(ceil_div(a.C, common.units.channels));
-    common.steps = kind.steps(common.units.all, common.units.whole);
+    common.steps = kind.steps(common.units.all, common.units.whole, common.units.tail);
     common.depth = kind.walks() ? int(ceil_div(a.OC, kWalkBlocks * kind.channels())) : 1;
     common.blocks = kind.walks() ? common.depth * kWalkBlocks : int(ceil_div(a.OC, kind.channels()));
     common.copies = copies(a, kind.word(), common.units);

@@ -40,9 +40,9 @@ constexpr int kChannelTile = 16;
 constexpr int kWalkBlocks = 2;                         // of output channels, of the warps of a block that walks,
 constexpr int kWalkStrips = kTileWarps / kWalkBlocks;  // and of columns
 
-// Steps of a chunk, and those of whole units alone, which come first.
+// Steps of a chunk: those of whole units alone come first, then those without split ones.
 struct Steps {
-    int all, whole;
+    int all, whole, joined;
 };
 
 // How sums become y.
@@ -92,13 +92,14 @@ struct TileKind {
     // next, without bank conflicts. Plain multiply-adds keep a tile of channels at a time.
     constexpr int value_rows() const { return images / (tensor() ? word() : 1); }
     constexpr int value_pitch() const { return !tensor() ? kChannelTile + 4 : word() == 2 ? 32 + 8 : 32 + 4; }
-    constexpr Steps steps(int units, int whole) const {
-        return {(units + step_units - 1) / step_units, whole / step_units};
+    constexpr Steps steps(int units, int whole, int tail) const {
+        const int all = (units + step_units - 1) / step_units;
+        return {all, whole / step_units, tail ? (units - tail) / step_units : all};
     }
     // Of common kernels in 16 bits: 7x7 of stride 2 and 3x3 of stride 1 on colours, 3x3 on whole chunks.
-    constexpr Steps steps_7x7() const { return steps(39, 30); }
-    constexpr Steps steps_3x3() const { return steps(9, 9); }
-    constexpr Steps steps_wide_3x3() const { return steps(36, 36); }
+    constexpr Steps steps_7x7() const { return steps(39, 30, 6); }
+    constexpr Steps steps_3x3() const { return steps(9, 9, 0); }
+    constexpr Steps steps_wide_3x3() const { return steps(36, 36, 0); }
 };
 // From one window to the next of the first two, see Tiling.
 constexpr int kRight7x7 = 3, kRight3x3 = 1;

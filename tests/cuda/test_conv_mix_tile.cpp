@@ -164,8 +164,11 @@ void steps() {
             const TileKind kind = {element, 4, 8, Way::store};
             const Tiling t = plan_tiles(a, kind, 227 << 10);
             expect(t.tile_h > 0, "steps: nothing is planned");
-            if (element == 2)
-                expect(t.steps.all == c.of(kind).all && t.steps.whole == c.of(kind).whole, "steps: others are planned");
+            if (element == 2) {
+                const Steps of = c.of(kind);
+                expect(t.steps.all == of.all && t.steps.whole == of.whole && t.steps.joined == of.joined,
+                       "steps: others are planned");
+            }
             const int right = c.kernel == 7 ? kRight7x7 : kRight3x3;
             if (element == 2 && c.channels == 3) expect(t.right == right, "steps: windows lie further apart");
             const int words = c.channels % 4 == 0 ? 2 : c.stride == 2 ? 1 : 0;
