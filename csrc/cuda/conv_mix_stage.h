@@ -15,7 +15,7 @@ struct ConvMixStage {
                          kValueRows = kKind.value_rows(), kValuePitch = kKind.value_pitch(),
                          kQuads = kImages / kTogether;
     static constexpr int kKeyWords = kKind.key_words();
-    static constexpr bool kTensor = kKind.tensor(), kWalks = kKind.walks();
+    static constexpr bool kTensor = kKind.tensor(), kWalks = kKind.walks(), kTails = kKind.tails();
     static constexpr int kResults = kKind.results();
 
     const ConvMixArgs& a;

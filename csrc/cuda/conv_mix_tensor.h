@@ -142,7 +142,7 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWay> {
         };
         multiply_to(Kind<Step::whole>{}, t.steps.whole);
         multiply_to(Kind<Step::part>{}, t.steps.joined);
-        if constexpr (kWord == 2) multiply_to(Kind<Step::split>{}, t.steps.all);
+        if constexpr (Base::kTails) multiply_to(Kind<Step::split>{}, t.steps.all);
     }
     template <Steps kSteps, class Start>
     __device__ __forceinline__ void multiply(Sums& sums, const uint4* w, const int* places, const Start& start) const {

@@ -6,13 +6,14 @@
 namespace facemix::cuda {
 namespace {
 
-constexpr int64_t kResidentBytes = 80 << 10;  // of weights, at most; more would leave little for the patch
-constexpr int64_t kPixelCost = 16;            // of the products of a pixel, in pixels of x that are read; a guess
-constexpr int64_t kTilePixels = 27;           // for 10 pixels of y; of tiles of 3x4 under a 3x3 pool of stride 2
-constexpr int kReserved = 1 << 10;            // bytes of shared memory that every block takes beside its own
-constexpr int64_t kMaxCoordinate = 1 << 24;   // places in a map are ints,
-constexpr int64_t kMaxImage = 1 << 30;        // so are those of elements in an image of y,
-constexpr int64_t kMaxTaps = 1 << 28;         // and so are those of the weights of an output channel
+constexpr int64_t kResidentBytes = 80 << 10;       // of weights, at most; more would leave little for the patch
+constexpr int64_t kPixelCost = 16;                 // of the products of a pixel, in pixels of x that are read; a guess
+constexpr int64_t kTilePixels = 27;                // for 10 pixels of y; of tiles of 3x4 under a 3x3 pool of stride 2
+constexpr int kPlacesOfBanks = 128 / kPlaceBytes;  // as many as all banks hold
+constexpr int kReserved = 1 << 10;                 // bytes of shared memory that every block takes beside its own
+constexpr int64_t kMaxCoordinate = 1 << 24;        // places in a map are ints,
+constexpr int64_t kMaxImage = 1 << 30;             // so are those of elements in an image of y,
+constexpr int64_t kMaxTaps = 1 << 28;              // and so are those of the weights of an output channel
 
 // Whether two blocks of so much shared memory run side by side where one may take `limit`.
 bool two_fit(int64_t shared, int limit) { return 2 * (shared + kReserved) <= limit + kReserved; }
@@ -70,7 +71,7 @@ int copies(const ConvMixArgs& a, int word, const Units& u) {
 }
 
 // K in as few units as can be: with gaps between the channels or none, of one row or two.
-Units choose_units(const ConvMixArgs& a, int word) {
+Units choose_units(const ConvMixArgs& a, int word, bool tails) {
     const int channels = int(a.C < kChunkChannels ? a.C : kChunkChannels);
     Units best = {};
     for (const int rows : {1, 2})
@@ -83,7 +84,7 @@ Units choose_units(const ConvMixArgs& a, int word) {
             // Words of x are words of the patch; a window of an odd number of elements may begin with half a one.
             u.phase = u.channels % word && copies(a, word, u) ? int(a.padding[1] % 2) : 0;
             const KernelRun of_row = kernel_run(a, u, word);
-            u.tail = word == 2 && a.KH % rows && a.dilation[1] == 1 ? int(ceil_div(of_row.all, kUnitWords)) : 0;
+            u.tail = tails && a.KH % rows && a.dilation[1] == 1 ? int(ceil_div(of_row.all, kUnitWords)) : 0;
             u.all = int(u.tail ? a.KH / rows : ceil_div(a.KH, rows)) * of_row.all + u.tail;
             u.whole = int(a.KH) / rows * of_row.whole;
             if (best.all == 0 || u.all < best.all) best = u;
@@ -114,6 +115,8 @@ bool fits(const ConvMixArgs& a, const TileKind& kind, int limit, Tiling& t) {
     t.conv_h = int(h), t.conv_w = int(w), t.passes = kind.walks() ? t.conv_h : int(ceil_div(h * w, kind.pass()));
     t.patch_h = int(patch_h), t.patch_w = int(patch_w);
     t.line = int(ceil_div(patch_words(t.units, kind.word(), patch_w), kUnitWords / t.units.rows));
+    // Units of a step, of one row or two, then lie in places whose banks differ.
+    while (kind.tensor() && (t.line - kernel_run(a, t.units, kind.word()).whole) % kPlacesOfBanks) ++t.line;
     t.spans = int(ceil_div(patch_words(t.units, kind.word(), patch_w), t.span));
     t.down = int(a.stride[0]) / t.units.rows * t.line;
     t.right = int(a.stride[1]) * t.units.channels / unit_run(t.units, kind.word());
@@ -202,7 +205,7 @@ Way way_of(const ConvMixArgs& a, int images) {
 Tiling plan_tiles(const ConvMixArgs& a, const TileKind& kind, int limit) {
     if (a.key.size > kind.images || !small(a)) return {};
     Tiling common = {};
-    common.units = choose_units(a, kind.word());
+    common.units = choose_units(a, kind.word(), kind.tails());
     common.chunks = int(ceil_div(a.C, common.units.channels));
     common.steps = kind.steps(common.units.all, common.units.whole, common.units.tail);
     common.depth = kind.walks() ? int(ceil_div(a.OC, kWalkBlocks * kind.channels())) : 1;

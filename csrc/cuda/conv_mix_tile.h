@@ -92,12 +92,15 @@ struct TileKind {
     // next, without bank conflicts. Plain multiply-adds keep a tile of channels at a time.
     constexpr int value_rows() const { return images / (tensor() ? word() : 1); }
     constexpr int value_pitch() const { return !tensor() ? kChannelTile + 4 : word() == 2 ? 32 + 8 : 32 + 4; }
+    // Whether the last of an odd number of rows has units of its own. They save steps, but take more of shared memory,
+    // which other ways have less of to spare: they read more pixels for each weight.
+    constexpr bool tails() const { return tensor() && word() == 2 && way == Way::store; }
     constexpr Steps steps(int units, int whole, int tail) const {
         const int all = (units + step_units - 1) / step_units;
         return {all, whole / step_units, tail ? (units - tail) / step_units : all};
     }
     // Of common kernels in 16 bits: 7x7 of stride 2 and 3x3 of stride 1 on colours, 3x3 on whole chunks.
-    constexpr Steps steps_7x7() const { return steps(39, 30, 6); }
+    constexpr Steps steps_7x7() const { return tails() ? steps(39, 30, 6) : steps(44, 30, 0); }
     constexpr Steps steps_3x3() const { return steps(9, 9, 0); }
     constexpr Steps steps_wide_3x3() const { return steps(36, 36, 0); }
 };
