@@ -47,7 +47,7 @@ class ConvMixPool : public ConvMixTensor<Product, kImages, kWay> {
 
   protected:
     using Base::a, Base::t, Base::S, Base::lane, Base::place, Base::sent, Base::kChannels, Base::kRun, Base::kTiles;
-    using Base::half, Base::strip, Base::block_of_warp, Base::image_of_row, Base::image_size;
+    using Base::half, Base::strip, Base::block_of_warp, Base::image_of_row;
     using Base::kSets, Base::kPairWords, Base::kRows, Base::kShare, Base::kResults, Base::least, Base::activate;
     using typename Base::Mix, typename Base::Values, typename Base::M, typename Base::Element;
 
@@ -166,8 +166,7 @@ class ConvMixPool : public ConvMixTensor<Product, kImages, kWay> {
                     }
                 }
                 mix(out, z);
-#pragma unroll
-                for (int k = 0; k < 2 * kRows; ++k) run[k / 2][2 * m + k % 2] = out[k / 4][k % 2 * 2 + k / 2 % 2];
+                Base::spread(run, out, m);
             }
             if (first + q >= int(a.PW)) continue;
             const int at = (ph * int(a.PW) + first + q) * int(a.OC) + channel;
@@ -176,8 +175,7 @@ class ConvMixPool : public ConvMixTensor<Product, kImages, kWay> {
                 const int i = image_of_row(k);
                 if (i >= S) continue;
                 cuda::store_run(static_cast<Element*>(a.y) + sent[i] + at, run[k], count);
-                if constexpr (kCodes)
-                    cuda::store_run(a.codes + (int64_t(place.group) * S + i) * image_size + at, codes[k], count);
+                if constexpr (kCodes) cuda::store_run(this->codes_of(i) + at, codes[k], count);
             }
         }
     }

@@ -21,7 +21,7 @@ class ConvMixStore : public ConvMixTensor<Product, kImages, Way::store> {
 
   protected:
     using Base::a, Base::t, Base::S, Base::lane, Base::place, Base::sent, Base::kChannels, Base::kRun, Base::kTiles;
-    using Base::image_of_row, Base::first_pixel, Base::image_size;
+    using Base::image_of_row, Base::first_pixel;
     using Base::kSets, Base::kRunPixels, Base::kPairWords, Base::kRows, Base::least, Base::activate, Base::half;
     using typename Base::Mix, typename Base::Values, typename Base::M, typename Base::Walk, typename Base::Element;
 
@@ -80,7 +80,7 @@ class ConvMixStore : public ConvMixTensor<Product, kImages, Way::store> {
         return i < S ? static_cast<Element*>(a.y) + sent[i] + at : nullptr;
     }
     __device__ __forceinline__ uint8_t* row_of_codes(int k, int at) const {
-        return a.codes + (int64_t(place.group) * S + image_of_row(k)) * image_size + at;
+        return this->codes_of(image_of_row(k)) + at;
     }
     // In a plane of y; negative where it is not there.
     __device__ __forceinline__ int pixel_of_y(const Walk& at) const {
@@ -105,8 +105,7 @@ class ConvMixStore : public ConvMixTensor<Product, kImages, Way::store> {
             for (int m = 0; m < kTiles; ++m) {
                 float out[kSets][4];
                 mix_tile<kCodes>(out, sums, p, m, mix, floor, [&](int k, int c) { codes[k].set_negative(2 * m + c); });
-#pragma unroll
-                for (int k = 0; k < 2 * kRows; ++k) run[k / 2][2 * m + k % 2] = out[k / 4][k % 2 * 2 + k / 2 % 2];
+                Base::spread(run, out, m);
             }
             const int at = pixel_of_y(walk) * int(a.OC);
             if (at < 0) continue;

@@ -211,7 +211,8 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWay> {
     // -------------------------------------------------------------------------
 
     // As integers such words are ordered as their values, and of equal ones those that come earlier in any window are
-    // larger: below the value, twice a place that falls along the window, and whether it was negative.
+    // larger: below the value, twice a place that falls along the window, and whether it was negative. So of several
+    // NaNs the first one wins, where PyTorch has the last.
     static constexpr uint32_t kBelow = 255, kLeast = 1u << 31;
     static __device__ __forceinline__ uint32_t ordered(uint32_t value) {
         return int(value) < 0 ? kLeast - value : value;
@@ -244,6 +245,15 @@ class ConvMixTensor : public ConvMixStage<Product, kImages, kWay> {
 
     // Which image of the group, or row of its mix, is the k-th of this lane.
     __device__ __forceinline__ int image_of_row(int k) const { return k / 2 * 8 + pair() * 2 + k % 2; }
+    // The codes of image i, from the first on.
+    __device__ __forceinline__ uint8_t* codes_of(int i) const {
+        return a.codes + (int64_t(place.group) * S + i) * this->image_size;
+    }
+    // What the mix of channel tile m has made, to the rows of y that are this lane's.
+    static __device__ __forceinline__ void spread(float (&rows)[kRows][kRun], const float (&out)[kSets][4], int m) {
+#pragma unroll
+        for (int k = 0; k < 2 * kRows; ++k) rows[k / 2][2 * m + k % 2] = out[k / 4][k % 2 * 2 + k / 2 % 2];
+    }
 
     struct Mix {
         typename Product::template KeyWords<kSets> key;

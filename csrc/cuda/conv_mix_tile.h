@@ -113,8 +113,8 @@ struct Units {
     int channels;  // of a pixel of the patch and a chunk; those that x has not are zero
     int phase;     // elements before the first pixel of a row of the patch
     int all;       // units of K and a chunk,
-    int whole;     // and those of them of which every element is the kernel's and which
-    int tail;      // are not among the last: of one row that is left over, two words each
+    int whole;     // and those of them of which every element is the kernel's, but for the tail:
+    int tail;      // the last ones, of one row that is left over, two words each; 0: there are none
 };
 
 struct Tiling {
@@ -211,8 +211,8 @@ FACEMIX_BOTH int unit_place(const ConvMixArgs& a, const Tiling& t, int word, Ker
     return unit.group * int(a.dilation[0]) * t.line + unit.at +
            pixel * int(a.dilation[1] - 1) * t.units.channels / unit_run(t.units, word);
 }
-// Whether the second word of a unit is not behind its first one, but in the next place. Where the row of a tail has no
-// such word, it is what lies behind.
+// Whether the second word of a unit is not behind its first one, but in the next place. Not where the row of a tail
+// has no such word: there any will do.
 FACEMIX_BOTH bool unit_is_split(const ConvMixArgs& a, const Units& u, int word, KernelUnit unit) {
     return unit.tail && unit.at * 2 + 1 < kernel_run(a, u, word).all;
 }

@@ -51,7 +51,7 @@ class ConvMixWindows : public ConvMixTensor<Product, kImages, Way::windows> {
   protected:
     using Base::a, Base::t, Base::S, Base::lane, Base::place, Base::sent, Base::kChannels, Base::kRun, Base::kTiles;
     using Base::kColumns, Base::kSets, Base::kPairWords, Base::kRows, Base::least, Base::activate, Base::half;
-    using Base::pair, Base::image_of_row, Base::values, Base::warp, Base::image_size, Base::kShare, Base::lowest;
+    using Base::pair, Base::image_of_row, Base::values, Base::warp, Base::codes_of, Base::kShare, Base::lowest;
     using Base::pixel_of;
     using typename Base::Mix, typename Base::Values, typename Base::M;
 
@@ -107,9 +107,6 @@ class ConvMixWindows : public ConvMixTensor<Product, kImages, Way::windows> {
             store_wire(a.y_dtype, a.y, sent[i] + at + c * step, y[k / kRun][c]);
             if (kCodes) *reinterpret_cast<uint32_t*>(codes_of(i) + at + c * step) = codes[k / kRun][c];
         }
-    }
-    __device__ __forceinline__ uint8_t* codes_of(int i) const {
-        return a.codes + (int64_t(place.group) * S + i) * image_size;
     }
     // `count` channels from element `at` of each image on.
     template <bool kCodes>
@@ -197,8 +194,7 @@ class ConvMixWindows : public ConvMixTensor<Product, kImages, Way::windows> {
                 }
             }
             mix(out, z);
-#pragma unroll
-            for (int k = 0; k < 2 * kRows; ++k) result.y[k / 2][2 * m + k % 2] = out[k / 4][k % 2 * 2 + k / 2 % 2];
+            Base::spread(result.y, out, m);
         }
     }
 };

@@ -180,12 +180,11 @@ void conv_mix_case(const CpuKernels& kernels, Random& random, int64_t index) {
     Case c = draw(random, index);
     const bool walks = index >= 128 && index % 4 == 0;
     if (index >= 72 && index < 128) c = at_tile_edges(random, index);
+    if (walks) c = walk(random, index);
     if (index >= 48 && index < 72) c = large(random, index - 48, on_cuda(kernels));
-    else if (walks) do
-            c = walk(random, index);
-        while (c.work() > kWalk * kWork);
     else
-        while (c.work() > kWork) c = index < 128 ? at_tile_edges(random, index) : draw(random, index);
+        while (c.work() > (walks ? kWalk : 1) * kWork)
+            c = walks ? walk(random, index) : index < 128 ? at_tile_edges(random, index) : draw(random, index);
     facemix::ConvMixArgs& a = c.a;
     const Pool& p = a.pool;
     a.PH = pooled(a.OH, p.kh, p.sh, p.pad_h), a.PW = pooled(a.OW, p.kw, p.sw, p.pad_w);
