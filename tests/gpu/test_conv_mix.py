@@ -161,6 +161,15 @@ def test_walks(device: torch.device, size: int, width: int, dtype: Any, activati
           activation=activation, pool=(3, 2, padding), precision=dtype)  # fmt: skip
 
 
+@pytest.mark.parametrize(("size", "width"), [(4, 27), (8, 14), (8, 12), (16, 6)])
+def test_many_groups(device: torch.device, size: int, width: int) -> None:
+    """As many as a large GPU needs to walk where no codes are wanted: two tiles for each block that it runs at once."""
+    batch = 256 * size
+    tensors = operands(batch, 3, 40, 3, (11, 2 * width - 1), torch.bfloat16)
+    check("conv_mix", device, *tensors, key_for(batch, size), layout="channels_last", padding=1, activation="relu",
+          pool=(3, 2, 1))  # fmt: skip
+
+
 @pytest.mark.parametrize(("size", "width"), WALKS)
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("activation", [Activation(RELU, 0.0), Activation(LEAKY, -0.5), Activation(NONE, 1.0)])
