@@ -108,18 +108,36 @@ def test_messages_are_received_so_many_at_a_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "code"),
+    ("data", "code"),
     [
-        ([], grpc.StatusCode.INVALID_ARGUMENT),
-        ([b"\xff" * 100], grpc.StatusCode.INVALID_ARGUMENT),
-        ([b""], grpc.StatusCode.NOT_FOUND),  # a request in which every field has its default
-        ([message(rows(2)).SerializeToString()] * 2, grpc.StatusCode.OK),  # the second is nobody's
+        (b"\xff" * 100, grpc.StatusCode.INVALID_ARGUMENT),
+        (b"", grpc.StatusCode.NOT_FOUND),  # a request in which every field has its default
     ],
 )
-def test_a_call_is_one_message(tmp_path: Path, sent: list[bytes], code: grpc.StatusCode) -> None:
+def test_messages_that_ask_for_nothing_are_refused(tmp_path: Path, data: bytes, code: grpc.StatusCode) -> None:
     async def scenario() -> None:
         async with serving(repository([Doubler()], tmp_path)) as (_, channel):
-            assert await code_of(channel.stream_unary(INFER)(iter(sent))) == code
+            assert await code_of(channel.unary_unary(INFER)(data)) == code
+            assert len(answer(await stub_of(channel).ModelInfer(message(rows(2))))) == 2  # it goes on serving
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("count", "code"),
+    [(0, grpc.StatusCode.INVALID_ARGUMENT), (2, grpc.StatusCode.OK)],  # the second is nobody's
+)
+def test_a_call_is_one_message(tmp_path: Path, count: int, code: grpc.StatusCode) -> None:
+    async def scenario() -> None:
+        model = Doubler()
+        model.gate.clear()
+        async with serving(repository([model], tmp_path)) as (_, channel):
+            call = channel.stream_unary(INFER)(metadata=[("a", "b")])
+            for _ in range(count):
+                await call.write(message(rows(2)).SerializeToString())
+            await call.done_writing()
+            model.gate.set()  # not before: gRPC's client calls what it sends after the answer an error
+            assert await code_of(call) == code
             assert len(answer(await stub_of(channel).ModelInfer(message(rows(2))))) == 2  # it goes on serving
 
     run(scenario())
