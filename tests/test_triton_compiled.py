@@ -3,8 +3,10 @@ nothing."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -19,12 +21,14 @@ IDENTITY, POOL = [1, 1, 1, 1, 0, 0], [3, 3, 2, 2, 1, 1]
 TENSOR_CORES = {
     "conv_mix": {80: "mma.sync", 90: "wgmma.mma_async"},
     "conv_mix, pool": {80: "mma.sync", 90: "wgmma.mma_async"},
+    "conv_mix, pool, no codes": {80: "mma.sync", 90: "wgmma.mma_async"},
     "unmix_linear": {80: "mma.sync", 90: "mma.sync"},
     "unmix_linear, many rows": {80: "mma.sync", 90: "wgmma.mma_async"},
 }
 KERNELS = (
     "conv_mix",
     "conv_mix, pool",
+    "conv_mix, pool, no codes",
     "act_mix, pool",
     "act_mix_jvp, pool",
     "act_mix_vjp",
@@ -42,7 +46,8 @@ def _fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
 
 
-def launch(kernel: str, size: int, dtype: torch.dtype, last: bool = True, pixels: int = 112, channels: int = 64) -> Any:
+def launch(kernel: str, size: int, dtype: torch.dtype, last: bool = True, pixels: int = 112, channels: int = 64,
+           capability: int = 80) -> Any:  # fmt: skip
     """What ResNet's stem and the layers around it launch, in two groups of ``size``; other shapes on request."""
     op, pooled = kernel.split(",")[0], "pool" in kernel
     layout = torch.channels_last if last else torch.contiguous_format
@@ -58,10 +63,11 @@ def launch(kernel: str, size: int, dtype: torch.dtype, last: bool = True, pixels
     slope = torch.empty(1, dtype=dtype)
     if op == "conv_mix":
         x, w, b = images(3, 2 * pixels), torch.empty(channels, 3, 7, 7, dtype=dtype), torch.empty(channels, dtype=dtype)
-        window, kept = ([2, 2], [3, 3], [1, 1]), codes if pooled else None
-        return launch_of(
-            conv_mix.conv_mix, x, w, b, *k, *window, 1, 0.0, None, pool, [pixels, pixels], last, y, kept
-        )  # fmt: skip
+        window, kept = ([2, 2], [3, 3], [1, 1]), codes if pooled and "no codes" not in kernel else None
+        with mock.patch.object(conv_mix, "warpgroups", return_value=capability == 90):
+            return launch_of(
+                conv_mix.conv_mix, x, w, b, *k, *window, 1, 0.0, None, pool, [pixels, pixels], last, y, kept
+            )  # fmt: skip
     if op == "act_mix":
         return launch_of(act_mix.act_mix, z, *k, scale, scale, z, 2, 1.0, slope, pool, last, y, codes)
     if op in ("act_mix_jvp", "act_mix_vjp"):
@@ -84,12 +90,13 @@ def assert_fits(result: Compiled, capability: int) -> None:
 @capabilities
 def test_bfloat16(kernel: str, capability: int, tmp_path: Path) -> None:
     """Nothing spills, and products are made by tensor cores."""
-    result = compiled(launch(kernel, 8, torch.bfloat16), capability, tmp_path)
+    result = compiled(launch(kernel, 8, torch.bfloat16, capability=capability), capability, tmp_path)
     assert_fits(result, capability)
     assert result.stack == 0
     instruction = TENSOR_CORES.get(kernel, {}).get(capability)
     assert ("mma" in result.ptx) == (instruction is not None)
     assert instruction is None or instruction in result.ptx
+    assert ("cp.async.ca.shared.global" in result.ptx) == kernel.startswith("conv_mix")  # copies of two taps
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -111,10 +118,12 @@ def test_int8(capability: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [4, 16])
-@pytest.mark.parametrize("kernel", ["conv_mix", "conv_mix, pool", "group_mix", "unmix_linear"])
+@pytest.mark.parametrize(
+    "kernel", ["conv_mix", "conv_mix, pool", "conv_mix, pool, no codes", "group_mix", "unmix_linear"]
+)
 @capabilities
 def test_other_fast_group_sizes(kernel: str, size: int, capability: int, tmp_path: Path) -> None:
-    result = compiled(launch(kernel, size, torch.float16), capability, tmp_path)
+    result = compiled(launch(kernel, size, torch.float16, capability=capability), capability, tmp_path)
     assert_fits(result, capability)
     assert result.stack == 0
 
@@ -179,6 +188,22 @@ def test_tiles(size: int, dtype: torch.dtype) -> None:
             assert_product(tiles.product(size, n, columns, 147, dtype), size, columns, dtype)
             for pools in (False, True):
                 assert_product(tiles.convolution(size, n, columns, 147, dtype, pools), size, columns, dtype)
+
+
+@pytest.mark.parametrize("size", range(2, 17))
+@pytest.mark.parametrize("warpgroups", [False, True])
+def test_walks(size: int, warpgroups: bool) -> None:
+    """Their sums are within a thread's registers, mixed rows are full, and there are enough of them."""
+    for groups, height, width, channels in itertools.product((1, 3, 600), (1, 2, 56), (1, 2, 3, 56, 112), (1, 33, 128)):
+        walk = tiles.walk(size, groups, height, width, channels, warpgroups)
+        images = walk.strips * tiles.power_of_two(size)
+        assert images >= tiles.ROW
+        assert 4 <= walk.width == tiles.power_of_two(walk.width)
+        assert walk.width * images * walk.columns <= tiles.REGISTERS // 2 * 32 * walk.warps
+        assert walk.results == walk.strips * (walk.width // 2 - 1) > 0
+        assert 1 <= walk.rows <= height
+        side_by_side = groups * -(-width // walk.results) * -(-channels // walk.columns)
+        assert side_by_side * -(-height // walk.rows) >= min(tiles.BUSY, side_by_side * height) / 2
 
 
 def assert_product(product: tiles.Product, size: int, columns: int, dtype: torch.dtype) -> None:

@@ -15,7 +15,7 @@ TESTS = Path(__file__).parent
     [
         ("act_mix", "small or activations"),
         ("autograd", "small"),
-        ("conv_mix", "small"),
+        ("conv_mix", "small or walks"),
         ("group_mix", "small"),
         ("unmix_linear", "small"),
     ],

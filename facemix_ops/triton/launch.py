@@ -44,6 +44,11 @@ def precision(x: Tensor, backend: Any) -> str:
     return "tf32" if allowed and backend.fp32_precision == "tf32" else "ieee"
 
 
+def warpgroups(x: Tensor) -> bool:
+    """Whether tl.dot is a product of four warps together, each of all columns (``wgmma``)."""
+    return x.is_cuda and torch.version.hip is None and torch.cuda.get_device_capability(x.device)[0] == 9
+
+
 def parts(coeffs: Tensor, dtype: torch.dtype) -> int:
     """Of how many parts a coefficient is where tl.dot multiplies ``dtype`` by it: two where one is more than 16 bits
     hold, or where a row of the key, of 8 images, is shorter than the 16 that tl.dot takes at least."""

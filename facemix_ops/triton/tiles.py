@@ -11,6 +11,7 @@ REGISTERS = 128  # of a thread's 255, for values; addresses, masks and coefficie
 LEAST_DOT = 16  # rows, columns and depth of the smallest product that tl.dot takes
 ROW = 8  # images of a row of a product that is mixed, at least
 FEW = 128  # tiles: a large GPU has as many multiprocessors
+BUSY = 512  # programs: two at once on each of them, twice
 
 
 class Line(NamedTuple):
@@ -27,6 +28,23 @@ class Product(NamedTuple):
     columns: int
     depth: int
     warps: int
+
+
+class Walk(NamedTuple):
+    """Strips of ``width`` pixels of all images of a group, so many side by side, x ``columns``, in steps of ``depth``;
+    down ``rows`` of windows."""
+
+    strips: int
+    width: int
+    columns: int
+    depth: int
+    rows: int
+    warps: int
+
+    @property
+    def results(self) -> int:
+        """Windows of 3 pixels, 2 apart, of a row of all strips."""
+        return self.strips * (self.width // 2 - 1)
 
 
 def power_of_two(n: int) -> int:
@@ -72,3 +90,17 @@ def convolution(size: int, pixels: int, channels: int, depth: int, dtype: torch.
     items = max(LEAST_DOT // images, 1, min(power_of_two(pixels), rows // images))
     step = 32 if dtype.itemsize == 2 else 16
     return Product(items, fit(channels, 64), fit(depth, step), 8 if dtype == torch.float32 else 4)
+
+
+def walk(size: int, groups: int, height: int, width: int, channels: int, warpgroups: bool) -> Walk:
+    """For 3x3 windows of stride 2, ``height`` x ``width`` of them, of 16-bit values: strips of so many pixels as leave
+    registers for the windows, and so many rows that all of a device has something to do. ``warpgroups``: whether four
+    warps multiply together, each all pixels by some channels; where not, neighbours may be in two warps."""
+    images = power_of_two(size)
+    strips, columns = max(1, ROW // images), fit(channels, 64)
+    pixels = 128 if images >= ROW else 64
+    warps = 4 if warpgroups else pixels // 16
+    pixels = max(4, min(pixels // (strips * images), power_of_two(2 * width + 1)))
+    strip = Walk(strips, pixels, columns, 32, height, warps)
+    side_by_side = groups * -(-width // strip.results) * -(-channels // columns)
+    return strip._replace(rows=-(-height // -(-BUSY // side_by_side)))

@@ -3,7 +3,7 @@
 That takes milliseconds for what a kernel does in nanoseconds: ``--cases`` runs some of each test's (some_cases.py), and
 gradients are checked along random directions. It works out whether sums overflow, and then says nothing of it: that,
 more than half of its time, is switched off. And it multiplies the bits of bfloat16 as if they were integers: here it
-gets the product that a GPU makes of them.
+gets the product that a GPU makes of them. Devices are as small as images, so that programs have several rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ import torch
 import triton.language as tl
 from triton.runtime.interpreter import InterpreterBuilder, InterpreterOptions, TensorHandle, interpreter_builder
 
+from facemix_ops.triton import tiles
+
 pytest_plugins = ["some_cases"]
+tiles.BUSY = 4
 _dot = InterpreterBuilder.create_dot
 
 

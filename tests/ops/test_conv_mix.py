@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facemix_ops import MixKey, conv_mix, reference
+from facemix_ops.spec import LEAKY, NONE, RELU, Activation
 
 PRELU = torch.tensor([-0.3], dtype=torch.float64)
 ACTIVATIONS = [None, "relu", "leaky_relu", ("leaky_relu", 1.5), ("leaky_relu", -0.5), ("prelu", PRELU), nn.ReLU()]
@@ -166,6 +167,57 @@ def test_empty_batch(shape: tuple[int, ...]) -> None:
     key = key_for(0, 4)
     w = torch.randn(2, shape[1], 3, 3)
     assert conv_mix(torch.randn(shape), w, None, key).shape == F.conv2d(torch.randn(shape), w).shape
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
+@pytest.mark.parametrize("size", [2, 3, 4, 8, 11, 16, 17])
+def test_windows_side_by_side(size: int, layout: str, dtype: torch.dtype) -> None:
+    """A 3x3 pool of stride 2 in 16 bits, which kernels have ways of their own for; odd and even rows and columns."""
+    batch = size if size > 8 else 2 * size
+    for activation, padding, hw in (("relu", 1, (9, 14)), (("leaky_relu", -0.5), 0, (8, 31)), (None, 1, (1, 2))):
+        x, w, b = operands(batch, 3, 5, (3, 3), hw, dtype)
+        bias, outside = b if activation else None, 2 if hw == (1, 2) else 1
+        check(LAYOUTS[layout](x), w, bias, size, padding=outside, activation=activation, pool=(3, 2, padding))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("activation", [Activation(RELU, 0.0), Activation(LEAKY, -0.5), Activation(NONE, 1.0)], ids=str)
+@pytest.mark.parametrize("size", [3, 8, 16])
+def test_codes_of_windows_side_by_side(size: int, activation: Activation, dtype: torch.dtype) -> None:
+    """What backward remembers of them, to the bit: whole numbers are exact, and often equal."""
+    x, w = (integers(*shape, low=-1, high=2, dtype=dtype) for shape in ((size, 3, 9, 17), (5, 3, 3, 3)))
+    b, key, pool = integers(5, low=-1, high=2, dtype=dtype), key_for(size, size), [3, 3, 2, 2, 1, 1]
+    options = ([1, 1], [1, 1], [1, 1], activation.kind, activation.slope, None, pool, None, True)
+    codes = torch.ops.facemix_ops.conv_mix(LAYOUTS["channels_last"](x), w, b, key.coeffs, key.order, *options)[1]
+    z = F.conv2d(x.double(), w.double(), b.double(), padding=1)
+    assert torch.equal(codes, reference.codes(z, activation, pool))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    ("c", "kernel", "options"),
+    [
+        (3, (7, 7), {"stride": 2, "padding": 3}),  # ResNet's: a run has one element that is not aligned
+        (8, (3, 3), {"stride": 1, "padding": 1}),
+        (4, (3, 2), {"stride": (1, 2), "padding": (0, 1), "dilation": (1, 2)}),
+        (4, (5, 7), {"stride": 2, "padding": 3}),
+        (3, (4, 8), {"stride": (2, 8)}),
+        (1, (9, 16), {"stride": 4, "padding": 5}),
+    ],
+)
+def test_runs_that_are_aligned(c: int, kernel: tuple[int, int], options: dict[str, Any], dtype: torch.dtype) -> None:
+    """Where several elements of a row of a window may be read at once; what lies beside it counts for nothing."""
+    x, w, b = operands(8, c, 5, kernel, (15, 40), dtype)
+    for layout in ("channels_last", "contiguous"):
+        check(LAYOUTS[layout](x), w, b, 8, **options)
+    w = integers(5, c, *kernel, low=1, high=3, dtype=dtype)
+    x = LAYOUTS["channels_last"](integers(8, c, 15, 40, dtype=dtype))
+    x[1, 0, 7, 21] = float("inf")
+    expected = reference.conv_mix(x, w, None, key_for(8, 8), **options)
+    result = conv_mix(x, w, None, key_for(8, 8), **options)
+    assert torch.equal(result.isfinite(), expected.isfinite())
+    assert not expected.isfinite().all()
 
 
 @pytest.mark.parametrize("pool", [None, (3, 2, 1)])
