@@ -191,6 +191,13 @@ def test_a_barrier_between_warps(between: str) -> None:
             run(body, np.zeros(64, "u4"), threads=64, shared=256)
 
 
+def test_warps_may_have_bytes_of_a_word() -> None:
+    """No barrier is between what is one warp's."""
+    body = """mov.u32 %r5, s; and.b32 %r6, %r1, 31; shl.b32 %r6, %r6, 1; add.s32 %r5, %r5, %r6; shr.u32 %r7, %r1, 5;
+        add.s32 %r5, %r5, %r7; st.shared.u8 [%r5], %r1; ld.shared.u8 %r7, [%r5]; st.global.u32 [%rd1], %r7;"""
+    assert run(body, np.zeros(64, "u4"), threads=64, shared=64).tolist() == list(range(64))
+
+
 def test_a_barrier_before_it_is_written_again() -> None:
     body = f"{SHARED} {READ_OTHERS.format(between='bar.sync 0;')} st.shared.u32 [%r5], %r7;"
     with pytest.raises(PtxError, match="another warp read it, and no barrier"):

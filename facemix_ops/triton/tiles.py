@@ -84,7 +84,7 @@ def convolution(size: int, pixels: int, channels: int, depth: int, dtype: torch.
     """For the ``pixels`` of S = ``size`` images: all images of a group, of as many pixels as leave registers for what
     lies beside the sums: maxima and codes with a pool, other pixels' sums in small groups, operands without tensor
     cores."""
-    wide = dtype.itemsize == 2 and size >= ROW and not pools
+    wide = dtype.itemsize == 2 and size > 2 and not pools
     rows = 128 if wide else 64 // words(dtype)
     images = power_of_two(size)
     items = max(LEAST_DOT // images, 1, min(power_of_two(pixels), rows // images))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facemix_ops import MixKey, conv_mix, reference
-from facemix_ops.spec import LEAKY, NONE, RELU, Activation
+from facemix_ops.spec import LEAKY, NONE, RELU, Activation, parse_activation
 
 PRELU = torch.tensor([-0.3], dtype=torch.float64)
 ACTIVATIONS = [None, "relu", "leaky_relu", ("leaky_relu", 1.5), ("leaky_relu", -0.5), ("prelu", PRELU), nn.ReLU()]
@@ -192,6 +192,18 @@ def test_codes_of_windows_side_by_side(size: int, activation: Activation, dtype:
     codes = torch.ops.facemix_ops.conv_mix(LAYOUTS["channels_last"](x), w, b, key.coeffs, key.order, *options)[1]
     z = F.conv2d(x.double(), w.double(), b.double(), padding=1)
     assert torch.equal(codes, reference.codes(z, activation, pool))
+
+
+@pytest.mark.parametrize("spec", ["relu", ("leaky_relu", -0.5), None], ids=str)
+def test_nan_of_windows_side_by_side(spec: Any) -> None:
+    """Of either sign, it is larger than all."""
+    key, activation = key_for(8, 8), parse_activation("test", spec)
+    options = ([1, 1], [0, 0], [1, 1], activation.kind, activation.slope, None, [3, 3, 2, 2, 1, 1], None, True)
+    x, w = integers(8, 2, 9, 17, dtype=torch.float16), torch.tensor([[[[1.0]], [[-1.0]]]], dtype=torch.float16)
+    x[1, :, 3, 4], x[2, 0, 5, 12] = float("inf"), float("nan")
+    y, _ = torch.ops.facemix_ops.conv_mix(x, w, None, key.coeffs, key.order, *options)
+    expected = reference.act_mix(F.conv2d(x.double(), w.double()), key, activation=spec, pool=(3, 2, 1))
+    assert torch.equal(y.isnan(), expected.isnan())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 WARP = 32
-HALF = 2  # bytes that the checks of shared memory tell apart
 SEVERAL = -1  # warps that read
 UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 Words = NDArray[Any]
@@ -89,11 +88,11 @@ class Shared:
     def __init__(self, blocks: int, size: int) -> None:
         self._size, self._step = size, -(-size // 16) * 16  # from a block to the next
         self.data = np.full(blocks * self._step, 0xFF, np.uint8)
-        halves = blocks * self._step // HALF
+        size = blocks * self._step
         self.epoch = np.ones(blocks, np.int64)  # of a block: barriers that it passed
-        self._wrote, self._read = np.zeros(halves, np.int64), np.zeros(halves, np.int64)  # in which epoch
-        self._writer, self._reader = np.zeros(halves, np.int64), np.zeros(halves, np.int64)
-        self._awaited = np.zeros(halves, bool)  # a copy is under way
+        self._wrote, self._read = np.zeros(size, np.int64), np.zeros(size, np.int64)  # in which epoch, each byte
+        self._writer, self._reader = np.zeros(size, np.int64), np.zeros(size, np.int64)
+        self._awaited = np.zeros(size, bool)  # a copy is under way
 
     def _places(self, addresses: Words, blocks: Words, bytes_each: int, what: str) -> Words:
         _require_aligned(addresses, bytes_each, what)
@@ -101,24 +100,20 @@ class Shared:
             raise PtxError(f"{what}: {int(addresses.max()):#x} is outside of the block's {self._size} bytes")
         return addresses.astype(np.int64) + blocks * self._step
 
-    def _halves(self, places: Words, bytes_each: int) -> tuple[Words, int]:
-        count = max(1, bytes_each // HALF)
-        return (places[:, None] // HALF + np.arange(count)).ravel(), count
-
     def load(self, addresses: Words, size: int, count: int, blocks: Words, warps: Words) -> list[Words]:
         """As Global.load; ``blocks``, ``warps``: whose the addresses are."""
         what = "read of shared memory"
         places = self._places(addresses, blocks, size * count, what)
-        halves, each = self._halves(places, size * count)
-        epoch, warp = np.repeat(self.epoch[blocks], each), np.repeat(warps, each)
-        self._refuse(self._awaited[halves], halves * HALF, what, "a copy to it is under way")
-        foreign = (self._wrote[halves] == epoch) & (self._writer[halves] != warp)
-        self._refuse(foreign, halves * HALF, what, "another warp wrote it, and no barrier is between")
-        others = (self._read[halves] == epoch) & (self._reader[halves] != warp)
-        self._reader[halves] = np.where(others, SEVERAL, warp)
-        self._read[halves] = epoch
-        differ = self._reader[halves] != warp  # of warps that read the same at once
-        self._reader[halves[differ]] = SEVERAL
+        touched = _bytes(places, size * count)
+        epoch, warp = np.repeat(self.epoch[blocks], size * count), np.repeat(warps, size * count)
+        self._refuse(self._awaited[touched], touched, what, "a copy to it is under way")
+        foreign = (self._wrote[touched] == epoch) & (self._writer[touched] != warp)
+        self._refuse(foreign, touched, what, "another warp wrote it, and no barrier is between")
+        others = (self._read[touched] == epoch) & (self._reader[touched] != warp)
+        self._reader[touched] = np.where(others, SEVERAL, warp)
+        self._read[touched] = epoch
+        differ = self._reader[touched] != warp  # of warps that read the same at once
+        self._reader[touched[differ]] = SEVERAL
         words = self.data.view(UNSIGNED[size])
         return [words[places // size + i] for i in range(count)]
 
@@ -132,28 +127,33 @@ class Shared:
 
     def await_copy(self, addresses: Words, size: int, blocks: Words) -> None:
         """A copy of ``size`` bytes to each address begins: nobody may touch them."""
-        halves, _ = self._halves(self._places(addresses, blocks, size, "copy to shared memory"), size)
-        self._refuse(self._awaited[halves], halves * HALF, "copy to shared memory", "a copy to it is under way")
-        self._awaited[halves] = True
+        touched = _bytes(self._places(addresses, blocks, size, "copy to shared memory"), size)
+        self._refuse(self._awaited[touched], touched, "copy to shared memory", "a copy to it is under way")
+        self._awaited[touched] = True
 
     def end_copy(self, addresses: Words, values: Words, blocks: Words, warps: Words) -> None:
         """It ends: rows of bytes."""
         size = values.shape[1]
         places = self._places(addresses, blocks, size, "copy to shared memory")
-        self._awaited[self._halves(places, size)[0]] = False
+        self._awaited[_bytes(places, size)] = False
         self._mark(places, size, blocks, warps)
         self.data[places[:, None] + np.arange(size)] = values
 
     def _mark(self, places: Words, bytes_each: int, blocks: Words, warps: Words) -> None:
         what = "write to shared memory"
-        halves, each = self._halves(places, bytes_each)
-        epoch, warp = np.repeat(self.epoch[blocks], each), np.repeat(warps, each)
-        self._refuse(self._awaited[halves], halves * HALF, what, "a copy to it is under way")
+        touched = _bytes(places, bytes_each)
+        epoch, warp = np.repeat(self.epoch[blocks], bytes_each), np.repeat(warps, bytes_each)
+        self._refuse(self._awaited[touched], touched, what, "a copy to it is under way")
         for at, who, did in ((self._wrote, self._writer, "wrote"), (self._read, self._reader, "read")):
-            foreign = (at[halves] == epoch) & (who[halves] != warp)
-            self._refuse(foreign, halves * HALF, what, f"another warp {did} it, and no barrier is between")
-        self._wrote[halves], self._writer[halves] = epoch, warp
+            foreign = (at[touched] == epoch) & (who[touched] != warp)
+            self._refuse(foreign, touched, what, f"another warp {did} it, and no barrier is between")
+        self._wrote[touched], self._writer[touched] = epoch, warp
 
     def _refuse(self, wrong: Words, places: Words, what: str, why: str) -> None:
         if wrong.any():
             raise PtxError(f"{what}: at {int(places[wrong][0]) % self._step:#x}, {why}")
+
+
+def _bytes(places: Words, bytes_each: int) -> Words:
+    """All of them, from each place on."""
+    return (places[:, None] + np.arange(bytes_each)).ravel()
