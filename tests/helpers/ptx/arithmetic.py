@@ -150,7 +150,7 @@ def to_tf32(a: Array) -> Array:
 
 
 def larger_of_pairs(a: Array, b: Array, bfloat16: bool) -> Array:
-    """max.NaN of words of two."""
+    """max.NaN of words of two. Of two zeros +0 is the larger one."""
     out = np.zeros_like(a)
     for shift in (np.uint32(0), np.uint32(16)):
         x, y = ((word >> shift).astype(np.uint16) for word in (a, b))
@@ -158,6 +158,7 @@ def larger_of_pairs(a: Array, b: Array, bfloat16: bool) -> Array:
             half = to_bfloat16(np.maximum(from_bfloat16(x), from_bfloat16(y)))
         else:
             half = np.maximum(x.view(np.float16), y.view(np.float16)).view(np.uint16)
+        half = np.where((x | y) << np.uint16(1) == 0, x & y, half)
         out |= half.astype(np.uint32) << shift
     return out
 
