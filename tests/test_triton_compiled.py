@@ -191,11 +191,12 @@ def test_tiles(size: int, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("size", range(2, 17))
+@pytest.mark.parametrize("codes", [False, True])
 @pytest.mark.parametrize("warpgroups", [False, True])
-def test_walks(size: int, warpgroups: bool) -> None:
+def test_walks(size: int, warpgroups: bool, codes: bool) -> None:
     """Their sums are within a thread's registers, mixed rows are full, and there are enough of them."""
     for groups, height, width, channels in itertools.product((1, 3, 600), (1, 2, 56), (1, 2, 3, 56, 112), (1, 33, 128)):
-        walk = tiles.walk(size, groups, height, width, channels, warpgroups)
+        walk = tiles.walk(size, groups, height, width, channels, codes, warpgroups)
         images = walk.strips * tiles.power_of_two(size)
         assert images >= tiles.ROW
         assert 4 <= walk.width == tiles.power_of_two(walk.width)

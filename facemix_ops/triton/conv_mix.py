@@ -121,7 +121,7 @@ def conv_mix(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, ord
         PRECISION=precision(x, CUDNN.conv), PARTS=parts(coeffs, x.dtype), **constants(coeffs, x.dtype, extent),
     )  # fmt: skip
     if pool[:4] == [3, 3, 2, 2] and x.itemsize == 2 and group <= 16:  # larger ones leave strips too few pixels
-        walk = tiles.walk(group, groups, ph, pw, oc, warpgroups(x))
+        walk = tiles.walk(group, groups, ph, pw, oc, codes is not None, warpgroups(x))
         programs = groups * triton.cdiv(ph, walk.rows) * triton.cdiv(pw, walk.results) * triton.cdiv(oc, walk.columns)
         launch(
             conv_mix_pool_kernel, programs, *values, walk.rows, CHANNELS=walk.columns, STRIPS=walk.strips,

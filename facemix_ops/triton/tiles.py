@@ -92,13 +92,14 @@ def convolution(size: int, pixels: int, channels: int, depth: int, dtype: torch.
     return Product(items, fit(channels, 64), fit(depth, step), 8 if dtype == torch.float32 else 4)
 
 
-def walk(size: int, groups: int, height: int, width: int, channels: int, warpgroups: bool) -> Walk:
+def walk(size: int, groups: int, height: int, width: int, channels: int, codes: bool, warpgroups: bool) -> Walk:
     """For 3x3 windows of stride 2, ``height`` x ``width`` of them, of 16-bit values: strips of so many pixels as leave
-    registers for the windows, and so many rows that all of a device has something to do. ``warpgroups``: whether four
-    warps multiply together, each all pixels by some channels; where not, neighbours may be in two warps."""
+    registers for the windows and their codes, and so many rows that all of a device has something to do.
+    ``warpgroups``: whether four warps multiply together, each all pixels by some channels; where not, neighbours may
+    be in two."""
     images = power_of_two(size)
     strips, columns = max(1, ROW // images), fit(channels, 64)
-    pixels = 128 if images >= ROW else 64
+    pixels = 128 if images >= ROW or not codes else 64
     warps = 4 if warpgroups else pixels // 16
     pixels = max(4, min(pixels // (strips * images), power_of_two(2 * width + 1)))
     strip = Walk(strips, pixels, columns, 32, height, warps)
