@@ -134,7 +134,7 @@ def part_of(z, x, weight, ih, iw, spread, n, j, strides, sizes, K, OC, EDGES: tl
             c, row = run // HEIGHT, run % HEIGHT
         dh, dw = row * DILATION[0], e // STEP * DILATION[1]
         at = x + (dh * x_h + dw * x_w + c * x_c)[None, None, :] + (j.to(INDEX) * x_b)[None, :, None]
-        at += (spread * x_w)[:, None, None]
+        at += (spread.to(INDEX) * x_w)[:, None, None]
         read = (run < count)[None, None, :]
         if EDGES:
             # Without a sign, what is below zero is past the end as well. One comparison for each place: rows that are

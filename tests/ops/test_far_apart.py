@@ -29,13 +29,14 @@ def scattered(memory: Tensor, values: Tensor, dim: int) -> Tensor:
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
 @pytest.mark.parametrize("kernel", [2, 5])
-def test_x_of_conv_mix(memory: Tensor, dim: int, kernel: int) -> None:
+@pytest.mark.parametrize("pool", [None, (3, 2, 1)])
+def test_x_of_conv_mix(memory: Tensor, dim: int, kernel: int, pool: tuple[int, int, int] | None) -> None:
     """Channels, rows or columns."""
     shape = [4, 2, 2, 2]
     shape[dim] = 3
     values, w, key = torch.randn(shape).half(), torch.randn(5, shape[1], kernel, kernel).half(), key_for(4, 2)
-    x, padding = scattered(memory, values, dim), kernel // 2
-    assert torch.equal(conv_mix(x, w, None, key, padding=padding), conv_mix(values, w, None, key, padding=padding))
+    x, options = scattered(memory, values, dim), {"padding": kernel // 2, "pool": pool}
+    assert torch.equal(conv_mix(x, w, None, key, **options), conv_mix(values, w, None, key, **options))
 
 
 @pytest.mark.parametrize("dim", [0, 1, 2, 3])
