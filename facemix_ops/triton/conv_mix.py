@@ -118,19 +118,20 @@ def conv_mix(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, ord
     )  # fmt: skip
     known = dict(
         RUNS=along, STRIDE=tuple(stride), PAD=tuple(padding), DILATION=tuple(dilation), KIND=kind, POOL=tuple(pool),
-        PRECISION=precision(x, CUDNN.conv), PARTS=parts(coeffs, x.dtype), **constants(coeffs, x.dtype, extent),
+        PRECISION=precision(x, CUDNN.conv), PARTS=parts(coeffs, x.dtype), num_stages=2,
+        **constants(coeffs, x.dtype, extent),
     )  # fmt: skip
     if pool[:4] == [3, 3, 2, 2] and x.itemsize == 2 and group <= 16:  # larger ones leave strips too few pixels
         walk = tiles.walk(group, groups, ph, pw, oc, codes is not None, warpgroups(x))
         programs = groups * triton.cdiv(ph, walk.rows) * triton.cdiv(pw, walk.results) * triton.cdiv(oc, walk.columns)
         launch(
             conv_mix_pool_kernel, programs, *values, walk.rows, CHANNELS=walk.columns, STRIPS=walk.strips,
-            WIDTH=walk.width, DEPTH=walk.depth, num_warps=walk.warps, num_stages=2, **known,
+            WIDTH=walk.width, DEPTH=walk.depth, num_warps=walk.warps, **known,
         )  # fmt: skip
     else:
         tile = tiles.convolution(group, pw, oc, len(rows), x.dtype, pool[0] * pool[1] > 1)
         programs = groups * ph * triton.cdiv(pw, tile.items) * triton.cdiv(oc, tile.columns)
         launch(
             conv_mix_kernel, programs, *values, CHANNELS=tile.columns, PIXELS=tile.items, DEPTH=tile.depth,
-            num_warps=tile.warps, num_stages=2, **known,
+            num_warps=tile.warps, **known,
         )  # fmt: skip

@@ -2,7 +2,8 @@
 
 A program convolves a row of a strip, and walks down. It finds the largest of three neighbours first; what it finds in a
 window's last row is that of the next window's first. Neighbours lie eight columns of the product apart, or a multiple:
-so far that a thread of tensor cores has all of a row. Where a group has fewer images, strips are side by side.
+so far that a thread has all of a row, where four warps multiply together. Where a group has fewer images, strips are
+side by side.
 
 Where codes are wanted, values and where they come from are compared at once, as words: the value is the upper half.
 """
@@ -100,21 +101,22 @@ def largest_of_three(z, valid, KIND: tl.constexpr, slope, S2: tl.constexpr, WIDT
 
 @triton.jit
 def conv_mix_pool_kernel(
-    x,  # [B, C, H, W], any strides
-    weight,  # [K, OC]
-    bias,  # [OC] or None
-    y,  # [B, OC, PH, PW], dense
-    codes,  # as y, rows in the order of x; or None
-    coeffs,  # [G, S, S]
-    order,  # [B]
+    # Up to K those of conv_mix_kernel.
+    x,
+    weight,
+    bias,
+    y,
+    codes,
+    coeffs,
+    order,
     slope: tl.float64,
-    slope_at,  # on the device, instead of slope; or None
-    x_b: tl.constexpr,  # known distances are part of the instructions that read
+    slope_at,
+    x_b: tl.constexpr,
     x_c,
     x_h,
     x_w: tl.constexpr,
-    y_c,  # from one channel of y to the next
-    y_p,  # from one pixel to the next
+    y_c,
+    y_p,
     H,
     W,
     OC,

@@ -79,14 +79,13 @@ def sums(x, weight, ih, iw, spread, SPAN: tl.constexpr, n, j, strides, sizes, K,
     """
     STEP: tl.constexpr = RUNS[1]
     WIDTH: tl.constexpr = (RUNS[3] + RUNS[4]) // STEP
-    FULL: tl.constexpr = j.shape[0] == S
     _, _, x_h, x_w = strides
     H, W = sizes
     x += ih.to(tl.int64) * x_h + iw.to(tl.int64) * x_w
     z = tl.zeros((n.shape[0], spread.shape[0] * j.shape[0]), T)
     inside = (ih >= 0) & (ih + (RUNS[0] - 1) * DILATION[0] < H)
     inside &= (iw >= 0) & (iw + SPAN + (WIDTH - 1) * DILATION[1] < W)
-    if FULL & inside:
+    if inside:
         z = parts_of(z, x, weight, ih, iw, spread, n, j, strides, sizes, K, OC, False, DILATION, RUNS, PRECISION, S,
                      DEPTH, INDEX)  # fmt: skip
     else:
@@ -135,11 +134,11 @@ def part_of(z, x, weight, ih, iw, spread, n, j, strides, sizes, K, OC, EDGES: tl
         dh, dw = row * DILATION[0], e // STEP * DILATION[1]
         at = x + (dh * x_h + dw * x_w + c * x_c)[None, None, :] + (j.to(INDEX) * x_b)[None, :, None]
         at += (spread.to(INDEX) * x_w)[:, None, None]
-        read = (run < count)[None, None, :]
+        read = (run < count)[None, None, :] & (j < S)[None, :, None]
         if EDGES:
             # Without a sign, what is below zero is past the end as well. One comparison for each place: rows that are
             # not read have no width.
-            read &= (j < S)[None, :, None] & ((ih + dh).to(tl.uint32) < H)[None, None, :]
+            read &= ((ih + dh).to(tl.uint32) < H)[None, None, :]
             w = (iw + spread)[:, None, None] + dw[None, None, :]
             read = w.to(tl.uint32) < tl.where(read, W, 0).to(tl.uint32)
         if VECTOR > 1:

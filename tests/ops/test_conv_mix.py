@@ -171,7 +171,7 @@ def test_empty_batch(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
-@pytest.mark.parametrize("size", [2, 3, 4, 8, 11, 16, 17])
+@pytest.mark.parametrize("size", [3, 2, 4, 17, 11, 16, 8])
 def test_windows_side_by_side(size: int, layout: str, dtype: torch.dtype) -> None:
     """A 3x3 pool of stride 2 in 16 bits, which kernels have ways of their own for; odd and even rows and columns."""
     batch = size if size > 8 else 2 * size
