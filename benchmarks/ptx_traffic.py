@@ -1,12 +1,14 @@
-"""How much of the memories the kernels' accesses take, counted on their PTX: no GPU is needed, no time measured.
+"""How many instructions the kernels take, and how much of the memories, counted on their PTX: no GPU, no time measured.
 
     FACEMIX_PTX_BUILD=build/cmake-cpython-311 python benchmarks/ptx_traffic.py [NAME]
 
 Of each op and kind of access: the sectors of 32 bytes of global memory that warps touch, and the rounds that the banks
-of shared memory take, divided by the least that would hold as many bytes. bfloat16, a group of 8; 32 rows of
-unmix_linear. NAME: a part of the names of what is counted, if not all is. The build folder is one that
-`make check-cuda` leaves. nvcc must be there, and cuobjdump on the PATH. FACEMIX_BACKEND=triton takes
-Triton's kernels instead, and no folder. A minute and a half.
+of shared memory take, divided by the least that would hold as many bytes. Instructions are those of warps times 32, for
+one value of the result, each as often as it runs; of PTX and without moves, so that they are the same for all kernels,
+but not what ptxas makes of them. bfloat16, a group of 8; 32 rows of unmix_linear. NAME: a part of the names of what is
+counted, if not all is. The build folder is one that `make check-cuda` leaves. nvcc must be there, and cuobjdump on the
+PATH. FACEMIX_BACKEND=triton takes Triton's kernels instead, and no folder; for sm_80, or for sm_90 with
+FACEMIX_PTX_CAPABILITY=90, whose products of warpgroups read shared memory uncounted. A minute and a half.
 """
 
 from __future__ import annotations
@@ -71,10 +73,11 @@ def main() -> None:
         if part not in name:
             continue
         on_ptx.traffic = Traffic()
-        work()
+        values = work().numel()
+        each = on_ptx.traffic.instructions * 32 / values
         ratios = on_ptx.traffic.ratios()
-        rows.append([name, *(f"{ratios[kind]:.2f}" if kind in ratios else "-" for kind in KINDS)])
-    print(markdown_table(["bfloat16, S = 8", *KINDS], rows))
+        rows.append([name, f"{each:.0f}", *(f"{ratios[kind]:.2f}" if kind in ratios else "-" for kind in KINDS)])
+    print(markdown_table(["bfloat16, S = 8", "instructions", *KINDS], rows))
 
 
 if __name__ == "__main__":

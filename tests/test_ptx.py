@@ -120,6 +120,10 @@ def test_conversions() -> None:
     body = "ld.global.f32 %f1, [%rd1]; cvt.rn.bf16x2.f32 %r5, %f1, %f1; st.global.b32 [%rd1], %r5;"
     out = run(body, np.array([1 + 2**-8, 1 + 3 * 2**-8, np.nan], "f4"), threads=3)
     assert [hex(word) for word in out] == ["0x3f803f80", "0x3f823f82", "0x7fff7fff"]
+    body = (
+        "ld.global.u16 %h1, [%rd1]; setp.lt.bf16 %p1, %h1, 0x0000; selp.b32 %r5, 1, 0, %p1; st.global.b32 [%rd1], %r5;"
+    )
+    assert run(body, np.array([0x3F80, 0xBF80, 0x8000, 0xFFC0], "u4"), threads=4).tolist() == [0, 1, 0, 0]
     body = "ld.global.f32 %f1, [%rd1]; cvt.rni.s32.f32 %r5, %f1; st.global.b32 [%rd1], %r5;"
     out = run(body, np.array([2.5, -3.5, 1e20, np.nan], "f4"), threads=4)
     assert out.view(np.int32).tolist() == [2, -4, 2**31 - 1, 0]
@@ -175,6 +179,140 @@ def test_products_of_matrices(kind: str) -> None:
     out = multiplied(shape, kind, of_a, of_b, of_c)
     for place, found in zip(places, out, strict=True):
         assert found.view(floats).tolist() == (c + a @ b)[place].tolist()
+
+
+def in_lines(lines: Any) -> Any:
+    """A matrix as wgmma reads it from shared memory: its lines of 128, 64 or 32 bytes after each other, in each
+    stretch of 128 bytes their pieces of 16 in the order that a swizzle gives them; as words."""
+    bytes_of = np.ascontiguousarray(lines).view(np.uint8).reshape(len(lines), -1, 16)
+    swizzle = 16 * bytes_of.shape[1]
+    out = np.empty_like(bytes_of)
+    for number, line in enumerate(bytes_of):
+        for piece in range(swizzle // 16):
+            out[number, piece ^ number * swizzle // 128 % (swizzle // 16)] = line[piece]
+    return out.reshape(-1).view(np.uint32)
+
+
+def described(at: int, swizzle: int, stride: int, leading: int = 0) -> int:
+    """A descriptor, as a signed number."""
+    bits = {128: 1, 64: 2, 32: 3}[swizzle] << 62 | stride >> 4 << 32 | leading >> 4 << 16 | at >> 4
+    return bits - (1 << 64 if bits >> 63 else 0)
+
+
+FILL = "".join(
+    f"ld.global.u32 %r9, [%rd1+{512 * i}]; st.shared.u32 [%r10+{512 * i}], %r9;" for i in range(24)
+)  # 12 KiB of shared memory, by 128 threads
+FILLED = f"mov.u32 %r8, s; shl.b32 %r10, %r1, 2; add.s32 %r10, %r8, %r10; {FILL}"
+SEEN = "bar.sync 0; fence.proxy.async.shared::cta;"
+MULTIPLY = (
+    "wgmma.fence.sync.aligned; wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {{%r20, %r21, %r22, %r23}}, "
+    "{a}, {b}, {kept}, 1, 1{turned}; wgmma.commit_group.sync.aligned;"
+)
+ENDED = "wgmma.wait_group.sync.aligned 0;"
+SAVE = "".join(f"st.global.u32 [%rd1+{512 * i}], %r{20 + i};" for i in range(4))
+GROUP: dict[str, Any] = {"threads": 128, "shared": 12288}
+
+
+@pytest.mark.parametrize("swizzle", [128, 64, 32])
+@pytest.mark.parametrize(
+    ("kind", "turned"), [("bf16", False), ("bf16", True), ("f16", False), ("f16", True), ("tf32", False)]
+)
+def test_products_of_warpgroups(swizzle: int, kind: str, turned: bool) -> None:
+    """Of shared memory, in all ways that it may hold the left matrix; twice, and added up. Section 9.7.15."""
+    size, dtype = (4, "f4") if kind == "tf32" else (2, "u2")
+    long, depth = swizzle // size, 32 // size
+    random = np.random.default_rng(0)
+    a, b = random.integers(-4, 5, (64, long)).astype("f4"), random.integers(-4, 5, (8, long)).astype("f4")
+
+    def elements(x: Any) -> Any:
+        if kind == "tf32":
+            return x
+        return (x.view("u4") >> 16).astype(dtype) if kind == "bf16" else x.astype("f2").view(dtype)
+
+    first = long - depth  # of K, which both products take
+    begin_a, stride, leading, lines = first * size, 8 * swizzle, 0, elements(a)
+    if turned:
+        begin_a, leading = 0, depth * swizzle
+        columns = elements(a[:, first:]).reshape(-1, long, depth)  # as many rows as a line holds
+        lines = columns.transpose(0, 2, 1).reshape(-1, long)
+    image = np.zeros(3072, "u4")
+    for at, part in ((0, in_lines(lines)), (2048, in_lines(elements(b)))):
+        image[at : at + len(part)] = part
+    descriptors = (
+        f"mov.b64 %rd5, {described(begin_a, swizzle, stride, leading)};"
+        f"mov.b64 %rd6, {described(8192 + first * size, swizzle, stride)};"
+    )
+    multiply = MULTIPLY.replace("k16", f"k{depth}").replace("bf16", kind)
+    turns = "" if kind == "tf32" else f", {int(turned)}, 0"
+    products = "".join(multiply.format(a="%rd5", b="%rd6", kept=kept, turned=turns) for kept in ("0", "%p1"))
+    body = f"{FILLED} {SEEN} {descriptors} setp.eq.u32 %p1, %r8, %r8; {products} {ENDED} {SAVE}"
+    out = run(body, image, **GROUP)[:512].view("f4").reshape(4, 128)
+    lane, expected = np.arange(128), 2 * (a[:, first:] @ b[:, first:].T)
+    for i in range(4):
+        row, column = lane // 32 * 16 + lane % 32 // 4 + 8 * (i // 2), lane % 4 * 2 + i % 2
+        assert out[i].tolist() == expected[row, column].tolist()
+
+
+def test_products_of_registers() -> None:
+    """The left matrix as of mma, warp by warp."""
+    a, b = np.arange(64 * 16).reshape(64, 16) % 7 - 3.0, np.arange(8 * 16).reshape(8, 16) % 5 - 2.0
+
+    def halves(x: Any) -> Any:
+        return (x.astype("f4").view("u4") >> 16).astype("u2")
+
+    lane = np.arange(128)
+    row, k = lane // 32 * 16 + lane % 32 // 4, lane % 4 * 2
+    pairs = np.ascontiguousarray(halves(a)).view("u4")  # neighbours in K
+    registers = [pairs[row + 8 * r, (k + 8 * h) // 2] for h in (0, 1) for r in (0, 1)]
+    image = np.zeros(3072, "u4")
+    image[:64], image[1024 : 1024 + 512] = in_lines(halves(b)), np.concatenate(registers)
+    held = "".join(f"ld.global.u32 %r{11 + i}, [%rd1+{4096 + 512 * i}];" for i in range(4))
+    multiply = MULTIPLY.format(a="{%r11, %r12, %r13, %r14}", b="%rd6", kept="0", turned=", 0")
+    body = f"{FILLED} {SEEN} {held} mov.b64 %rd6, {described(0, 32, 256)}; {multiply} {ENDED} {SAVE}"
+    out = run(body, image, **GROUP)[:512].view("f4").reshape(4, 128)
+    for i in range(4):
+        assert out[i].tolist() == (a @ b.T)[row + 8 * (i // 2), k + i % 2].tolist()
+
+
+PRODUCT = f"mov.b64 %rd5, {described(0, 32, 256)}; " + MULTIPLY.format(a="%rd5", b="%rd5", kept="0", turned=", 0, 0")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (f"{SEEN} {FILLED} bar.sync 0; {PRODUCT} {ENDED}", "no fence is behind what wrote it"),
+        (f"{FILLED} fence.proxy.async.shared::cta; {PRODUCT} {ENDED}", "another warp wrote it, and no barrier"),
+        (f"{FILLED} {SEEN} {PRODUCT} bar.sync 0; st.shared.u32 [%r10], %r1; {ENDED}", "a product reads it"),
+        (f"{FILLED} {SEEN} {PRODUCT} bar.sync 0; cp.async.ca.shared.global [%r10], [%rd1], 4;", "a product reads it"),
+        (f"{FILLED} {SEEN} {PRODUCT} wgmma.wait_group.sync.aligned 1;", "ends with products under way"),
+        (f"{FILLED} {SEEN} setp.lt.s32 %p1, %r1, 64; @!%p1 ret; {PRODUCT} {ENDED}", "by some of its threads"),
+        (f"{FILLED} {SEEN} {PRODUCT.replace(', 0, 1, 1,', ', 0, -1, 1,')} {ENDED}", "change their sign"),
+        (f"{FILLED} {SEEN} {PRODUCT.replace('.f32.', '.f16.')} {ENDED}", "cannot run wgmma of m64n8k16, f16 bf16"),
+        (f"{FILLED} {SEEN} mov.b64 %rd5, 16; {PRODUCT[PRODUCT.index('wgmma') :]} {ENDED}", "with the descriptor 0x10"),
+    ],
+    ids=lambda value: "",
+)
+def test_what_products_of_warpgroups_must_not_do(body: str, message: str) -> None:
+    with pytest.raises(PtxError, match=message):
+        run(body, np.zeros(3072, "u4"), **GROUP)
+
+
+def test_sums_of_products_under_way() -> None:
+    """Nobody has them before they are waited for."""
+    body = f"{FILLED} {SEEN} {PRODUCT} {SAVE} {ENDED}"
+    assert np.isnan(run(body, np.zeros(3072, "u4"), **GROUP)[:512].view("f4")).all()
+
+
+@pytest.mark.parametrize("turned", ["", ".trans"])
+def test_matrices_are_stored(turned: str) -> None:
+    """stmatrix is what ldmatrix reads."""
+    body = f"""mov.u32 %r8, s; and.b32 %r9, %r1, 7; shl.b32 %r9, %r9, 4; add.s32 %r9, %r8, %r9;
+        ld.global.u32 %r5, [%rd1]; stmatrix.sync.aligned.m8n8.x1{turned}.shared.b16 [%r9], {{%r5}};
+        ldmatrix.sync.aligned.m8n8.x1.shared.b16 {{%r6}}, [%r9]; st.global.u32 [%rd1], %r6;"""
+    words = np.arange(64, dtype="u2").view("u4")
+    matrix = np.arange(64, dtype="u2").reshape(8, 8)
+    expected = np.ascontiguousarray(matrix.T if turned else matrix).reshape(-1).view("u4")
+    assert run(body, words, shared=128).tolist() == expected.tolist()
 
 
 READ_OTHERS = "st.shared.u32 [%r5], %r1; {between} xor.b32 %r6, %r5, 128; ld.shared.u32 %r7, [%r6];"
@@ -289,6 +427,14 @@ def test_rounds_of_banks_are_counted(apart: int, size: int, ratio: float) -> Non
     traffic = Traffic()
     traffic.of_shared("reads", (LANES * apart).astype("u4"), size, LANES)
     assert traffic.ratios() == {"reads": ratio}
+
+
+def test_instructions_are_counted() -> None:
+    """Of warps, whichever of their threads take part; moves do not count."""
+    traffic = Traffic()
+    body = "setp.lt.s32 %p1, %r1, 40; @%p1 bra DONE; add.s32 %r5, %r1, 1; DONE: mov.u32 %r6, 1;"
+    run(body, np.zeros(64, "u4"), threads=64, traffic=traffic)
+    assert traffic.instructions == 2 * 7 + 1
 
 
 def test_all_accesses_of_a_kernel_are_counted() -> None:

@@ -1,4 +1,5 @@
-"""The GPU suite on the Triton kernels, as Triton compiles them for sm_80 (tests/helpers/on_ptx.py)."""
+"""The GPU suite on the Triton kernels, as Triton compiles them for sm_80 (tests/helpers/on_ptx.py), and those that
+multiply for sm_90 too, where they are products of warpgroups."""
 
 from __future__ import annotations
 
@@ -11,16 +12,18 @@ TESTS = Path(__file__).parent
 
 
 @pytest.mark.parametrize(
-    ("op", "selection"),
+    ("capability", "op", "selection"),
     [
-        ("act_mix", "small or activations"),
-        ("autograd", "small"),
-        ("conv_mix", "small or walks"),
-        ("group_mix", "small"),
-        ("unmix_linear", "small"),
+        (80, "act_mix", "small or activations"),
+        (80, "autograd", "small"),
+        (80, "conv_mix", "small or walks"),
+        (80, "group_mix", "small"),
+        (80, "unmix_linear", "small"),
+        (90, "conv_mix", "small or walks"),
+        (90, "unmix_linear", "small"),
     ],
 )
-def test_on_ptx(op: str, selection: str, tmp_path: Path) -> None:
+def test_on_ptx(capability: int, op: str, selection: str, tmp_path: Path) -> None:
     """Five cases of each test: all dtypes; in a process of their own, whose ops are registered for it."""
     arguments = ["-q", "-p", "on_ptx", "-p", "no:cacheprovider", "--cases=5", "--device=cpu", "-k", selection]
     arguments.append(str(TESTS / "gpu" / f"test_{op}.py"))
@@ -28,6 +31,7 @@ def test_on_ptx(op: str, selection: str, tmp_path: Path) -> None:
         f"import sys, pytest; sys.exit(pytest.main({arguments!r}))",
         tmp_path,
         FACEMIX_BACKEND="triton",
+        FACEMIX_PTX_CAPABILITY=str(capability),
         TRITON_CACHE_DIR=str(tmp_path / "cache"),
         PYTHONPATH=str(TESTS / "helpers"),
     )

@@ -3,8 +3,8 @@
     FACEMIX_BACKEND=native FACEMIX_PTX_BUILD=build/cmake-cpython-311 pytest -p on_ptx --cases 3 tests/gpu --device cpu
 
 takes CUDA's, of a build folder that has them, linked with ptx/runtime.cpp instead of CUDA's runtime (nvcc and cuobjdump
-must be there); FACEMIX_BACKEND=triton what Triton compiles for sm_80. A kernel may touch the tensors whose addresses
-were asked for since the last launch.
+must be there); FACEMIX_BACKEND=triton what Triton compiles for sm_80, or with FACEMIX_PTX_CAPABILITY=90 for sm_90. A
+kernel may touch the tensors whose addresses were asked for since the last launch.
 """
 
 from __future__ import annotations
@@ -131,6 +131,8 @@ def _use_triton() -> None:
     from facemix_ops import backend
     from facemix_ops.triton import conv_mix, unmix_linear
 
+    capability = int(os.environ.get("FACEMIX_PTX_CAPABILITY", "80"))
+    conv_mix.warpgroups = lambda x: capability == 90
     backend._forced_triton = lambda op, device: backend.Choice("triton", "as PTX")
     for module in (conv_mix, unmix_linear):
         module.precision = lambda x, of: "tf32" if _allows_tf32(x, of) else "ieee"
@@ -138,7 +140,7 @@ def _use_triton() -> None:
     def run(kernel: Any, *values: Any, grid: Any, warmup: bool, **options: Any) -> None:
         named = dict(zip(kernel.arg_names, values, strict=False)) | options
         passed = [named[p.name] for p in kernel.params if not p.is_constexpr]
-        binary = binary_of((kernel, dict(named)), GPUTarget("cuda", 80, 32))
+        binary = binary_of((kernel, dict(named)), GPUTarget("cuda", capability, 32))
         ptx = _only_kernel(binary.asm["ptx"])
         there = [x for x in passed if x is not None and not (isinstance(x, int) and x == 1)]  # the others are constants
         packed = [_packed(x, size) for x, (_, size) in zip(there, ptx.parameters.values(), strict=False)]

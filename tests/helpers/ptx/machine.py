@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from . import arithmetic
 from .memory import UNSIGNED, WARP, Global, PtxError, Shared
 from .parse import Instruction, Kernel
-from .tensor_cores import fragments, multiplied, shuffled
+from .tensor_cores import fragments, multiplied, rows_of, shuffled
 from .traffic import Traffic
 from .translate import Translation, Translator
+from .warpgroups import ROWS, WARPGROUP, element_bytes, left_of, numbers, places, sums_of, words_of
 
 SHARED_MEMORY = 227 << 10  # bytes that a block may ask for on sm_90 (CUDA programming guide)
 STATIC_SHARED = 48 << 10
 LANES = 1024  # that step together, at most, where a block has no more
+UNKNOWN = 0x7FFFFFFF  # a NaN: sums of products that are under way
 Lanes = Any  # True for all, or an array of bools
 _FUNCTIONS = {name: f for name, f in vars(arithmetic).items() if callable(f)} | {
     "np": np, "multiplied": multiplied, "shuffled": shuffled,
@@ -78,6 +80,8 @@ class _Blocks:
         self._local = np.zeros((lanes, max((a + s for a, s in kernel.local.values()), default=0)), np.uint8)
         self._begun = np.zeros(lanes, np.int64)  # groups of copies of a lane
         self._copies: list[tuple[Any, ...]] = []
+        self._products_begun = np.zeros(lanes, np.int64)  # groups of them
+        self._products: list[tuple[Any, ...]] = []
         self._pc = np.where(within < threads, 0, _DONE)
         self._waits = np.zeros(lanes, np.int8)  # 1: for its warp, 2: for its block
         self._registers = {
@@ -95,7 +99,9 @@ class _Blocks:
             "load_shared": self._load_shared, "store_shared": self._store_shared,
             "load_local": self._load_local, "store_local": self._store_local, "load_param": self._load_param,
             "load_matrices": self._load_matrices, "copy": self._copy, "commit_copies": self._commit_copies,
-            "wait_for_copies": self._wait_for_copies,
+            "wait_for_copies": self._wait_for_copies, "store_matrices": self._store_matrices,
+            "whole_warpgroups": self._require_whole_warpgroups, "fence": self._fence, "multiply": self._multiply,
+            "commit_products": self._commit_products, "wait_for_products": self._wait_for_products,
         }  # fmt: skip
         self._functions: dict[int, Any] = {}
 
@@ -109,8 +115,9 @@ class _Blocks:
                 self._step(at, ready & (self._pc == at))
             elif self._waits.any():
                 self._release()
-            elif self._copies:
-                raise PtxError(f"{self._kernel.name}: ends with copies under way")
+            elif self._copies or self._products:
+                what = "copies" if self._copies else "products"
+                raise PtxError(f"{self._kernel.name}: ends with {what} under way")
             else:
                 return
 
@@ -119,6 +126,8 @@ class _Blocks:
             raise PtxError(f"{self._kernel.name}: ran past its end")
         if at not in self._functions:
             self._functions[at] = self._defined(at)
+        if self._traffic:
+            self._traffic.of_block(self._kernel.blocks[at], taken)
         run, end = self._functions[at]
         run(True if taken.all() else taken)
         self._pc[taken] = at + 1
@@ -173,6 +182,12 @@ class _Blocks:
     def _require_whole_warps(self, q: Lanes) -> None:
         if q is not True and (q.reshape(-1, WARP).any(1) != q.reshape(-1, WARP).all(1)).any():
             raise PtxError(f"{self._kernel.name}: an instruction of a whole warp, by some of its threads")
+
+    def _require_whole_warpgroups(self, q: Lanes) -> None:
+        threads = self._lanes // (self._block[-1] + 1)
+        some = q is not True and (q.reshape(-1, WARP * 4).any(1) != q.reshape(-1, WARP * 4).all(1)).any()
+        if threads % WARPGROUP or some:
+            raise PtxError(f"{self._kernel.name}: an instruction of a whole warpgroup, by some of its threads")
 
     def _spread(self, lanes: NDArray[Any], words: list[NDArray[Any]]) -> list[NDArray[Any]]:
         if len(lanes) == self._lanes:
@@ -240,6 +255,78 @@ class _Blocks:
             halves = np.stack(words, 1).view(np.uint16).reshape(-1, 8, 8)
             out.append(fragments(halves, transposed).ravel())
         return self._spread(lanes.ravel(), out)
+
+    def _store_matrices(self, addresses: NDArray[Any], words: list[NDArray[Any]], transposed: bool, q: Lanes) -> None:
+        """stmatrix: the reverse."""
+        lanes = self._of(q).reshape(-1, WARP)
+        for i, word in enumerate(words):
+            rows = lanes[:, 8 * i : 8 * i + 8].ravel()
+            halves = rows_of(word[lanes], transposed).reshape(-1, 8)
+            if self._traffic:
+                self._traffic.of_shared("shared writes", addresses[rows], 16, rows)
+            whole = list(np.ascontiguousarray(halves.view(np.uint32).T))
+            self._shared.store(addresses[rows], 4, whole, self._block[rows], self._warp[rows])
+
+    # --- products of warpgroups, which run beside them ---------------------------------------------------------------
+
+    def _fence(self, q: Lanes) -> None:
+        self._shared.fence(np.unique(self._block[self._of(q)]))
+
+    def _multiply(self, of: Any, to: list[str], left: Any, right: Any, kept: NDArray[Any], q: Lanes) -> None:
+        """``left``: words in registers or a descriptor, ``right``: a descriptor; each with whether it is turned."""
+        columns, depth, kind = of
+        self._require_whole_warpgroups(q)
+        lanes = self._of(q)
+        used: list[NDArray[Any]] = []
+
+        def matrix(descriptors: NDArray[Any], rows: int, turned: bool) -> NDArray[np.float64]:
+            """[warpgroup, rows, depth] of what lies in shared memory."""
+            each = descriptors[lanes].reshape(-1, WARPGROUP)
+            if (each != each[:, :1]).any():
+                raise PtxError(f"{self._kernel.name}: threads of a warpgroup have different descriptors")
+            size, out = element_bytes(kind), []
+            for descriptor, block in zip(each[:, 0], self._block[lanes[::WARPGROUP]], strict=True):
+                at = places(int(descriptor), rows, depth, size, turned)
+                words, touched = self._shared.begin_product(at.ravel(), size, np.full(at.size, block))
+                used.append(touched)
+                out.append(numbers(words, kind).reshape(at.shape))
+            return np.stack(out)
+
+        (words, turned), (descriptor, right_turned) = left, right
+        in_registers = len(words) > 1
+        a = left_of([word[lanes] for word in words], kind) if in_registers else matrix(words[0], ROWS, turned)
+        sums = a @ matrix(descriptor, columns, right_turned).transpose(0, 2, 1)
+        of_group = kept[lanes[::WARPGROUP]]
+        if of_group.any():
+            sums += np.where(of_group[:, None, None], sums_of(self._sums(to, lanes)), 0)
+        self._products.append((lanes, to, words_of(sums), used, self._products_begun[lanes[0]]))
+        for register in to:
+            self._registers[register][lanes] = UNKNOWN
+
+    def _sums(self, registers: list[str], lanes: NDArray[Any]) -> list[NDArray[Any]]:
+        """As they will be when the products that are under way have ended."""
+        for of, to, words, *_ in reversed(self._products):
+            if to == registers and np.array_equal(of, lanes):
+                return words
+        return [self._registers[register][lanes] for register in registers]
+
+    def _commit_products(self, q: Lanes) -> None:
+        self._products_begun[self._of(q)] += 1
+
+    def _wait_for_products(self, under_way: int, q: Lanes) -> None:
+        waiting = np.zeros(self._lanes, bool)
+        waiting[self._of(q)] = True
+        rest = []
+        for product in self._products:
+            lanes, to, words, used, group = product
+            if waiting[lanes[0]] and group < self._products_begun[lanes[0]] - under_way:
+                for register, word in zip(to, words, strict=True):
+                    self._registers[register][lanes] = word
+                for touched in used:
+                    self._shared.end_product(touched)
+            else:
+                rest.append(product)
+        self._products = rest
 
     # --- copies to shared memory that run beside the warp ------------------------------------------------------------
 

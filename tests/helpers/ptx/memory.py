@@ -93,6 +93,8 @@ class Shared:
         self._wrote, self._read = np.zeros(size, np.int64), np.zeros(size, np.int64)  # in which epoch, each byte
         self._writer, self._reader = np.zeros(size, np.int64), np.zeros(size, np.int64)
         self._awaited = np.zeros(size, bool)  # a copy is under way
+        self._multiplied = np.zeros(size, np.int64)  # products under way that read it
+        self._seen = np.ones(size, bool)  # by products: a fence was there since it was written
 
     def _places(self, addresses: Words, blocks: Words, bytes_each: int, what: str) -> Words:
         _require_aligned(addresses, bytes_each, what)
@@ -117,6 +119,24 @@ class Shared:
         words = self.data.view(UNSIGNED[size])
         return [words[places // size + i] for i in range(count)]
 
+    def begin_product(self, addresses: Words, size: int, blocks: Words) -> tuple[Words, Words]:
+        """A word for each address, which several warps multiply, and the bytes that must stay until it has ended."""
+        what = "product of a warpgroup"
+        places = self._places(addresses, blocks, size, what)
+        touched = _bytes(places, size)
+        self._refuse(~self._seen[touched], touched, what, "no fence is behind what wrote it")
+        (words,) = self.load(addresses, size, 1, blocks, np.full(len(addresses), SEVERAL))
+        np.add.at(self._multiplied, touched, 1)
+        return words, touched
+
+    def end_product(self, touched: Words) -> None:
+        """It has."""
+        np.subtract.at(self._multiplied, touched, 1)
+
+    def fence(self, blocks: Words) -> None:
+        """Products may read what was written to memory of these blocks."""
+        self._seen.reshape(-1, self._step)[blocks] = True
+
     def store(self, addresses: Words, size: int, values: list[Words], blocks: Words, warps: Words) -> None:
         """As Global.store."""
         places = self._places(addresses, blocks, size * len(values), "write to shared memory")
@@ -129,6 +149,7 @@ class Shared:
         """A copy of ``size`` bytes to each address begins: nobody may touch them."""
         touched = _bytes(self._places(addresses, blocks, size, "copy to shared memory"), size)
         self._refuse(self._awaited[touched], touched, "copy to shared memory", "a copy to it is under way")
+        self._refuse(self._multiplied[touched] > 0, touched, "copy to shared memory", "a product reads it")
         self._awaited[touched] = True
 
     def end_copy(self, addresses: Words, values: Words, blocks: Words, warps: Words) -> None:
@@ -144,6 +165,8 @@ class Shared:
         touched = _bytes(places, bytes_each)
         epoch, warp = np.repeat(self.epoch[blocks], bytes_each), np.repeat(warps, bytes_each)
         self._refuse(self._awaited[touched], touched, what, "a copy to it is under way")
+        self._refuse(self._multiplied[touched] > 0, touched, what, "a product reads it")
+        self._seen[touched] = False
         for at, who, did in ((self._wrote, self._writer, "wrote"), (self._read, self._reader, "read")):
             foreign = (at[touched] == epoch) & (who[touched] != warp)
             self._refuse(foreign, touched, what, f"another warp {did} it, and no barrier is between")

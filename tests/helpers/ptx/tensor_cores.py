@@ -28,6 +28,18 @@ def _pairs(words: NDArray[Any], kind: str) -> NDArray[np.float32]:
     return from_bfloat16(halves) if kind == "bf16" else halves.view(np.float16).astype(np.float32)
 
 
+def _tf32(words: list[Words]) -> list[NDArray[np.float32]]:
+    return [(word & np.uint32(0xFFFFE000)).view(np.float32) for word in words]
+
+
+def left_matrices(words: list[Words], kind: str) -> NDArray[np.float32]:
+    """Of every warp, from its registers: [warp, 16, K]"""
+    if kind == "tf32":
+        return _by_lane(_tf32(words)).reshape(-1, 8, 4, 2, 2).transpose(0, 4, 1, 3, 2).reshape(-1, 16, 8)
+    left = _pairs(_by_lane(words), kind).reshape(-1, 8, 4, 2, 2, 2)  # warp, g, t, K + 8, row + 8, odd
+    return left.transpose(0, 4, 1, 3, 2, 5).reshape(-1, 16, 16)
+
+
 def multiplied(shape: str, kind: str, a: list[Any], b: list[Any], d: list[Any]) -> list[Any]:
     """d + a * b of every warp; words of float32, or of float64 where that is multiplied."""
     if (shape, kind) == ("m8n8k4", "f64"):
@@ -37,13 +49,11 @@ def multiplied(shape: str, kind: str, a: list[Any], b: list[Any], d: list[Any]) 
         out = exact.reshape(-1, 2)
         return [np.ascontiguousarray(out[:, i]).view(np.uint64) for i in range(2)]
     if shape == "m16n8k16":
-        left = _pairs(_by_lane(a), kind).reshape(-1, 8, 4, 2, 2, 2)  # warp, g, t, K + 8, row + 8, odd
-        left = left.transpose(0, 4, 1, 3, 2, 5).reshape(-1, 16, 16)
+        left = left_matrices(a, kind)
         right = _pairs(_by_lane(b), kind).transpose(0, 3, 2, 4, 1).reshape(-1, 16, 8)
     elif (shape, kind) == ("m16n8k8", "tf32"):
-        kept = [[(word & np.uint32(0xFFFFE000)).view(np.float32) for word in words] for words in (a, b)]
-        left = _by_lane(kept[0]).reshape(-1, 8, 4, 2, 2).transpose(0, 4, 1, 3, 2).reshape(-1, 16, 8)
-        right = _by_lane(kept[1]).transpose(0, 3, 2, 1).reshape(-1, 8, 8)
+        left = left_matrices(a, kind)
+        right = _by_lane(_tf32(b)).transpose(0, 3, 2, 1).reshape(-1, 8, 8)
     else:
         raise PtxError(f"cannot run mma of {shape}, {kind}")
     sums = _by_lane([word.view(np.float32) for word in d]).reshape(-1, 8, 4, 2, 2)  # warp, g, t, row + 8, odd
@@ -57,6 +67,12 @@ def fragments(rows: NDArray[np.uint16], transposed: bool) -> NDArray[np.uint32]:
     """Of 8 x 8 matrices [warp, row, column] of 16 bits, what each lane of the warp holds: [warp, lane]."""
     matrices = rows.transpose(0, 2, 1) if transposed else rows
     return np.ascontiguousarray(matrices).view(np.uint32).reshape(-1, WARP)
+
+
+def rows_of(words: NDArray[np.uint32], transposed: bool) -> NDArray[np.uint16]:
+    """The reverse."""
+    matrices = np.ascontiguousarray(words).view(np.uint16).reshape(-1, 8, 8)
+    return np.ascontiguousarray(matrices.transpose(0, 2, 1)) if transposed else matrices
 
 
 def shuffled(values: Words, mode: str, by: Words) -> Words:

@@ -1,4 +1,4 @@
-"""What the accesses of warps take of a GPU's memories, beside the least that would hold as many bytes."""
+"""What warps take of a GPU: instructions, and of its memories, beside the least that would hold as many bytes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .memory import WARP
+from .parse import Block
 
 SECTOR = 32  # bytes of global memory that go together
 BANKS, WORD = 32, 4  # of shared memory, each a word in a round
@@ -16,11 +17,21 @@ Addresses = NDArray[Any]
 
 
 class Traffic:
-    """Counts, by kind of access: sectors of global memory that warps touch, rounds that banks of shared memory take."""
+    """Counts, by kind of access: sectors of global memory that warps touch, rounds that banks of shared memory take.
+
+    Attributes:
+        instructions: that warps took, of PTX. Moves are not among them: ptxas names registers anew.
+    """
 
     def __init__(self) -> None:
+        self.instructions = 0
         self._taken: Counter[str] = Counter()
         self._least: Counter[str] = Counter()
+
+    def of_block(self, block: Block, taken: NDArray[np.bool_]) -> None:
+        """All of its instructions, by these lanes."""
+        counted = sum(not instruction.opcode.startswith("mov.") for instruction in block.instructions)
+        self.instructions += counted * int(taken.reshape(-1, WARP).any(1).sum())
 
     def of_global(self, kind: str, addresses: Addresses, size: int, lanes: Addresses) -> None:
         """``size`` bytes at each of the addresses, by one instruction of these lanes."""

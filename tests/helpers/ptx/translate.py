@@ -10,6 +10,7 @@ from functools import partial
 
 from .memory import PtxError
 from .parse import Instruction, Kernel
+from .warpgroups import shape_of
 
 # Of a type, by its letter and width: the letter and bytes of numpy's.
 _KINDS = {
@@ -208,7 +209,10 @@ class Translator:
 
     def _setp(self, m: list[str], o: tuple[str, ...]) -> list[str]:
         comparison, of = m[0], m[-1]
-        found = f"compared('{comparison}', lanewise({self.value(o[1], of)}), {self.value(o[2], of)})"
+        a, b = (f"lanewise({self.value(x, 'b16' if of == 'bf16' else of)})" for x in o[1:3])
+        if of == "bf16":
+            a, b = f"from_bfloat16({a})", f"from_bfloat16({b})"
+        found = f"compared('{comparison}', {a}, {b})"
         if len(m) == 3 and m[1] in ("and", "or", "xor"):
             third = o[3].lstrip("!")
             negated = "~" if o[3].startswith("!") else ""
@@ -315,10 +319,37 @@ class Translator:
         lines = [f"whole_warps(q); v = multiplied('{shape}', '{kind}', {matrices})"]
         return lines + [self.write(x, of, f"v[{i}]") for i, x in enumerate(d)]
 
+    def _wgmma(self, m: list[str], o: tuple[str, ...]) -> list[str]:
+        if m[0] == "fence":
+            return ["whole_warpgroups(q)"]
+        if m[0] == "commit_group":
+            return ["commit_products(q)"]
+        if m[0] == "wait_group":
+            return [f"wait_for_products({int(o[0])}, q)"]
+        of = shape_of(m[3], m[4:])
+        d, a, b, kept, *scales = o
+        if scales[:2] != ["1", "1"]:
+            raise PtxError(f"{self.kernel.name}: cannot run wgmma with operands that change their sign")
+        turned = [x == "1" for x in scales[2:]]
+        registers = a.startswith("{")
+        operands = [f"lanewise({self.value(x, 'b32' if registers else 'b64')})" for x in _listed(a)]
+        left = f"([{', '.join(operands)}], {not registers and turned[:1] == [True]})"
+        right = f"(lanewise({self.value(b, 'b64')}), {turned[-1:] == [True]})"
+        return [f"multiply({of}, {_listed(d)}, {left}, {right}, lanewise({self.value(kept, 'pred')}), q)"]
+
+    def _fence(self, m: list[str], o: tuple[str, ...]) -> list[str]:
+        if m != ["proxy", "async", "shared::cta"]:
+            raise PtxError(f"{self.kernel.name}: cannot run fence.{'.'.join(m)}")
+        return ["fence(q)"]
+
     def _ldmatrix(self, m: list[str], o: tuple[str, ...]) -> list[str]:
         registers = _listed(o[0])
         lines = [f"whole_warps(q); v = load_matrices({self.address(o[1])}, {len(registers)}, {'trans' in m}, q)"]
         return lines + [self.write(r, "b32", f"v[{i}]") for i, r in enumerate(registers)]
+
+    def _stmatrix(self, m: list[str], o: tuple[str, ...]) -> list[str]:
+        words = ", ".join(f"lanewise({self.value(x, 'b32')})" for x in _listed(o[1]))
+        return [f"whole_warps(q); store_matrices({self.address(o[0])}, [{words}], {'trans' in m}, q)"]
 
     def _shfl(self, m: list[str], o: tuple[str, ...]) -> list[str]:
         if int(o[3], 0) not in (31, 0) or "|" in o[0]:
