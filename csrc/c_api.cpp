@@ -75,6 +75,7 @@ void conv_mix(const facemix_conv_mix_args& args) {
     check_apart("y", y, "x", x);
     check_apart("y", y, "weight", weight);
     check_apart("y", y, "bias", bias);
+    check_apart("y", y, args.key);
     check_finite("weight", args.weight, a.OC * a.C * a.KH * a.KW, a.x_dtype);
     check_finite("bias", args.bias, args.bias ? a.OC : 0, a.x_dtype);
     a.x = args.x, a.weight = args.weight, a.bias = args.bias, a.y = args.y;
@@ -94,6 +95,7 @@ void group_mix(const facemix_group_mix_args& args, bool transpose) {
     const Array x("x", args.x, {a.key.groups, a.key.size, a.n}, bytes_of(a.dtype));
     const Array y("y", args.y, {a.key.groups, a.key.size, a.n}, bytes_of(a.dtype));
     check_apart("y", y, "x", x);
+    check_apart("y", y, args.key);
     a.x = args.x, a.y = args.y;
     kernels().group_mix(a);
 }
@@ -114,6 +116,7 @@ void unmix_linear(const facemix_unmix_linear_args& args) {
     check_apart("out", out, "y", y);
     check_apart("out", out, "weight", weight);
     check_apart("out", out, "bias", bias);
+    check_apart("out", out, args.key);
     check_finite("weight", args.weight, a.N * a.K, a.dtype);
     check_finite("bias", args.bias, args.bias ? a.N : 0, a.dtype);
     a.y = args.y, a.weight = args.weight, a.bias = args.bias, a.out = args.out;

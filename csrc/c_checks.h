@@ -85,11 +85,22 @@ inline void check_finite(const char* argument, const void* p, int64_t count, Dty
     if (!good) refuse(argument, "be finite", "a NaN or an infinity");
 }
 
-inline void check_key_memory(const facemix_key& key) {
+struct KeyMemory {
+    Array coeffs, order;
+};
+
+inline KeyMemory check_key_memory(const facemix_key& key) {
     check_between("key.groups", key.groups, 0);
     check_between("key.size", key.size, kMinGroup, kMaxGroup);
-    Array("key.coeffs", key.coeffs, {key.groups, key.size, key.size}, sizeof(double));
-    Array("key.order", key.order, {key.groups, key.size}, sizeof(int64_t));
+    return {Array("key.coeffs", key.coeffs, {key.groups, key.size, key.size}, sizeof(double)),
+            Array("key.order", key.order, {key.groups, key.size}, sizeof(int64_t))};
+}
+
+// A row's number that a result overwrites would lead out of bounds.
+inline void check_apart(const char* result, const Array& a, const facemix_key& key) {
+    const KeyMemory memory = check_key_memory(key);
+    check_apart(result, a, "key.coeffs", memory.coeffs);
+    check_apart(result, a, "key.order", memory.order);
 }
 
 // A row out of range would be written out of bounds; a repeated one would leave another as it was.
