@@ -16,7 +16,7 @@ from cases import key_for
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from facemix_ops import MixKey, act_mix, conv_mix, group_mix, group_unmix, unmix_linear
+from facemix_ops import MixKey, act_mix, conv_mix, group_mix, group_unmix, reference, unmix_linear
 
 
 def test_shapes() -> None:
@@ -130,6 +130,26 @@ def test_close_zeroes_the_memory() -> None:
         with pytest.raises(ValueError, match="MixKey: key must be open"):
             getattr(key, name)
     assert (key.groups, key.group_size, key.batch) == (3, 4, 12)
+
+
+@pytest.mark.parametrize("op", [reference.group_mix, reference.group_unmix])
+def test_the_reference_zeroes_its_copy_of_the_coefficients(op: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless a gradient needs it."""
+    copies = []
+
+    def watched(tensor: Tensor, *arguments: Any) -> Tensor:
+        copies.append(to(tensor, *arguments))
+        return copies[-1]
+
+    to, key, x = Tensor.to, MixKey.sample(8, 4), torch.randn(8, 5)
+    monkeypatch.setattr(Tensor, "to", watched)
+    op(x, key)
+    (copy,) = (each for each in copies if each.shape == key.coeffs.shape)
+    assert not copy.any()
+    assert key.coeffs.any()
+    op(x.requires_grad_(), key).sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
 
 
 def test_close_in_inference_mode() -> None:
