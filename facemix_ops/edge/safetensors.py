@@ -145,9 +145,9 @@ def _place(name: str, entry: Any, size: int, picture: bool) -> tuple[int, int, t
     if entry["dtype"] != dtype:
         raise BundleError(f"{what} must have dtype {dtype}, got {repr(entry['dtype'])[:40]}")
     shape, offsets = entry["shape"], entry["data_offsets"]
-    if not _naturals(shape) or len(shape) > MAX_DIMENSIONS or 0 in shape:
-        raise BundleError(f"{what} must have a shape of positive integers, got {repr(shape)[:80]}")
-    if not _naturals(offsets) or len(offsets) != 2 or not offsets[0] <= offsets[1] <= size:
+    if not _naturals(shape, size) or len(shape) > MAX_DIMENSIONS or 0 in shape:
+        raise BundleError(f"{what} must have a shape of positive integers that fits the file, got {repr(shape)[:80]}")
+    if not _naturals(offsets, size) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise BundleError(f"{what} must lie within {size} bytes, got offsets {repr(offsets)[:80]}")
     if offsets[1] - offsets[0] != element * prod(shape):
         raise BundleError(
@@ -156,5 +156,5 @@ def _place(name: str, entry: Any, size: int, picture: bool) -> tuple[int, int, t
     return offsets[0], offsets[1], tuple(shape)
 
 
-def _naturals(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+def _naturals(value: Any, most: int) -> bool:
+    return isinstance(value, list) and all(type(item) is int and 0 <= item <= most for item in value)

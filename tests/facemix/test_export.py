@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,17 @@ def test_paths_of_either_kind(kind: type, tmp_path: Path, monkeypatch: pytest.Mo
     collapsed = kind("collapsed.onnx")
     export_collapsed(collapsed, nn.Sequential(nn.Flatten(), nn.Linear(12, 8)), (3, 2, 2), mean=[0.5] * 3, std=[0.5] * 3)
     assert Path(collapsed).is_file()
+
+
+def test_a_half_from_a_pipe(tmp_path: Path) -> None:
+    """It is read once."""
+    edge = {"name": "m", "pre": "conv1", "post": "fc", "group_size": 4, "mean": [0.5] * 3, "std": [0.25] * 3}
+    export_edge(tmp_path / "edge", build("resnet18", {"width": 0.125}).eval(), (3, 20, 18), **edge)
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes((tmp_path / "edge").read_bytes()))
+    writer.start()
+    assert load_half(tmp_path / "pipe").bundle.network == load_half(tmp_path / "edge").bundle.network
+    writer.join()
 
 
 def test_a_network_that_mixes_gives_its_weights_to_a_plain_one(tmp_path: Path) -> None:

@@ -44,6 +44,24 @@ def classified(
     return classify_all(paths, BUNDLE, classify, call_images=8, top=1, format=format, output=output, quiet=quiet)
 
 
+def test_an_image_that_is_a_decoy_is_not_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever its file is called."""
+    sent: list[int] = []
+
+    def recorded(images: NDArray[np.uint8]) -> Answer:
+        sent.extend(images[:, 0, 0, 0])
+        return brightness(images)
+
+    decoys = np.full((2, 16, 16, 1), 11, np.uint8)
+    with pytest.raises(ValueError, match=r"decoys must be other images than those to classify, got .*011\.pgm as both"):
+        classify_all(
+            iter(shades(tmp_path, 40)), BUNDLE, recorded, call_images=8, decoys=decoys, top=1, format="csv",
+            output=None, quiet=True,
+        )  # fmt: skip
+    assert 0 in sent
+    assert 11 not in sent
+
+
 def test_rows_come_in_order_and_refused_images_in_their_places(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

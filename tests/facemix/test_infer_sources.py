@@ -57,37 +57,43 @@ def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
         list(find([str(tmp_path)]))
 
 
-def test_decoys_come_from_a_folder_of_other_images(tmp_path: Path) -> None:
-    for name in [*(f"public/{n}" for n in range(10)), "photos/0"]:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.new("L", (32, 32), 100).save(tmp_path / f"{name}.png")
-    public, photos = tmp_path / "public", tmp_path / "photos"
-    decoys = decoys_for(BUNDLE, public, list(find([str(photos)])))
+def test_decoys_come_from_a_folder(tmp_path: Path) -> None:
+    for n in range(10):
+        Image.new("L", (32, 32), 100 + n).save(tmp_path / f"{n}.png")
+    decoys = decoys_for(BUNDLE, tmp_path)
     assert decoys is not None
     assert decoys.shape == (10, 32, 32, 1)
-    with pytest.raises(ValueError, match=r"decoys must be other images than those to classify, got .*public/3"):
-        decoys_for(BUNDLE, public, [str(photos / ".." / "public" / "3.png")])
     with pytest.raises(FileNotFoundError):
-        decoys_for(BUNDLE, tmp_path / "nowhere", [])
+        decoys_for(BUNDLE, tmp_path / "nowhere")
+
+
+def test_no_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(ValueError, match="infer: - must be given with a standard input, got a closed one"):
+        list(find(["-"]))
 
 
 def test_too_few_decoys(tmp_path: Path) -> None:
     for n in range(6):
         Image.new("L", (32, 32), n).save(tmp_path / f"{n}.png")
+        Image.new("L", (32, 32), n).save(tmp_path / f"{n}-copy.png")  # is left out of a group
     (tmp_path / "broken.png").touch()
-    with pytest.raises(ValueError, match=r"takes 7 decoys, got 6 in .*: pass --decoys DIR, a folder of public images"):
-        decoys_for(BUNDLE, tmp_path, [])
-    with pytest.raises(ValueError, match="takes 7 decoys, got 0 in the edge half: pass --decoys DIR"):
-        decoys_for(BUNDLE, None, [])
-    own = SimpleNamespace(**vars(BUNDLE) | {"decoys": np.zeros((7, 32, 32, 1), np.uint8)})
-    assert decoys_for(own, None, []) is None  # the client takes the bundle's
+    with pytest.raises(ValueError, match=r"takes 7 different decoys, got 6 in .*: pass --decoys DIR, a folder of pub"):
+        decoys_for(BUNDLE, tmp_path)
+    with pytest.raises(ValueError, match="takes 7 different decoys, got 0 in the edge half: pass --decoys DIR"):
+        decoys_for(BUNDLE, None)
+    images = np.zeros((7, 32, 32, 1), np.uint8)
+    with pytest.raises(ValueError, match="takes 7 different decoys, got 1 in the edge half"):
+        decoys_for(SimpleNamespace(**vars(BUNDLE) | {"decoys": images}), None)
+    images[:, 0, 0, 0] = range(7)
+    assert decoys_for(SimpleNamespace(**vars(BUNDLE) | {"decoys": images}), None) is None  # the client takes these
 
 
 def test_a_large_folder_gives_as_many_as_are_needed(tmp_path: Path) -> None:
     for n in range(MAX_DECOYS + 44):
         (tmp_path / f"{n:03}.pgm").write_bytes(b"P5 16 16 255\n" + bytes([n % 256] * 256))
     bundle: Any = SimpleNamespace(decoys=None, image_shape=(16, 16, 1), group_size=8)
-    decoys = decoys_for(bundle, tmp_path, [])
+    decoys = decoys_for(bundle, tmp_path)
     assert decoys is not None
     assert len(decoys) == MAX_DECOYS
     assert decoys[0].max() == 0

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from facemix.edge import Security
     from facemix.infer.run import AnyHalf, Classify
 
@@ -144,7 +147,7 @@ def run(arguments: argparse.Namespace) -> int:
     # Imported here, so that `facemix serve` loads nothing of the edge.
     from facemix.edge import load_half
     from facemix.infer.run import classify_all
-    from facemix.infer.sources import STDIN, find
+    from facemix.infer.sources import STDIN, decoys_for, find
 
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata; what matters is refused by name
     half = load_half(arguments.edge)
@@ -155,12 +158,14 @@ def run(arguments: argparse.Namespace) -> int:
         paths = list(paths)
     if paths == []:
         raise ValueError(f"infer: the folders must hold images, got none in {', '.join(arguments.images)}")
-    with _classifier(arguments, half, paths if isinstance(paths, list) else []) as classify:
+    decoys = None if arguments.local is not None else decoys_for(half.bundle, arguments.decoys)
+    with _classifier(arguments, half, decoys) as classify:
         tally = classify_all(
             paths,
             half.bundle,
             classify,
             call_images=arguments.request_groups * half.bundle.group_size,
+            decoys=decoys,
             top=arguments.top,
             format=arguments.format,
             output=arguments.output,
@@ -172,7 +177,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _classifier(arguments: argparse.Namespace, half: AnyHalf, images: list[str]) -> Iterator[Classify]:
+def _classifier(arguments: argparse.Namespace, half: AnyHalf, decoys: NDArray[np.uint8] | None) -> Iterator[Classify]:
     if arguments.local is not None:
         from facemix.infer.local import LocalModel
 
@@ -180,12 +185,11 @@ def _classifier(arguments: argparse.Namespace, half: AnyHalf, images: list[str])
         return
 
     from facemix.edge import BlindedHalf, Blinders, Client
-    from facemix.infer.sources import decoys_for
 
     with Client(
         half if arguments.blinders is None else BlindedHalf(half, Blinders(arguments.blinders)),
         arguments.server,
-        decoys=decoys_for(half.bundle, arguments.decoys, images),
+        decoys=decoys,
         wire_dtype=arguments.wire_dtype,
         security=_security(arguments),
         timeout=arguments.timeout,

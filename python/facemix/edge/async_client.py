@@ -19,7 +19,7 @@ from facemix_ops.edge.preprocess import check_images
 from facemix_ops.edge.result import result_of
 
 from .answer import Answer, Meter, Prediction
-from .connection import Connection
+from .connection import Connection, check_process
 from .errors import CloudTimeout
 from .grouping import Decoys, compose
 from .loading import check_half
@@ -43,7 +43,8 @@ class AsyncClient:
     with the same ones where keys have a bound (docs/security.md).
 
     Use it as a context manager, or `close` it, in one event loop. Any number of calls may run at once; they share the
-    connection and the limits below. A child process must make its own: gRPC does not survive a fork.
+    connection and the limits below. A child process must make its own, and only where none was connected when it was
+    forked, which gRPC does not survive: fork before the first call, or start processes with the method "spawn".
 
     Args:
         half: the edge's half of the network, such as `facemix_ops.edge.EdgeModel`: `bundle`, what it needs to be told
@@ -53,8 +54,8 @@ class AsyncClient:
         decoys: public images uint8 [D, H, W, C] of the same kind as those to classify, to fill a batch that does not
             divide into groups; at least one less than a group has. Default: the bundle's; where it has none, such a
             batch is refused.
-        wire_dtype: what to send: "float32", "float16", "bfloat16" or "int8"; default: the bundle's, or what the server
-            takes where it does not take that.
+        wire_dtype: what to send: "float32", "float16", "bfloat16" or "int8"; default: the only one that the half can
+            send, if it names one so; else the bundle's, or what the server takes where it does not take that.
         security: see there; default: TLS, and plain text to this machine itself.
         timeout: seconds that a call may take, all attempts included.
         attempts: how often a request may be sent.
@@ -64,7 +65,8 @@ class AsyncClient:
         request_groups: groups in a request at most.
 
     Raises:
-        TypeError, ValueError: naming argument, rule and what came.
+        TypeError, ValueError: naming argument, rule and what came; RuntimeError in a child of a process that was
+            connected when it was forked.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class AsyncClient:
         max_messages: int = 32,
         request_groups: int = 8,
     ) -> None:
+        check_process()
         check_half("Client", half)
         for name, value in (
             ("attempts", attempts),
@@ -96,7 +99,8 @@ class AsyncClient:
             raise ValueError(f"Client: wire_dtype must be one of {', '.join(DATATYPE_OF)}, got {wire_dtype!r}")
         if security is not None and not isinstance(security, Security):
             raise TypeError(f"Client: security must be a facemix.edge.Security, got {type(security).__name__}")
-        self._half, self._address, self._wire_dtype = half, Address.parse(server), wire_dtype
+        self._half, self._address = half, Address.parse(server)
+        self._wire_dtype = getattr(half, "wire_dtype", None) if wire_dtype is None else wire_dtype
         self._security = Security() if security is None else security
         self._security.credentials(self._address)  # refuses now what it would refuse later
         self._decoys = Decoys(
@@ -140,7 +144,7 @@ class AsyncClient:
         """Classify images as they come, and yield their predictions in their order.
 
         Images wait for a whole group, but no longer than `max_wait` seconds where there are decoys to fill it. At most
-        twice as many images as two requests hold are read and not yet yielded. A plain iterable is read in a thread
+        as many images as two requests hold are read and not yet yielded. A plain iterable is read in a thread
         of its own. An image that comes again, to the byte, has the prediction that it had, among the last 10 000.
 
         Args:

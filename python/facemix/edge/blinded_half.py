@@ -31,11 +31,14 @@ class BlindedHalf:
     Attributes:
         bundle: the half's, but that float32 is sent: what is un-blinded is a small difference.
         rows_per_image: the half's.
+        wire_dtype: the only one that it sends.
 
     Raises:
         TypeError: if `half` is none.
         ValueError: if the two do not belong together.
     """
+
+    wire_dtype = "float32"
 
     def __init__(self, half: Any, blinders: Blinders) -> None:
         check_half("BlindedHalf", half)
@@ -46,18 +49,18 @@ class BlindedHalf:
         ):
             if ours != theirs:
                 raise ValueError(f"BlindedHalf: {what} of the blinders must be the half's, {ours}, got {theirs}")
-        self._half, self._blinders, self.bundle = half, blinders, replace(bundle, wire_dtype="float32")
+        self._half, self._blinders, self.bundle = half, blinders, replace(bundle, wire_dtype=self.wire_dtype)
         self.rows_per_image: int = getattr(half, "rows_per_image", 1)
 
-    def mix(self, images: NDArray[np.uint8], *, wire_dtype: str = "float32") -> BlindedRequest:
+    def mix(self, images: NDArray[np.uint8], *, wire_dtype: str = wire_dtype) -> BlindedRequest:
         """See the half's own.
 
         Raises:
             ValueError: also if another dtype than float32 is to be sent.
             BlindersError: if the pool cannot give as many rows.
         """
-        if wire_dtype != "float32":
-            raise ValueError(f"BlindedHalf.mix: wire_dtype must be 'float32', got {wire_dtype!r}")
+        if wire_dtype != self.wire_dtype:
+            raise ValueError(f"BlindedHalf.mix: wire_dtype must be {self.wire_dtype!r}, got {wire_dtype!r}")
         request, blinding = self._half.mix(images, wire_dtype=wire_dtype), self._blinders.blinding
         try:
             payload = request.payload

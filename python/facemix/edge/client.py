@@ -98,11 +98,12 @@ class Client:
 
     def _stream(self, predictions: AsyncGenerator[Prediction, None]) -> Generator[Prediction, None, None]:
         try:
-            while (prediction := self._run(anext(predictions, END))) is not END:
+            while (prediction := self._run(_next(predictions))) is not END:
                 yield prediction
         finally:
-            # When the program ends, the thread does so first, and there is nobody left to wait for.
-            if not (self._loop.is_closed() or sys.is_finalizing()):
+            # When the program ends, the thread does so first, and there is nobody left to wait for. And in the loop's
+            # own thread, where the garbage collector may drop this, nobody may wait: the loop closes what it began.
+            if not (self._loop.is_closed() or sys.is_finalizing() or threading.current_thread() is self._thread):
                 self._run(predictions.aclose())
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -131,3 +132,8 @@ class Client:
             raise
         finally:
             del future  # see `all_of`
+
+
+async def _next(predictions: AsyncGenerator[Prediction, None]) -> Any:
+    """The next prediction, or END. Asked for in the loop, so that the loop knows of the generator."""
+    return await anext(predictions, END)

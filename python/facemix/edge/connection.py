@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,7 +20,7 @@ from .errors import CloudMismatch, CloudReplyError
 from .failures import as_cloud_error
 from .security import Address, Security
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "check_process"]
 
 SERVICE = "/inference.GRPCInferenceService/"
 
@@ -31,6 +33,30 @@ OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
+
+
+#: Connections whose channel is not closed, and whether this process was forked while there were any.
+_open: weakref.WeakSet[Connection] = weakref.WeakSet()
+_forked_open = False
+
+
+def _note_fork() -> None:
+    global _forked_open
+    _forked_open = _forked_open or len(_open) > 0
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+
+def check_process() -> None:
+    """Raise RuntimeError in a process that was forked while another had a connection: gRPC would crash it, or wait for
+    ever.
+    """
+    if _forked_open:
+        raise RuntimeError(
+            "Client: must be made in a process that was forked before the first call of another client, or after that "
+            'was closed, got one that was not: fork earlier, or start processes with the method "spawn"'
+        )
 
 
 class Connection:
@@ -73,6 +99,7 @@ class Connection:
         self._agreed: str | None = None
         self._asking = asyncio.Lock()
         self._users, self._retired = 0, False
+        _open.add(self)
 
     async def infer(self, message: bytes, timeout: float) -> bytes:
         """Send a serialised ModelInferRequest, and return the serialised response.
@@ -119,6 +146,7 @@ class Connection:
         self._retired = True
         if not self._users:
             await self._channel.close()
+            _open.discard(self)
 
     def _checked(self, data: bytes) -> str:
         bundle, server = self._bundle, f"{self._bundle.name} at {self._address}"

@@ -20,6 +20,7 @@ LONGEST = 400  # what gRPC itself says of a certificate is longer than 200
 # gRPC has no codes of their own for these.
 TOO_LARGE = "message larger than max"
 BAD_CERTIFICATE = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed")
+BAD_FILES = "Failed to create security handshaker"
 
 
 def as_cloud_error(error: grpc.aio.AioRpcError, server: str) -> CloudError:
@@ -29,6 +30,8 @@ def as_cloud_error(error: grpc.aio.AioRpcError, server: str) -> CloudError:
     match code:
         case grpc.StatusCode.UNAVAILABLE if any(words in details for words in BAD_CERTIFICATE):
             return CloudDenied(f"Client: the certificate of {server} must hold {text}")
+        case grpc.StatusCode.UNAVAILABLE if BAD_FILES in details:
+            return CloudDenied(f"Client: ca, certificate and key must be PEM that can be read {text}")
         case grpc.StatusCode.UNAVAILABLE:
             return CloudUnreachable(f"Client: no answer from {server} {text}")
         case grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from facemix_ops.edge import BundleError, EdgeModel, safetensors
+from facemix_ops.edge import Bundle, BundleError, EdgeModel, safetensors
 from facemix_ops.edge.bundle import CONFIG_KEY
 
 if TYPE_CHECKING:
@@ -29,11 +29,16 @@ def load_half(path: str | os.PathLike[str], *, threads: int | None = None) -> Ed
         BundleError: a ValueError; if it is no such file, was damaged or altered, or is newer than this version.
         ModuleNotFoundError: if it needs PyTorch and there is none.
     """
-    if not _kind(path).startswith(TORCH_FAMILY):
-        return EdgeModel.load(path, threads=threads)
-    from .torch_half import TorchHalf
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        if not _kind(data).startswith(TORCH_FAMILY):
+            return EdgeModel(Bundle.parse(data), threads=threads)
+        from .torch_half import TorchHalf
 
-    return TorchHalf.load(path)
+        return TorchHalf.parse(data)
+    except BundleError as error:
+        raise BundleError(f"{os.fspath(path)}: {error}") from None
 
 
 def check_half(op: str, half: Any) -> None:
@@ -43,10 +48,8 @@ def check_half(op: str, half: Any) -> None:
         raise TypeError(f"{op}: {rule}, got {type(half).__name__}")
 
 
-def _kind(path: str | os.PathLike[str]) -> str:
+def _kind(data: bytes) -> str:
     """What the config says that it is; an empty text where nothing says so, which the loader will find too."""
-    with open(path, "rb") as file:
-        data = file.read()
     try:
         config = safetensors.parse(data).metadata.get(CONFIG_KEY, "{}")
         return str(safetensors.parse_json(config, "the config").get("kind"))

@@ -22,6 +22,7 @@ __all__ = ["Reply", "cut", "pack", "reply_bytes", "row_bytes", "unpack"]
 
 SCALE_BYTES = 4
 OUTPUT_BYTES = 4  # at most
+LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def cut(rows: int, size: int, message_bytes: int) -> list[slice]:
 
 
 def reply_bytes(outputs_shape: tuple[int, ...], rows: int) -> int:
-    """Largest size of the reply to so many rows."""
-    return OUTPUT_BYTES * rows * math.prod(outputs_shape) + HEADER_BYTES
+    """Largest size of the reply to so many rows, or that gRPC can be told."""
+    return min(OUTPUT_BYTES * rows * math.prod(outputs_shape) + HEADER_BYTES, LARGEST)
 
 
 def pack(bundle: Any, payload: NDArray[Any], scales: NDArray[np.float32] | None, datatype: str) -> bytes:

@@ -88,8 +88,8 @@ async def predictions(
 async def _batch(
     arrived: asyncio.Queue[Any], asked: Container[bytes], group_size: int, most: int, max_wait: float | None
 ) -> tuple[list[bytes], dict[bytes, NDArray[np.uint8]], bool]:
-    """The digests of the next images, at most `most`, those images that were not `asked` for yet, for the next request,
-    and whether more may come.
+    """The digests of the next images, those of them, at most `most`, that were not `asked` for yet, for the next
+    request, and whether more may come.
     """
     names: list[bytes] = []
     new: dict[bytes, NDArray[np.uint8]] = {}
@@ -102,8 +102,13 @@ async def _batch(
                 names.append(name := digest(image))
                 if name not in asked:
                     new[name] = image
-                # The next group need not wait for those that are whole, unless it is here.
-                if len(names) == most or (len(new) % group_size == 0 and arrived.qsize() < group_size):
+                # The next group need not wait for those that are whole, unless it is here; no more can come where all
+                # that may be read wait here.
+                if (
+                    len(new) == most
+                    or len(names) == REQUESTS_AHEAD * most
+                    or (len(new) % group_size == 0 and arrived.qsize() < group_size)
+                ):
                     return names, new, True
                 image = await arrived.get()
     except TimeoutError:

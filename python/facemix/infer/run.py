@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Container, Iterable, Iterator, Sized
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
@@ -92,6 +92,7 @@ def classify_all(
     classify: Classify,
     *,
     call_images: int,
+    decoys: NDArray[np.uint8] | None = None,
     top: int,
     format: str,
     output: Path | None,
@@ -103,14 +104,16 @@ def classify_all(
         paths: read as they are needed; with a length where that is known.
         bundle: of the edge half.
         classify: uint8 [N, H, W, C] to scores.
-        call_images: N, but for the last call.
+        call_images: N, but for the last call, which alone is filled with decoys.
+        decoys: images [D, H, W, C] that go with those, and cannot be among them: an image that goes out twice, in
+            different company, is given away.
         top: how many guesses for an image, where they are of classes.
         format: see `results`.
         output: a file, which is written as a whole; None: standard output.
         quiet: nothing on standard error.
 
     Raises:
-        ValueError: if `output` cannot be written.
+        ValueError: if `output` cannot be written, or an image is a decoy.
         Exception, KeyboardInterrupt: whatever ends the run early, after the rows until then were written. With none,
             nothing is.
     """
@@ -121,11 +124,12 @@ def classify_all(
         model["attributes"] = list(bundle.attributes)
     # On a terminal, bars and lines that are written meanwhile would get into each other's way.
     bar = not quiet and sys.stderr.isatty() and not (output is None and format != "table" and sys.stdout.isatty())
+    public = {digest(image) for image in ([] if decoys is None else decoys)}
     total = len(paths) if isinstance(paths, Sized) else None
     with _stream(output) as stream, tqdm(total=total, disable=not bar, unit=" images", leave=False) as progress:
         writer = WRITERS[format](stream, model)
         try:
-            for row in _classified(paths, bundle, classify, call_images, top, tally):
+            for row in _classified(paths, bundle, classify, call_images, public, top, tally):
                 writer.add(row)
                 progress.update()
         except (Exception, KeyboardInterrupt) as error:
@@ -153,7 +157,13 @@ def _stream(output: Path | None) -> Iterator[TextIO]:
 
 
 def _classified(
-    paths: Iterable[str], bundle: AnyBundle, classify: Classify, call_images: int, top: int, tally: Tally
+    paths: Iterable[str],
+    bundle: AnyBundle,
+    classify: Classify,
+    call_images: int,
+    decoys: Container[bytes],
+    top: int,
+    tally: Tally,
 ) -> Iterator[Row]:
     """A row for each of `paths`, in order; those that cannot be used in their places among the others."""
     taken: deque[str] = deque()
@@ -192,7 +202,9 @@ def _classified(
             if isinstance(image, ImageError):
                 batch.append((path, image))
                 continue
-            batch.append((path, name := digest(image)))
+            if (name := digest(image)) in decoys:
+                raise ValueError(f"infer: decoys must be other images than those to classify, got {path} as both")
+            batch.append((path, name))
             if name not in answered:
                 new[name] = image
             if len(new) in (0, call_images):  # whoever comes again need not wait for others

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from facemix.edge.grouping import Decoys
 from facemix.edge.images import SUFFIXES, ImageError, load_images
 
 if TYPE_CHECKING:
@@ -32,9 +33,12 @@ def find(arguments: Sequence[str]) -> Iterator[str]:
 
     Raises:
         OSError: if a folder cannot be read.
+        ValueError: if there is no standard input.
     """
     for argument in arguments:
         if argument == STDIN:
+            if sys.stdin is None:
+                raise ValueError("infer: - must be given with a standard input, got a closed one")
             yield from filter(None, _lines(sys.stdin.fileno()))
         elif os.path.isdir(argument):
             yield from sorted(_images_in(argument))
@@ -56,49 +60,38 @@ def _lines(descriptor: int) -> Iterator[str]:
     yield os.fsdecode(rest)
 
 
-def decoys_for(bundle: AnyBundle, folder: Path | None, images: Sequence[str]) -> NDArray[np.uint8] | None:
+def decoys_for(bundle: AnyBundle, folder: Path | None) -> NDArray[np.uint8] | None:
     """Public images to fill groups with: those in `folder`, see `public_images`; or None, where there is no folder, for
     those that the bundle holds.
 
     Args:
         bundle: of the edge half.
         folder: of images of the same kind as those to classify.
-        images: those to classify, which cannot be decoys.
 
     Raises:
         OSError: if the folder cannot be read.
-        ValueError: if there are not enough to fill any group, or one of `images` is among them.
+        ValueError: if there are not enough different ones to fill any group.
     """
-    if folder is None:
-        decoys = None
-        count, place = 0 if bundle.decoys is None else len(bundle.decoys), "the edge half"
-    else:
-        decoys = public_images(folder, bundle.image_shape, images)
-        count, place = len(decoys), os.fspath(folder)
+    decoys = None if folder is None else public_images(folder, bundle.image_shape)
+    place = "the edge half" if folder is None else os.fspath(folder)
+    count = len(Decoys(bundle.decoys if decoys is None else decoys, bundle.image_shape))
     # Identical images go out once, so that any call may need to fill a group.
     if count < bundle.group_size - 1:
         raise ValueError(
-            f"infer: groups of {bundle.group_size} must be filled, which takes {bundle.group_size - 1} decoys, got "
-            f"{count} in {place}: pass --decoys DIR, a folder of public images of the same kind, or export the edge "
-            "half with decoys"
+            f"infer: groups of {bundle.group_size} must be filled, which takes {bundle.group_size - 1} different "
+            f"decoys, got {count} in {place}: pass --decoys DIR, a folder of public images of the same kind, or export "
+            "the edge half with decoys"
         )
     return decoys
 
 
-def public_images(folder: Path, shape: tuple[int, int, int], images: Sequence[str] = ()) -> NDArray[np.uint8]:
+def public_images(folder: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """The images in `folder`, uint8 [D, H, W, C] of `shape`; D at most `MAX_DECOYS`, spread evenly over more.
-
-    Args:
-        images: those to classify, which cannot be public.
 
     Raises:
         OSError: if the folder cannot be read.
-        ValueError: if one of `images` is there.
     """
     paths = sorted(_images_in(os.fspath(folder)))
-    private = {os.path.realpath(path) for path in images}
-    if shared := [path for path in paths if os.path.realpath(path) in private]:
-        raise ValueError(f"infer: decoys must be other images than those to classify, got {shared[0]} as both")
     if len(paths) > MAX_DECOYS:
         paths = [paths[n * len(paths) // MAX_DECOYS] for n in range(MAX_DECOYS)]
     decoys = [image for image in load_images(paths, shape) if not isinstance(image, ImageError)]

@@ -7,7 +7,7 @@ import grpc
 import numpy as np
 import pytest
 from edge_halves import DECOYS, GROUP, MIDDLE, check, images
-from facemix.edge import BlindedHalf, Blinders, BlindersError, Client, CloudReplyError
+from facemix.edge import BlindedHalf, Blinders, BlindersError, Client, CloudMismatch, CloudReplyError
 from facemix.edge.blinding import Blinding
 from fake_cloud import failing
 
@@ -33,6 +33,16 @@ def test_predictions_are_those_without_blinding(half, pool, server):
         check(client.classify(images(2 * GROUP)), images(2 * GROUP), tolerance=1e-3)
         check(client.classify(images(GROUP - 1, seed=3)), images(GROUP - 1, seed=3), tolerance=1e-3)
     assert pool.left == 0
+
+
+def test_a_cloud_that_does_not_take_float32(half, pool, cloud, server):
+    cloud.metadata.properties["datatypes"] = "FP16"
+    with (
+        Client(BlindedHalf(half, pool), server.address) as client,
+        pytest.raises(CloudMismatch, match="must take FP32, got 'FP16'"),
+    ):
+        client.classify(images(GROUP))
+    assert pool.left == 3 * GROUP
 
 
 def test_what_is_sent_is_noise(half, pool, cloud, server):

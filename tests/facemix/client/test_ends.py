@@ -279,13 +279,15 @@ def test_a_fork_must_make_its_own(half: WatchedHalf, server: Running) -> None:
         results = multiprocessing.get_context("fork").SimpleQueue()
 
         def child() -> None:
-            try:
-                client.classify(PICTURES)
-            except RuntimeError as error:
-                results.put(str(error))
+            for use in (lambda: client.classify(PICTURES), lambda: Client(half, server.address)):
+                try:
+                    use()
+                except RuntimeError as error:
+                    results.put(str(error))
 
         process = multiprocessing.get_context("fork").Process(target=child)
         process.start()
         assert results.get() == "Client: must be used in the process that made it, got a fork of that"
+        assert results.get().startswith("Client: must be made in a process that was forked before the first call of")
         process.join()
         check(client.classify(PICTURES), PICTURES)

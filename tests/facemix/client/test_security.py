@@ -92,6 +92,19 @@ def test_bad_security(options: dict[str, object], error: type[Exception], text: 
     assert "a b" not in str(caught.value)
 
 
+@pytest.mark.parametrize("broken", ["ca", "certificate"])
+def test_files_that_cannot_be_read(broken: str, half: WatchedHalf, cloud: FakeCloud, tls: str) -> None:
+    """PEM around what is none. It is not tried again."""
+    garbage = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    options = {"ca": garbage} if broken == "ca" else {"certificate": garbage, "key": garbage}
+    with (
+        Client(half, tls, security=Security(**options), timeout=20) as client,
+        pytest.raises(CloudDenied, match="ca, certificate and key must be PEM that can be read"),
+    ):
+        client.classify(PICTURES)
+    assert cloud.requests == []
+
+
 def test_secrets_do_not_show() -> None:
     security = Security(ca=PEM, certificate=PEM, key=PEM + b"SECRET-KEY", token="SECRET-TOKEN")
     assert "SECRET" not in repr(security) + str(security)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,6 +71,41 @@ def test_a_whole_group_waits_for_nobody(client: Client) -> None:
     done.set()
     labels += [prediction.label for prediction in stream]
     assert labels == expected(pictures).argmax(1).tolist()
+
+
+def test_a_stream_that_the_garbage_collector_ends_in_the_clients_thread(client: Client, half: WatchedHalf) -> None:
+    """Nobody may wait there."""
+
+    class Holder:
+        pass
+
+    holder: Any = Holder()
+    holder.itself, holder.stream = holder, client.stream(iter(images(70)))
+    next(holder.stream)
+
+    async def collected() -> AsyncIterator[np.ndarray]:
+        nonlocal holder
+        del holder
+        gc.collect()
+        yield images(1)[0]
+
+    assert len(list(client.stream(collected()))) == 1
+
+
+def test_images_that_repeat_do_not_fill_a_group(half: WatchedHalf, server: Running) -> None:
+    """Where there are no decoys, the stream waits for as many different ones."""
+    pictures = images(GROUP)
+    order = [0, 1, *[0] * (GROUP - 1), *range(2, GROUP)]
+    with Client(half, server.address, request_groups=1) as client:
+        labels = [prediction.label for prediction in client.stream(pictures[order])]
+    assert labels == expected(pictures[order]).argmax(1).tolist()
+
+
+@pytest.mark.parametrize("repeats", [2 * GROUP - 1, 100])
+def test_a_stream_of_one_image(client: Client, repeats: int) -> None:
+    """It does not wait for another when nothing more can be read."""
+    labels = [prediction.label for prediction in client.stream([images(1)[0]] * repeats, max_wait=3600)]
+    assert labels == [expected(images(1)).argmax()] * repeats
 
 
 def test_a_stream_reads_ahead_within_bounds(half: WatchedHalf, server: Running) -> None:
