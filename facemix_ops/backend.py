@@ -73,7 +73,8 @@ def _forced_triton(op: str, device: str) -> Choice:
         raise RuntimeError(f"{op}: FACEMIX_BACKEND=triton, but there is no Triton kernel for {device} tensors")
     if os.environ.get("TRITON_INTERPRET") != "1":
         raise RuntimeError(
-            f"{op}: FACEMIX_BACKEND=triton, but Triton runs on cpu tensors only in its interpreter: TRITON_INTERPRET=1"
+            f"{op}: FACEMIX_BACKEND=triton, but Triton runs on cpu tensors only in its interpreter: TRITON_INTERPRET=1 "
+            "(to look for errors in float32: its products of bfloat16 are wrong)"
         )
     return Choice("triton", "FACEMIX_BACKEND=triton, interpreted")
 

@@ -49,6 +49,8 @@ def check_out(op: str, out: Tensor, shape: Sequence[int], dtype: torch.dtype, la
         bad_value(op, "out", f"have shape {list(shape)}", f"{list(out.shape)}")
     if out.dtype != dtype:
         bad_type(op, "out", f"have dtype {dtype}", str(out.dtype))
+    if out.is_neg():
+        bad_value(op, "out", "hold its values as they are", "a negated view")
     if not out.is_contiguous(memory_format=layout):
         strides = torch.empty(shape, device="meta", memory_format=layout).stride()
         bad_value(op, "out", f"have the strides {strides} of a fresh result", f"{out.stride()}")
@@ -81,12 +83,14 @@ def check_slope(op: str, slope: Tensor | None, x: Tensor) -> None:
         bad_value(op, "activation", f"have its weight on {x.device}", str(slope.device))
 
 
-def check_no_tangent(op: str, *inputs: Tensor | None) -> None:
-    """No input has a tangent: PyTorch's custom ops would drop it and say nothing."""
-    if forward_ad._current_level < 0:
-        return
-    if any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in inputs):
+def check_reverse_mode(op: str, *inputs: Tensor | None) -> None:
+    """No input has a tangent, which PyTorch's custom ops would drop in silence, or is torch.func.grad's, of which they
+    say what nobody understands."""
+    given = [x for x in inputs if x is not None]
+    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(x).tangent is not None for x in given):
         raise NotImplementedError(f"{op}: forward-mode automatic differentiation is not supported; use reverse mode")
+    if not torch.compiler.is_compiling() and any(map(torch._C._functorch.is_gradtrackingtensor, given)):
+        raise NotImplementedError(f"{op}: gradients of torch.func are not supported; use torch.autograd.grad")
 
 
 def is_int(value: Any) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .absorbed import AbsorbedBatchNorm2d
 from .keys import MixKey
 from .ops import act_mix, conv_mix, group_mix, group_unmix, unmix_linear
+from .ops.library import compute_dtype
 from .pairing import Mixer, Unmixer
 from .rules import bad_type, bad_value
 from .spec import check_layer, is_plain, parse_activation, parse_pool
@@ -182,13 +183,15 @@ def _folds(norm: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
 
 
 def _fold(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """The convolution's weight and bias with an eval-mode BatchNorm2d behind it."""
+    """The convolution's weight and bias with an eval-mode BatchNorm2d behind it, which in 16 bits computes in 32."""
     assert norm.running_mean is not None  # see _folds
     assert norm.running_var is not None
-    scale = torch.rsqrt(norm.running_var + norm.eps)
+    dtype = compute_dtype(weight.dtype)
+    scale = torch.rsqrt(norm.running_var.to(dtype) + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
-    shift = -norm.running_mean if bias is None else bias - norm.running_mean
+    mean = norm.running_mean.to(dtype)
+    shift = -mean if bias is None else bias - mean
     shift = shift * scale if norm.bias is None else shift * scale + norm.bias
     return (weight * scale.reshape(-1, 1, 1, 1)).to(weight.dtype), shift.to(weight.dtype)
 

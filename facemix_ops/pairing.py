@@ -81,7 +81,12 @@ class Mixer(nn.Module, ABC):
         if key is not None:
             return self._mix(x, key)
         key = self._fresh_key(x)
-        y = self._mix(x, key)
+        try:
+            y = self._mix(x, key)
+        except BaseException:
+            if not torch.compiler.is_compiling():
+                key.close()
+            raise
         box.key, box.recorded = key, y.requires_grad
         return y
 
@@ -101,7 +106,17 @@ class Mixer(nn.Module, ABC):
                 f"{name}: recomputed during backward (activation checkpointing), where a fresh key would give wrong "
                 f"gradients; keep the layer outside, or pass a key: layer(x, key)"
             )
+        if not torch.compiler.is_compiling() and _in_vmap():
+            raise RuntimeError(
+                f"{name}: under torch.vmap, where one fresh key would mix every slice; keep the layer outside, or pass "
+                f"a key: layer(x, key)"
+            )
         return MixKey.sample(x.shape[0], self.group_size, max_coeff=self.max_coeff, device=x.device)
+
+
+def _in_vmap() -> bool:
+    level: Any = torch._C._functorch.peek_interpreter_stack()
+    return level is not None and level.key() == torch._C._functorch.TransformType.Vmap
 
 
 class Unmixer(nn.Module, ABC):
@@ -114,7 +129,7 @@ class Unmixer(nn.Module, ABC):
         if key is not None:
             return self._unmix(y, key)
         box = self.slot.box
-        key, box.key = box.key, None
+        key = box.key
         if key is None:
             bad_value(
                 type(self).__name__, "key", "be given, or left by a mixing layer earlier in the same forward pass",
@@ -122,7 +137,8 @@ class Unmixer(nn.Module, ABC):
                 "several heads un-mix once, with one GroupUnmix or one fused UnmixLinear, or pass the key to each). "
                 "Where models' forwards interleave, use facemix_ops.pair",
             )  # fmt: skip
-        out = self._unmix(y, key)
+        out = self._unmix(y, key)  # where that refuses y, the right one may still come
+        box.key = None
         if not torch.compiler.is_compiling() and not (out.requires_grad or box.recorded):
             key.close()
         return out

@@ -52,6 +52,7 @@ def _rehearsal(model: nn.Module, training: bool) -> Iterator[None]:
     before = [(vars(module), vars(module).copy()) for module in model.modules()]
     try:
         for attributes, saved in before:
+            attributes.update({n: value.copy() for n, value in saved.items() if type(value) in (list, dict, set)})
             attributes["training"] = training
             buffers = saved.get("_buffers", {})  # copies: a forward may count in one, in place
             attributes["_buffers"] = {n: b if b is None or is_lazy(b) else b.clone() for n, b in buffers.items()}

@@ -219,6 +219,25 @@ def test_unmixing_without_a_mix() -> None:
         model.fc(y)  # one key, one use
 
 
+def test_a_refused_reply_leaves_the_key_for_the_right_one() -> None:
+    mix, unmix, x = GroupMix(4), GroupUnmix(), torch.randn(8, 3)
+    with torch.no_grad():
+        y = mix(x)
+        with pytest.raises(ValueError, match="group_unmix: key must be for as many rows as y has: 4"):
+            unmix(y[:4])
+        assert_near(unmix(y), x.double())
+    with pytest.raises(ValueError, match="GroupUnmix: key must be given"):
+        unmix(y)
+
+
+def test_a_mix_that_fails_closes_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, sample = [], MixKey.sample
+    monkeypatch.setattr(MixKey, "sample", lambda *args, **kwargs: keys.append(sample(*args, **kwargs)) or keys[-1])
+    with pytest.raises(ValueError, match="x"):
+        MixConv2d(3, 4, 3, group_size=4)(torch.randn(8, 2, 5, 5))
+    assert [key.closed for key in keys] == [True]
+
+
 @pytest.mark.parametrize("paired", [False, True])
 def test_exception_in_the_middle(paired: bool) -> None:
     """A forward that fails half-way does not spoil the next one."""

@@ -126,6 +126,18 @@ def test_batch_norm_in_low_precision(dtype: torch.dtype, training: bool) -> None
     assert_near(layer(x, key), expected, group_mix(low(x), key))
 
 
+def test_a_small_variance_in_low_precision() -> None:
+    """What 16 bits do not hold of it."""
+    conv, norm = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4, eps=1e-8)
+    norm.running_var.fill_(1e-8)
+    norm.weight.data.fill_(1e-4)
+    conv, norm = conv.half(), norm.half().eval()
+    layer, key, x = MixConv2d.from_conv(conv, group_size=4, norm=norm).eval(), key_for(4, 4), torch.randn(4, 3, 5, 5)
+    with torch.no_grad():
+        expected = group_mix(norm(conv(x.half())).double(), key)
+        torch.testing.assert_close(layer(x.half(), key).double(), expected, rtol=0.01, atol=0.01)
+
+
 def test_other_norms() -> None:
     """Any module may be the norm; those that are no fixed affine map run as they are."""
     for norm in (nn.GroupNorm(2, 8), nn.InstanceNorm2d(8), nn.Identity()):

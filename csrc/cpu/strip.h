@@ -29,6 +29,7 @@ struct Strip {
     using Elem = typename P::Elem;
     using Part = typename P::Part;
     const ConvInput& a;
+    bool interleaved;
     int64_t channels, columns, phases, column_step, phase_step, row_step, channel_step, image_step;
 
     // `width` pixels of a convolved row are computed, in `rows` rows.
@@ -38,7 +39,8 @@ struct Strip {
         phases = pixel_lanes ? stride : 1;
         columns = pixel_lanes ? width + reach / stride : (width - 1) * stride + reach + 1;
         const int64_t lines = height(rows);
-        if (!pixel_lanes && a.x_strides[1] == 1) {
+        interleaved = !pixel_lanes && a.x_strides[1] == 1;
+        if (interleaved) {
             channel_step = 1, column_step = channels, phase_step = 0, row_step = columns * channels;
             image_step = lines * row_step;
         } else {
@@ -68,7 +70,7 @@ struct Strip {
     // Input rows that `rows` convolved rows share with those that follow, and those rows moved to where they are then.
     int64_t shared(int64_t rows) const { return max64(0, height(rows) - rows * a.stride[0]); }
     void advance(Elem* image, int64_t rows) const {
-        const int64_t planes = channel_step == 1 ? 1 : channels, n = shared(rows) * row_step;
+        const int64_t planes = interleaved ? 1 : channels, n = shared(rows) * row_step;
         for (int64_t c = 0; c < planes; ++c) {
             Elem* to = image + c * channel_step;
             memmove(to, to + rows * a.stride[0] * row_step, size_t(n) * sizeof(Elem));
@@ -78,7 +80,7 @@ struct Strip {
   private:
     template <class E>
     void fill_from(Part* image, const E* x, int64_t oh, int64_t rows, int64_t kept) const {
-        const bool whole_lines = channel_step == 1 && a.x_strides[3] == a.C && a.C == channels * P::kPack;
+        const bool whole_lines = interleaved && a.x_strides[3] == a.C && a.C == channels * P::kPack;
         for (int64_t r = kept; r < height(rows); ++r) {
             const int64_t h = oh * a.stride[0] - a.padding[0] + r;
             const bool inside = h >= 0 && h < a.H;

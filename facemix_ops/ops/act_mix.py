@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from ..checks import bad_type, bad_value, check_no_tangent, check_out, check_slope, check_tensor
+from ..checks import bad_type, bad_value, check_out, check_reverse_mode, check_slope, check_tensor
 from ..keys import MixKey, check_key
 from ..native import C
 from ..reference.act_mix import affine, max_pool
@@ -206,7 +206,8 @@ def act_mix(
 
     Raises:
         TypeError, ValueError: naming argument, rule and what came.
-        NotImplementedError: in forward-mode automatic differentiation, which PyTorch's custom ops do not have.
+        NotImplementedError: in forward-mode automatic differentiation and in gradients of torch.func, which PyTorch's
+            custom ops do not have.
     """
     op = "act_mix"
     check_tensor(op, "x", x, ndim=4)
@@ -223,7 +224,7 @@ def act_mix(
             bad_value(op, "residual", f"have shape {list(x.shape)}", f"{list(residual.shape)}")
     act = parse_activation(op, activation)
     check_slope(op, act.weight, x)
-    check_no_tangent(op, x, scale, shift, residual, act.weight)
+    check_reverse_mode(op, x, scale, shift, residual, act.weight)
     pool = parse_pool(op, pool)
     size = pooled_size(op, x.shape[2:], pool)
     check_wire_dtype(op, out_dtype, x)

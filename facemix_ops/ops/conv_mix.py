@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..checks import as_pair, bad_value, check_no_tangent, check_out, check_slope, check_tensor
+from ..checks import as_pair, bad_value, check_out, check_reverse_mode, check_slope, check_tensor
 from ..keys import MixKey, check_key
 from ..native import C
 from ..spec import Activation, convolved_size, needs_codes, parse_activation, parse_pool, pooled_size
@@ -191,7 +191,8 @@ def conv_mix(
 
     Raises:
         TypeError, ValueError: naming argument, rule and what came.
-        NotImplementedError: in forward-mode automatic differentiation, which PyTorch's custom ops do not have.
+        NotImplementedError: in forward-mode automatic differentiation and in gradients of torch.func, which PyTorch's
+            custom ops do not have.
     """
     op = "conv_mix"
     check_tensor(op, "x", x, ndim=4)
@@ -224,7 +225,7 @@ def conv_mix(
         bad_value(op, "weight", f"span at least 1 and at most the padded input {padded}", f"{span}")
     act = parse_activation(op, activation)
     check_slope(op, act.weight, x)
-    check_no_tangent(op, x, weight, bias, act.weight)
+    check_reverse_mode(op, x, weight, bias, act.weight)
     pool = parse_pool(op, pool)
     size = list(pooled_size(op, size, pool))
     check_wire_dtype(op, out_dtype, x, torch.int8)

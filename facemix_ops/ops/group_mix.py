@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from ..checks import check_no_tangent, check_out, check_tensor
+from ..checks import check_out, check_reverse_mode, check_tensor
 from ..keys import MixKey, check_key
 from ..native import C
 from .library import (
@@ -83,9 +83,10 @@ register_autograd("group_mix", _backward, _setup)
 
 def apply(op: str, x: Tensor, key: MixKey, out: Tensor | None) -> Tensor:
     """Checks, then group_mix or group_unmix."""
-    check_tensor(op, "x" if op == "group_mix" else "y", x)
-    check_key(op, key, x)
-    check_no_tangent(op, x)
+    argument = "x" if op == "group_mix" else "y"
+    check_tensor(op, argument, x)
+    check_key(op, key, x, argument)
+    check_reverse_mode(op, x)
     if out is None:
         return getattr(torch.ops.facemix_ops, op)(x, key.coeffs, key.order)
     x = dense(x.resolve_neg())
@@ -112,6 +113,7 @@ def group_mix(x: Tensor, key: MixKey, *, out: Tensor | None = None) -> Tensor:
 
     Raises:
         TypeError, ValueError: naming argument, rule and what came.
-        NotImplementedError: in forward-mode automatic differentiation, which PyTorch's custom ops do not have.
+        NotImplementedError: in forward-mode automatic differentiation and in gradients of torch.func, which PyTorch's
+            custom ops do not have.
     """
     return apply("group_mix", x, key, out)

@@ -56,6 +56,7 @@ def group_unmix(y: Tensor, key: MixKey, *, out: Tensor | None = None) -> Tensor:
 
     Raises:
         TypeError, ValueError: naming argument, rule and what came.
-        NotImplementedError: in forward-mode automatic differentiation, which PyTorch's custom ops do not have.
+        NotImplementedError: in forward-mode automatic differentiation and in gradients of torch.func, which PyTorch's
+            custom ops do not have.
     """
     return apply("group_unmix", y, key, out)

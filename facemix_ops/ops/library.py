@@ -120,8 +120,9 @@ def recycled(fresh: Tensor) -> Tensor:
     """``fresh`` itself, which nothing was written to yet, or where it is large a tensor like it in recycled memory."""
     if not fresh.is_cpu or fresh.nbytes < LARGE_BYTES:
         return fresh
-    memory = torch.frombuffer(C.ResultMemory(fresh.nbytes), dtype=fresh.dtype)
-    return memory.as_strided(fresh.shape, fresh.stride())
+    memory = torch.frombuffer(C.ResultMemory(fresh.nbytes), dtype=torch.uint8).untyped_storage()
+    # Not a view of a tensor of it: autograd lets nobody change a view that an op returns.
+    return torch.empty(0, dtype=fresh.dtype).set_(memory, 0, fresh.shape, fresh.stride())
 
 
 def dense(x: Tensor) -> Tensor:

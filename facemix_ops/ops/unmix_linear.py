@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from ..checks import bad_value, check_no_tangent, check_out, check_tensor
+from ..checks import bad_value, check_out, check_reverse_mode, check_tensor
 from ..keys import MixKey, check_key
 from ..native import C
 from .library import (
@@ -106,7 +106,8 @@ def unmix_linear(
 
     Raises:
         TypeError, ValueError: naming argument, rule and what came.
-        NotImplementedError: in forward-mode automatic differentiation, which PyTorch's custom ops do not have.
+        NotImplementedError: in forward-mode automatic differentiation and in gradients of torch.func, which PyTorch's
+            custom ops do not have.
     """
     op = "unmix_linear"
     check_tensor(op, "y", y)
@@ -122,7 +123,7 @@ def unmix_linear(
         check_tensor(op, "bias", bias, ndim=1, like=y)
         if bias.shape[0] != weight.shape[0]:
             bad_value(op, "bias", f"have shape [{weight.shape[0]}]", f"{list(bias.shape)}")
-    check_no_tangent(op, y, weight, bias)
+    check_reverse_mode(op, y, weight, bias)
     if out is None:
         return torch.ops.facemix_ops.unmix_linear(y, key.coeffs, key.order, weight, bias)
     check_out(op, out, (*y.shape[:-1], weight.shape[0]), y.dtype, torch.contiguous_format, y, weight, bias)

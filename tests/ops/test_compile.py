@@ -221,7 +221,7 @@ def test_key_is_zeroed_behind_a_compiled_layer(backend: str) -> None:
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
 def test_exported(mode: type) -> None:
-    """Whole models, for any number of groups; the graph draws a key for each call."""
+    """Whole models, for any number of groups from two on; the graph draws a key for each call."""
     mixing = network(True).eval()
     groups = torch.export.Dim("groups", min=2)
     with mode():

@@ -50,6 +50,14 @@ def test_group_sizes(size: int, dtype: torch.dtype) -> None:
     check(x, w, b, size, padding=1, activation="relu", pool=2)
 
 
+@pytest.mark.parametrize("pool", [None, (1, 1, 0)])
+def test_columns_as_far_apart_as_there_are_channels(pool: Any) -> None:
+    """Every third column of an image in colours, which is no row of interleaved channels."""
+    x, w, b = operands(4, 3, 5, (1, 1), (8, 9))
+    check(x[..., ::3], w, b, 4, stride=(1, 3), activation="relu", pool=pool)
+    check(torch.randn(4, 1, 1, 7)[..., 6::3].expand(-1, 3, -1, -1), w, b, 4)
+
+
 @pytest.mark.parametrize("kh", range(1, 12))
 @pytest.mark.parametrize("kw", range(1, 12))
 def test_kernels(kh: int, kw: int) -> None:

@@ -49,6 +49,23 @@ def test_vmap_over_inputs(activation: Any, pool: Any) -> None:
     torch.testing.assert_close(ours, expected)
 
 
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev])
+def test_gradients_of_torch_func(transform: Any) -> None:
+    with pytest.raises(NotImplementedError, match=r"group_mix: gradients of torch\.func are not supported"):
+        transform(lambda x: fo.group_mix(x, key_of(8)).sum())(double(8, 3))
+
+
+@pytest.mark.parametrize("layer", [fo.GroupMix(4), fo.MixConv2d(2, 3, 1, group_size=4).double()], ids=["mix", "conv"])
+@pytest.mark.parametrize("randomness", ["error", "different", "same"])
+def test_fresh_keys_under_vmap(layer: nn.Module, randomness: str) -> None:
+    """One would mix all slices."""
+    x, key = double(3, 8, 2, 4, 4), key_of(8)
+    with pytest.raises(RuntimeError, match=f"{type(layer).__name__}: under torch.vmap, where one fresh key would mix"):
+        torch.vmap(layer, randomness=randomness)(x)
+    with_a_key = torch.vmap(lambda each: layer(each, key))(x)
+    torch.testing.assert_close(with_a_key, torch.stack([layer(each, key) for each in x]))
+
+
 class Half(nn.Module):
     """A first half under a key that is part of it, so that a graph has it, too."""
 

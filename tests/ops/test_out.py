@@ -109,6 +109,13 @@ def test_negative_bit(op: str, key: MixKey) -> None:
 
 
 @every_op
+def test_negated_out(op: str, key: MixKey) -> None:
+    out = torch._neg_view(torch.empty_like(OPS[op](key)))
+    with pytest.raises(ValueError, match="out must hold its values as they are, got a negated view"):
+        OPS[op](key, out=out)
+
+
+@every_op
 def test_empty_batch(op: str) -> None:
     nothing = key_for(0, 2)
     fresh = OPS[op](nothing, x=X[:0])

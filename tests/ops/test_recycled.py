@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 
 import pytest
 import torch
 from cases import key_for
 from torch import Tensor
 
+import facemix_ops
 from facemix_ops import conv_mix, group_mix, group_unmix
 from facemix_ops.ops.library import LARGE_BYTES
 
@@ -60,6 +62,20 @@ def test_layout_and_dtype(layout: torch.memory_format, dtype: torch.dtype) -> No
     assert torch.equal(y, conv_mix(x, weight, bias, key, padding=1, activation="relu", out=out))
     y.add_(1)  # an ordinary tensor
     assert torch.equal(y, out + 1)
+
+
+@pytest.mark.parametrize("op", ["conv_mix", "act_mix", "group_mix", "group_unmix"])
+def test_changed_in_place_under_autograd(op: str) -> None:
+    """As small results may be."""
+    key, x = key_for(8, 8), torch.randn(8, 16, 96, 90).requires_grad_()
+    weight = torch.randn(16, 16, 1, 1)
+
+    def gradient(change: Callable[[Tensor], Tensor]) -> Tensor:
+        y = conv_mix(x, weight, None, key) if op == "conv_mix" else getattr(facemix_ops, op)(x, key)
+        assert y.nbytes >= LARGE_BYTES
+        return torch.autograd.grad(change(y).square().sum(), x)[0]
+
+    torch.testing.assert_close(gradient(Tensor.relu_), gradient(Tensor.relu))
 
 
 def test_sizes() -> None:
