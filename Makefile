@@ -1,9 +1,9 @@
-# One command each. Everything lives in $(VENV); nothing outside it is touched.
+# One command each. Packages live in $(VENV), builds in build/ and facemix_ops/; the demo caches in ~/.cache/facemix.
 PYTHON ?= python3
 VENV   ?= .venv
-# The CPU build of PyTorch, by name, so that nobody downloads gigabytes of CUDA libraries by accident.
+# The CPU build of PyTorch, by name, so that nobody downloads gigabytes of CUDA libraries by accident: macOS has no other.
 # For a GPU: make TORCH='torch' TORCH_INDEX= demo
-TORCH       ?= torch==2.13.0
+TORCH       ?= torch==2.13.0$(if $(filter Linux,$(shell uname)),+cpu)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 BIN := $(VENV)/bin
@@ -71,5 +71,5 @@ bench-service: $(VENV)/.torch  ## the service on loopback: under load, for ten m
 	$(PIP) install '.[bench,kserve]'
 	$(BIN)/python benchmarks/service.py --minutes 10 $(ARGS)
 
-clean:  ## remove everything that was built
+clean:  ## remove what was built, and the environment; not caches, nor what the commands wrote
 	rm -rf build dist *.egg-info $(VENV) facemix_ops/_C*.so

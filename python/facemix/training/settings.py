@@ -113,7 +113,8 @@ class ModelSettings:
 
     Attributes:
         name: of `facemix.models.names()`.
-        options: of its builder, but for those of `FOLLOW`.
+        options: of its builder; those that follow from other settings are refused (number of classes, channels,
+            activation, patches, and where it is cut).
         pre: blocks of the edge's first part (the paper's N_pre), see `facemix.partition`.
         post: layers, or blocks, of its last part.
     """
@@ -283,7 +284,7 @@ class Experiment:
         linear_control: train a network whose cloud part is linear, too.
         longer_control: let the baseline go on by itself, too, for as many epochs as what is compared with it.
         trainer: keyword arguments of `lightning.Trainer`: precision, devices, strategy, accumulate_grad_batches...; but
-            those of `ELSEWHERE`.
+            for max_epochs and gradient_clip_val, which `epochs` and `clip` are.
     """
 
     name: str = "experiment"
