@@ -58,9 +58,9 @@ typedef struct facemix_key {
 
 /* Fills coeffs and order from the operating system's CSPRNG: Haar-distributed orthogonal matrices, a uniform
  * permutation. max_coeff bounds the largest |coefficient|: at most 1, at least 1/cbrt(size) rounded up to three digits
- * (0.5 for groups of 8); 0 for no bound. 0.6 is good for groups of 8 whose images are sent once; where the same group may
- * be sent again, with another key, a bound shows the key (docs/security.md). The bounded distribution is that of a random
- * walk that tends to the Haar measure within the bound. Where it fails, the key's memory is wiped. */
+ * (0.5 for groups of 8); 0 for no bound. 0.6 is good for groups of 8 whose images are sent once; where the same group
+ * may be sent again, with another key, a bound shows the key (docs/security.md). The bounded distribution is that of a
+ * random walk that tends to the Haar measure within the bound. Where it fails, the key's memory is wiped. */
 FACEMIX_API facemix_status facemix_key_sample(const facemix_key* key, double max_coeff);
 
 /* Overwrites coeffs and order with zeros, in a way that the compiler may not remove. No function takes such a key. */
