@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from facemix.audit.request import Request, Secrets, Truth
@@ -43,6 +45,34 @@ class RectifiedEdge(PixelEdge):
 
     def clean(self, images: Tensor) -> Tensor:
         return (images.float() / 255 - 0.5).clamp(min=0)
+
+
+class HalvedEdge(PixelEdge):
+    """Sends the upper and the lower half of an image as sources of their own."""
+
+    def clean(self, images: Tensor) -> Tensor:
+        return super().clean(images).reshape(2 * len(images), 1, -1, images.shape[-1])
+
+    def send(self, images: Tensor, generator: torch.Generator, reuse: Secrets | None = None) -> Request:
+        parts = images.reshape(2 * len(images), 1, -1, images.shape[-1])
+        request = PixelEdge(self.group_size).send(parts, generator, reuse)
+        image = torch.arange(len(images)).repeat_interleave(2)
+        return Request(request.received, replace(request.truth, image=image))
+
+
+class HidingEdge(PixelEdge):
+    """Sends rows beneath noise that is drawn anew each time, `level` times a normal number."""
+
+    def __init__(self, group_size: int, level: float) -> None:
+        super().__init__(group_size)
+        self.level = level
+
+    def send(self, images: Tensor, generator: torch.Generator, reuse: Secrets | None = None) -> Request:
+        request = super().send(images, generator, reuse)
+        blinders = None if reuse is None else reuse.blinders
+        if blinders is None:
+            blinders = self.level * torch.randn(request.received.shape, generator=generator)
+        return Request(request.received + blinders, request.truth)
 
 
 class OneTimePad(PixelEdge):

@@ -62,7 +62,8 @@ class Secrets:
 
     Attributes:
         key: coefficients and order of the mix.
-        blinders: float32 [G, S, c, h, w], one for each row that is sent, group by group: what is added to it.
+        blinders: float32 [G, S, c, h, w], one for each row that is sent, group by group: what is added to it. Zeros of
+            fewer rows, or smaller, stand for as many as are needed.
     """
 
     key: fo.MixKey | None = None

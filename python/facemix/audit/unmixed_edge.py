@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from facemix.edge.torch_half import TorchHalf
-from facemix.protections import repeatable
+from facemix.protections import given, repeatable
 
 from .request import Request, Secrets, Truth, unpacked
 
@@ -37,8 +37,9 @@ class UnmixedEdge:
         return x if self._changes_images else self._first(x)
 
     def send(self, images: Tensor, generator: torch.Generator, reuse: Secrets | None = None) -> Request:
-        """See `Edge`. Noise is the only secret, and is drawn anew for each request: nothing can be reused."""
-        with repeatable(generator):
+        """See `Edge`. Noise is the only secret, and takes the place of blinders."""
+        blinders = None if reuse is None else reuse.blinders
+        with repeatable(generator) if blinders is None else given(blinders):
             received = unpacked(self._first(self._inputs(images)), self._half.bundle)
         count = torch.arange(len(images))
         return Request(received, Truth(self.clean(images), count, torch.eye(len(images), dtype=torch.float64), count))

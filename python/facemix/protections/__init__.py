@@ -13,10 +13,10 @@ from torch import nn
 
 from .anonymizer import Anonymizer
 from .blur import Blur
-from .gaussian import repeatable
+from .gaussian import given, repeatable
 from .noise import Noise
 
-__all__ = ["PROTECTIONS", "Anonymizer", "Blur", "Noise", "protection", "repeatable"]
+__all__ = ["PROTECTIONS", "Anonymizer", "Blur", "Noise", "given", "protection", "repeatable"]
 
 #: By name. "plain" sends images as they are: all of the network in the cloud.
 PROTECTIONS: dict[str, type[nn.Module]] = {

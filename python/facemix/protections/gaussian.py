@@ -5,37 +5,45 @@ from __future__ import annotations
 import contextlib
 import math
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["gaussian", "private_gaussian", "repeatable"]
+__all__ = ["gaussian", "given", "private_gaussian", "repeatable"]
 
-_GENERATOR: ContextVar[torch.Generator | None] = ContextVar("generator of noise", default=None)
+_DRAW: ContextVar[Callable[[Tensor], Tensor] | None] = ContextVar("what draws noise", default=None)
 
 UNIFORM_BITS = 32
 
 
-@contextlib.contextmanager
-def repeatable(generator: torch.Generator) -> Iterator[None]:
+def repeatable(generator: torch.Generator) -> contextlib.AbstractContextManager[None]:
     """Inside the block, in this thread, noise comes from `generator`, which is on the CPU: for measuring and auditing
     on photographs of one's own.
     """
-    token = _GENERATOR.set(generator)
+    return _drawn(lambda like: torch.randn(like.shape, generator=generator).to(like))
+
+
+def given(values: Tensor) -> contextlib.AbstractContextManager[None]:
+    """Inside the block, in this thread, noise is `values`, which are expanded: zeros show what is sent beneath it. For
+    auditing on photographs of one's own.
+    """
+    return _drawn(lambda like: values.expand(like.shape).to(like))
+
+
+@contextlib.contextmanager
+def _drawn(draw: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    token = _DRAW.set(draw)
     try:
         yield
     finally:
-        _GENERATOR.reset(token)
+        _DRAW.reset(token)
 
 
 def gaussian(like: Tensor) -> Tensor:
-    """N(0, 1) of the shape, dtype and device of `like`; from the operating system, but for `repeatable`."""
-    generator = _GENERATOR.get()
-    if generator is None:
-        return private_gaussian(like)
-    return torch.randn(like.shape, generator=generator).to(like)
+    """N(0, 1) of the shape, dtype and device of `like`; from the operating system, but for `repeatable` and `given`."""
+    return (_DRAW.get() or private_gaussian)(like)
 
 
 def private_gaussian(like: Tensor) -> Tensor:
