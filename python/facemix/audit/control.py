@@ -51,5 +51,10 @@ def nothing_mixed(scene: Scene) -> Outcome | None:
 
 
 def too_few(scene: Scene) -> Outcome | None:
-    """What `Attack.needs` returns of an attack that compares requests, or what was sent with what was not."""
-    return None if scene.half else Outcome("skipped", "It needs two groups of victims, got fewer.")
+    """What `Attack.needs` returns of an attack that compares requests, or what was sent with what was not, with a
+    `facemix.audit.detector`."""
+    if not scene.half:
+        return Outcome("skipped", "It needs two groups of victims, got fewer.")
+    if len(scene.attacker) < scene.edge.group_size:
+        return Outcome("skipped", "It needs a group of photographs of the attacker's own, got fewer.")
+    return None

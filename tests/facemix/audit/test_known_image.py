@@ -3,31 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from audit_scenes import OneTimePad, PixelEdge, scene
+from audit_scenes import HalvedEdge, HidingEdge, OneTimePad, PixelEdge, scene
 from facemix.audit.attacks.known_image import KnownImage
-from facemix.audit.request import Request
-
-
-class NoisyEdge(PixelEdge):
-    """Sends images one by one, with noise that is drawn anew each time."""
-
-    def send(self, images, generator, reuse=None):
-        request = super().send(images, generator, reuse)
-        noise = torch.randn(request.received.shape, generator=generator)
-        return Request(request.received + 0.05 * noise, request.truth)
-
-
-class HalvedEdge(PixelEdge):
-    """Sends the upper and the lower half of an image as sources of their own."""
-
-    def clean(self, images):
-        return super().clean(images).reshape(2 * len(images), 1, -1, images.shape[-1])
-
-    def send(self, images, generator, reuse=None):
-        parts = images.reshape(2 * len(images), 1, -1, images.shape[-1])
-        request = PixelEdge(self.group_size).send(parts, generator, reuse)
-        image = torch.arange(len(images)).repeat_interleave(2)
-        return Request(request.received, replace(request.truth, image=image))
 
 
 def attack(edge, **more):
@@ -66,9 +43,22 @@ def test_parts_of_a_photograph_are_looked_for_together():
 
 
 def test_noise_does_not_hide_a_photograph_that_is_known():
-    outcome = attack(NoisyEdge(1))
-    assert outcome.result > 0.95
+    """The attacker compares with the photograph itself, and not with another noisy copy of it."""
+    outcome = attack(HidingEdge(1, 0.5))
+    assert outcome.result > 0.85
     assert outcome.variants == () == outcome.pictures
+
+
+def test_beneath_noise_it_looks_at_what_is_special_about_a_photograph():
+    """A photograph's energy is for the most part what all have in common: brightness."""
+    outcome = attack(HidingEdge(4, 0.3), people=32)
+    assert outcome.result > 0.9
+    assert outcome.ceiling == 1
+
+
+def test_without_photographs_of_its_own_it_expects_nothing():
+    whole = scene(PixelEdge(4))
+    assert KnownImage().needs(replace(whole, attacker=whole.attacker.take(torch.arange(3)))).status == "skipped"
 
 
 def test_it_needs_victims_who_are_in_no_request():

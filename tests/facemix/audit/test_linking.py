@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from audit_scenes import OneTimePad, PixelEdge, RectifiedEdge, scene
+from audit_scenes import HidingEdge, OneTimePad, PixelEdge, RectifiedEdge, scene
 from facemix.audit.attacks.linking import Linking, _ranked_rightly
 
 
@@ -18,6 +18,13 @@ def test_requests_that_share_a_photograph_are_linked(edge):
     assert outcome.curves[0].auc == 1
 
 
+@pytest.mark.parametrize(("edge", "least"), [(HidingEdge(1, 0.6), 0.9), (HidingEdge(4, 0.5), 0.7)])
+def test_beneath_noise_directions_count_by_what_is_in_them(edge, least):
+    outcome = link(edge, people=48)
+    assert outcome.result > least
+    assert outcome.ceiling == 1
+
+
 def test_a_one_time_pad_cannot_be_linked():
     outcome = link(OneTimePad(4))
     assert outcome.ceiling == 1
@@ -27,11 +34,13 @@ def test_a_one_time_pad_cannot_be_linked():
 
 def test_one_photograph_is_shared_and_no_other():
     """Each trial compares a request with two that differ in one photograph."""
-    sent = []
+    sent, victims = [], {image.tobytes() for image in scene(PixelEdge(4)).victims.images}
 
     class Watched(PixelEdge):
         def send(self, images, generator, reuse=None):
-            sent.append({image.numpy().tobytes() for image in images})
+            photographs = {image.numpy().tobytes() for image in images}
+            if photographs <= victims:  # else the attacker's own
+                sent.append(photographs)
             return super().send(images, generator, reuse)
 
     link(Watched(4))

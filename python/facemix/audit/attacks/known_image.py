@@ -10,14 +10,16 @@ from facemix.pictures import COLUMNS, Line
 from facemix.report.spread import percent
 
 from ..attack import Attack, Progress
+from ..bare import Bare
 from ..control import judged, too_few
 from ..curves import roc
+from ..detector import Detector, detectors
 from ..display import compared
 from ..matching import correlation, matched
 from ..outcome import Outcome, Variant, interval
 from ..request import Request, Truth
 from ..scene import Scene, send
-from ..span import basis, leftover, outside
+from ..span import leftover
 
 __all__ = ["KnownImage"]
 
@@ -27,15 +29,17 @@ CHANCE = 0.5
 
 class KnownImage(Attack):
     """The attacker has a photograph, and asks whether it was sent. Its features lie in what the rows of the request
-    span, or they do not: neither the key nor the shuffle changes the span. Decoys of a public set are found in the same
-    way. A further figure is of somebody who has all photographs of a request but one: an orthogonal mix keeps the
-    products of the columns of its sources, so that those of the known ones can be taken off.
+    span, or they do not: neither the key nor the shuffle changes the span. Beneath noise nothing lies in there quite,
+    and it is asked how far what is special about the photograph does, by the attacker's own photographs: see
+    `facemix.audit.detector`. Decoys of a public set are found in the same way. A further figure is of somebody who has
+    all photographs of a request but one: an orthogonal mix keeps the products of the columns of its sources, so that
+    those of the known ones can be taken off.
     """
 
     name = "known_image"
     title = "Is a photograph that the attacker has in a request?"
-    knows = "the edge's software, and the photograph; not which rows belong together"
-    source = "distance to a subspace: Scharf and Friedlander 1994"
+    knows = "the edge's software, the photograph, and others of its own; not which rows belong together"
+    source = "matched subspaces: Scharf and Friedlander 1994; of what is not mixed, the likelihood ratio"
 
     def needs(self, scene: Scene) -> Outcome | None:
         return too_few(scene)
@@ -46,15 +50,17 @@ class KnownImage(Attack):
         clean = scene.edge.clean(images)
         known = clean
         if scene.edge.group_size == 1:  # whoever has the edge's software has what it makes of the photograph
-            known = send(scene.edge, scene.victims, torch.arange(len(images)), scene.generator(self.name)).received
+            bare = Bare(scene.edge)
+            known = send(bare, scene.victims, torch.arange(len(images)), scene.generator(self.name)).received
+        sees, sees_unprotected = detectors(scene, self.name)
         scores, result, ceiling, last = [], [], [], []
         for number in range(requests):
             sent = torch.zeros(len(images), dtype=torch.bool)
             sent[scene.rows(number, scene.half)] = True
             request = scene.request(number, scene.half)
-            scores.append((sent, _nearness(request.received, known, len(images))))
+            scores.append((sent, _nearness(sees, request.received, known, len(images))))
             result.append(_ranked(*scores[-1]))
-            ceiling.append(_ranked(sent, _nearness(request.truth.sources, clean, len(images))))
+            ceiling.append(_ranked(sent, _nearness(sees_unprotected, request.truth.sources, clean, len(images))))
             if scene.edge.group_size > 1:
                 last.append(_last(request))
             progress((number + 1) / (requests + 1))
@@ -77,9 +83,9 @@ class KnownImage(Attack):
         )
 
 
-def _nearness(rows: Tensor, known: Tensor, count: int) -> Tensor:
-    """How near each of `count` photographs is to what `rows` span, by its sources `known`: float64 [count]."""
-    return -outside(basis(rows), known).view(count, -1).mean(1)
+def _nearness(sees: Detector, rows: Tensor, known: Tensor, count: int) -> Tensor:
+    """How sure each of `count` photographs is in `rows`, by its sources `known`: float64 [count]."""
+    return sees.holds(rows, known).view(count, -1).mean(1)
 
 
 def _ranked(sent: Tensor, scores: Tensor) -> float:

@@ -10,10 +10,9 @@ from facemix.report.spread import percent
 from ..attack import Attack, Progress
 from ..control import judged, too_few
 from ..curves import roc
-from ..matching import correlation
+from ..detector import detectors
 from ..outcome import Outcome, interval
 from ..scene import Scene, send
-from ..span import basis
 
 __all__ = ["Linking"]
 
@@ -25,19 +24,21 @@ CHANCE = 0.5
 class Linking(Attack):
     """Of two requests that hold the same photograph, each under secrets of its own, the rows span a direction in
     common: the smallest angle between what the two span is zero, and of other requests it is not. Where nothing is
-    mixed, the rows of the one are compared with those of the other.
+    mixed, the rows of the one are compared with those of the other. Beneath noise, directions count by what other
+    photographs have in them, see `facemix.audit.detector`; where there is none, that changes nothing.
     """
 
     name = "linking"
     title = "Do two requests hold the same photograph?"
-    knows = "nothing but the received rows"
-    source = "principal angles between subspaces: Björck and Golub 1973"
+    knows = "where rows lie beneath noise: the edge's software, and photographs of its own; else nothing"
+    source = "principal angles between subspaces: Björck and Golub 1973; of what is not mixed, the likelihood ratio"
 
     def needs(self, scene: Scene) -> Outcome | None:
         return too_few(scene)
 
     def run(self, scene: Scene, progress: Progress) -> Outcome:
-        mixed, size = scene.edge.group_size > 1, min(GROUPS, scene.half) * scene.edge.group_size
+        size = min(GROUPS, scene.half) * scene.edge.group_size
+        sees, sees_unprotected = detectors(scene, self.name)
         trials = TRIALS[scene.effort]
         received, bare = torch.empty(2, trials, 2, dtype=torch.float64)
         for trial in range(trials):
@@ -47,8 +48,8 @@ class Linking(Attack):
             same = torch.cat((first[:1], other[1:]))
             one, *two = (send(scene.edge, scene.victims, rows, generator) for rows in (first, same, other))
             for place, each in enumerate(two):
-                received[trial, place] = _alike(mixed, one.received, each.received)
-                bare[trial, place] = _alike(mixed, one.truth.sources, each.truth.sources)
+                received[trial, place] = sees.meet(one.received, each.received)
+                bare[trial, place] = sees_unprotected.meet(one.truth.sources, each.truth.sources)
             progress((trial + 1) / trials)
         right = _ranked_rightly(received)
         result, ceiling = float(right.mean()), float(_ranked_rightly(bare).mean())
@@ -67,15 +68,6 @@ class Linking(Attack):
             f"of cases ({percent(CHANCE)} by chance).",
             curves=(curve,) if curve else (),
         )
-
-
-def _alike(mixed: bool, one: Tensor, other: Tensor) -> float:
-    """The cosine of the smallest angle between what the rows of the two requests span; where nothing is mixed, the
-    largest correlation of a row of the one with a row of the other.
-    """
-    if mixed:
-        return float(torch.linalg.matrix_norm(basis(one).T @ basis(other), 2))
-    return float(correlation(one, other).max())
 
 
 def _ranked_rightly(scores: Tensor) -> Tensor:
