@@ -14,7 +14,7 @@ from .filters import FILTERS, gradient
 from .orthogonal import NON_NEGATIVE, SPARSE, rotate
 from .scene import Scene
 
-__all__ = ["Separation", "best_way", "fast_ica", "samples_of", "separate"]
+__all__ = ["Separation", "best_way", "fast_ica", "samples_of", "separate", "unmixed"]
 
 SAMPLES = {"quick": 4096, "full": 16384}  # of a row, at most
 STEPS = {"quick": 150, "full": 200}
@@ -74,6 +74,16 @@ def best_way(rows: Tensor, ways: Iterable[tuple[str, Separation]]) -> tuple[str,
             return name, separation
         tried.append((name, separation))
     return max(tried, key=lambda way: _negentropy(rows, way[1].matrix))
+
+
+def unmixed(scene: Scene, rows: Tensor, *seed: int | str) -> Tensor:
+    """Rows [b, c, h, w] that are an orthogonal matrix times sources, un-mixed in the best of all ways; one alone is a
+    source already.
+    """
+    if len(rows) == 1:
+        return rows
+    _, found = best_way(rows[None], separate(scene, rows[None], *seed))
+    return (found.matrix[0] @ rows.flatten(1)).view_as(rows)
 
 
 def samples_of(scene: Scene, groups: list[Tensor], generator: torch.Generator) -> Tensor:

@@ -29,11 +29,11 @@ def leftover(received: Tensor, known: Tensor) -> Tensor:
         known: float32 [n, c, h, w], sources, n < b.
 
     Returns:
-        float32 [b - n, c, h, w], the principal directions of the rest. Where one source is missing it is that one, of
-        any sign and size.
+        float32 [b - n, c, h, w], an orthogonal matrix times the other sources, of which products of columns tell no
+        more. Where one source is missing it is that one, of any sign.
     """
     span = basis(torch.cat((received, known)))
     rows, sources = (each.flatten(1).double() @ span for each in (received, known))
-    _, directions = torch.linalg.eigh(rows.T @ rows - sources.T @ sources)  # the values rise
-    missing = directions[:, len(known) - len(received) :].flip(1)
+    values, directions = torch.linalg.eigh(rows.T @ rows - sources.T @ sources)  # the values rise
+    missing = (directions * values.clamp(min=0).sqrt())[:, len(known) - len(received) :].flip(1)
     return (span @ missing).T.float().view(-1, *received.shape[1:])

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from audit_scenes import OneTimePad, PixelEdge, RectifiedEdge, scene
+from audit_scenes import HalvedEdge, OneTimePad, PixelEdge, RectifiedEdge, scene
 from facemix.audit.attacks.pooling import Pooling, common
 from facemix.audit.edge import load_edge
 from facemix.audit.request import Request
@@ -58,6 +58,22 @@ def test_the_common_direction_of_spans_is_found():
     mixed = [torch.einsum("ij,jchw->ichw", torch.linalg.qr(torch.randn(4, 4)).Q, rows) for rows in requests]
     found = common(mixed, 1)
     assert torch.cosine_similarity(found.flatten(), shared.flatten(), dim=0).abs() > 0.9999
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_sources_in_common_come_out_but_for_an_orthogonal_matrix(count):
+    shared = torch.randn(count, 2, 5, 5) + 0.5
+    requests = [torch.cat((shared, torch.randn(4, 2, 5, 5))) for _ in range(3)]
+    size = count + 4
+    mixed = [torch.einsum("ij,jchw->ichw", torch.linalg.qr(torch.randn(size, size)).Q, rows) for rows in requests]
+    found = common(mixed, count).flatten(1)
+    torch.testing.assert_close(found.T @ found, shared.flatten(1).T @ shared.flatten(1), rtol=0, atol=1e-3)
+
+
+def test_a_photograph_in_parts_comes_out_in_parts():
+    outcome = pool(HalvedEdge(4))
+    assert outcome.result > 0.99
+    assert outcome.ceiling > 0.99
 
 
 def test_repeated_blinders_are_taken_off_wherever_the_shuffle_puts_them():

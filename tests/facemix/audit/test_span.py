@@ -35,6 +35,13 @@ def test_what_is_left_of_a_mix_without_the_known_sources():
     assert float(cosine.abs()) == pytest.approx(1, abs=1e-6)
 
 
+def test_of_sources_that_are_left_their_products_are_found():
+    """So that an orthogonal matrix is all that is between them and what was found."""
+    sources = torch.randn(8, 1, 6, 5)
+    found, missing = (rows.flatten(1) for rows in (leftover(mixed(sources), sources[3:]), sources[:3]))
+    torch.testing.assert_close(found.T @ found, missing.T @ missing, rtol=0, atol=1e-4)
+
+
 def test_sources_that_are_left_span_what_is_found():
     sources = torch.randn(8, 1, 6, 5)
     found = leftover(mixed(sources), sources[3:])

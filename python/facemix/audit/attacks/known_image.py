@@ -19,6 +19,7 @@ from ..matching import correlation, matched
 from ..outcome import Outcome, Variant, interval
 from ..request import Request, Truth
 from ..scene import Scene, send
+from ..separation import unmixed
 from ..span import leftover
 
 __all__ = ["KnownImage"]
@@ -33,7 +34,7 @@ class KnownImage(Attack):
     and it is asked how far what is special about the photograph does, by the attacker's own photographs: see
     `facemix.audit.detector`. Decoys of a public set are found in the same way. A further figure is of somebody who has
     all photographs of a request but one: an orthogonal mix keeps the products of the columns of its sources, so that
-    those of the known ones can be taken off.
+    those of the known ones can be taken off. Where a photograph has several sources, what is left is un-mixed.
     """
 
     name = "known_image"
@@ -62,7 +63,7 @@ class KnownImage(Attack):
             result.append(_ranked(*scores[-1]))
             ceiling.append(_ranked(sent, _nearness(sees_unprotected, request.truth.sources, clean, len(images))))
             if scene.edge.group_size > 1:
-                last.append(_last(request))
+                last.append(_last(scene, request, number))
             progress((number + 1) / (requests + 1))
         high, top = (sum(values) / requests for values in (result, ceiling))
         status, reason = judged(CHANCE, high, top, ended=1)
@@ -93,11 +94,12 @@ def _ranked(sent: Tensor, scores: Tensor) -> float:
     return float(((scores[sent][:, None] - scores[~sent]).sign() + 1).mean() / 2)
 
 
-def _last(request: Request) -> tuple[Tensor, Tensor]:
-    """The sources of a request's first image, and what is left of its rows without those of all others."""
+def _last(scene: Scene, request: Request, number: int) -> tuple[Tensor, Tensor]:
+    """The sources of a request's first image, and what is left of its rows without those of all others, un-mixed."""
     unknown = request.truth.image == 0
     sources = request.truth.sources
-    return sources[unknown], leftover(request.received, sources[~unknown])
+    left = leftover(request.received, sources[~unknown])
+    return sources[unknown], unmixed(scene, left, "known_image", number)
 
 
 def _variants(last: list[tuple[Tensor, Tensor]]) -> tuple[Variant, ...]:

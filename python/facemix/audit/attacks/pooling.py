@@ -14,6 +14,7 @@ from ..repeats import in_the_same_company
 from ..request import Request, Truth
 from ..reuse import reused
 from ..scene import Scene, send
+from ..separation import unmixed
 from ..span import basis
 
 __all__ = ["Pooling", "common"]
@@ -24,10 +25,11 @@ BUDGET = {"quick": (8, 4), "full": (32, 8)}  # photographs, how often each is se
 class Pooling(Attack):
     """A photograph is sent several times, each time with others and under secrets of its own: what every edge does when
     it is shown the same photograph again. A mixed request spans its photographs, so that the photograph lies in the
-    span of each: the direction that they have in common is computed, not searched for. Where nothing is mixed, it is
-    the average of the copies. The floor is how like a stranger's photograph it is; the ceiling, the same of rows
-    without protection. Further figures say what a key or blinders would give away that are used twice, and photographs
-    that are all sent again in other groups, or in the same.
+    span of each: the direction that they have in common is computed, not searched for. Where it has several sources,
+    they are un-mixed of what is in common. Where nothing is mixed, it is the average of the copies. The floor is how
+    like a stranger's photograph it is; the ceiling, the same of rows without protection. Further figures say what a key
+    or blinders would give away that are used twice, and photographs that are all sent again in other groups, or in the
+    same.
     """
 
     name = "pooling"
@@ -43,8 +45,10 @@ class Pooling(Attack):
             requests = [_with(scene, photograph, number) for number in range(times)]
             truth = requests[0].truth
             source = truth.sources[truth.image == 0]
-            pooled = common([request.received for request in requests], len(source))
-            bare = common([request.truth.sources for request in requests], len(source))
+            pooled, bare = (
+                unmixed(scene, common(rows, len(source)), self.name, photograph)
+                for rows in ([each.received for each in requests], [each.truth.sources for each in requests])
+            )
             result.append(_likeness(source, pooled))
             ceiling.append(_likeness(source, bare))
             once.append(_likeness(source, requests[0].received))
@@ -74,17 +78,25 @@ class Pooling(Attack):
 
 
 def common(received: list[Tensor], count: int) -> Tensor:
-    """The directions that the rows of all requests come closest to having in common.
+    """What the rows of all requests come closest to having in common.
+
+    The directions V that are in all spans are B X, with X the sources in common and B unknown. Rows are R = Q [X; Y],
+    with Q orthogonal and Y the other sources of a request, so that V R^+ = [B 0] Q'. Its square is B B', which tells B,
+    and so X, but for an orthogonal matrix.
 
     Args:
         received: float32 [b, c, h, w] each.
-        count: how many directions.
+        count: how many sources.
 
     Returns:
-        float32 [count, c, h, w], of any sign and size.
+        float32 [count, c, h, w], an orthogonal matrix times the sources. Where it is one, it is that, of any sign.
     """
     _, _, directions = torch.linalg.svd(torch.cat([basis(rows) for rows in received], 1).T, full_matrices=False)
-    return directions[:count].float().view(count, *received[0].shape[1:])
+    shared = directions[:count]
+    squares = [known @ known.T for known in (shared @ torch.linalg.pinv(rows.flatten(1).double()) for rows in received)]
+    values, axes = torch.linalg.eigh(torch.stack(squares).mean(0))
+    sources = axes / values.clamp(min=torch.finfo(values.dtype).tiny).sqrt() @ axes.T @ shared
+    return sources.float().view(count, *received[0].shape[1:])
 
 
 def _with(scene: Scene, photograph: int, number: int) -> Request:
