@@ -103,12 +103,13 @@ class Outcome:
     def recovered(self) -> float | None:
         """How far the result lies between floor and ceiling, 0 to 1: what verdicts and thresholds go by.
 
-        None where the attack is not done.
+        None where the attack is not done, or does no better where nothing is hidden than by chance: then no result,
+        however high, is on the way from one to the other.
         """
         if self.status != "done" or self.floor is None or self.result is None or self.ceiling is None:
             return None
         if self.ceiling <= self.floor:
-            return 1.0 if self.result >= self.ceiling else 0.0
+            return None
         return float(np.clip((self.result - self.floor) / (self.ceiling - self.floor), 0, 1))
 
     def beyond_chance(self, among: int = 1) -> bool | None:

@@ -87,9 +87,9 @@ def _attacked(attack: type[Attack], scene: Scene, store: Store | None, watch: Wa
 
 
 def _checked(outcome: Outcome) -> Outcome:
-    """An attack that does no better where nothing is hidden has shown nothing of what is."""
+    """An attack that does no better where nothing is hidden has shown nothing of what is, whatever it got."""
     floor, ceiling = outcome.floor, outcome.ceiling
-    if floor is None or ceiling is None or ceiling > floor or outcome.recovered:
+    if outcome.status != "done" or floor is None or ceiling is None or ceiling > floor:
         return outcome
     reason = f"It does no better where nothing is hidden ({ceiling:.3g}) than by chance ({floor:.3g})."
     return replace(outcome, status="not converged", reason=reason)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from audit_scenes import HalvedEdge, OneTimePad, PixelEdge, RectifiedEdge, scene
@@ -74,6 +76,15 @@ def test_a_photograph_in_parts_comes_out_in_parts():
     outcome = pool(HalvedEdge(4))
     assert outcome.result > 0.99
     assert outcome.ceiling > 0.99
+
+
+def test_few_victims_are_together_in_every_request():
+    """What requests have in common is then not one photograph."""
+    whole = scene(PixelEdge(4))
+    few = replace(whole, victims=whole.victims.take(torch.arange(6)))
+    assert Pooling().needs(few).status == "skipped"
+    assert Pooling().needs(whole) is None
+    assert Pooling().needs(replace(few, edge=PixelEdge(1))) is None
 
 
 def test_repeated_blinders_are_taken_off_wherever_the_shuffle_puts_them():

@@ -20,6 +20,7 @@ from ..span import basis
 __all__ = ["Pooling", "common"]
 
 BUDGET = {"quick": (8, 4), "full": (32, 8)}  # photographs, how often each is sent
+ALSO = 0.1  # of other photographs at most are in all requests of one, on average
 
 
 class Pooling(Attack):
@@ -36,6 +37,12 @@ class Pooling(Attack):
     title = "What do several requests show that have something in common?"
     knows = "which requests hold the same photograph (the direction that they share shows it)"
     source = "common subspace: Kettenring 1971 (MAXVAR), by singular values; averaging"
+
+    def needs(self, scene: Scene) -> Outcome | None:
+        others, (_, times) = len(scene.victims) - 1, BUDGET[scene.effort]
+        if others and others * ((scene.edge.group_size - 1) / others) ** times < ALSO:
+            return None
+        return Outcome("skipped", "It needs more victims: of so few others are in all requests as well.")
 
     def run(self, scene: Scene, progress: Progress) -> Outcome:
         photographs, times = BUDGET[scene.effort]
