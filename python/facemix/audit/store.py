@@ -25,6 +25,8 @@ from .scene import Scene
 
 __all__ = ["Store", "outcome_json"]
 
+CODE = ("*.py", "attacks/*.py")  # that outcomes follow from: some attacks run others
+
 
 class Store:
     """A folder with a file for each attack. A file counts only for what it was made of: the same edge, cloud and
@@ -45,7 +47,7 @@ class Store:
             "effort": scene.effort,
             "device": scene.device.type,
             "versions": [facemix.__version__, fo.__version__, torch.__version__],
-            "code": [_digest(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
+            "code": [_digest(path) for place in CODE for path in sorted(Path(__file__).parent.glob(place))],
         }
 
     def find(self, attack: type[Attack]) -> Outcome | None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from audit_outcomes import FULL, KINDS, attack
 from audit_scenes import PixelEdge, scene, textures
+from facemix.audit import store as stored
 from facemix.audit.attack import Attack
 from facemix.audit.outcome import Outcome
 from facemix.audit.run import Watch, run_audit
@@ -129,6 +130,15 @@ def test_what_was_made_of_something_else_does_not_count(one, tmp_path):
     ]
     for other in others:
         assert Store(tmp_path, other, {"edge": "x"}).find(made) is None
+
+
+def test_what_other_attacks_made_of_does_not_count_when_one_changed(one, tmp_path, monkeypatch):
+    """`output_side` runs two others."""
+    made = attack("a", FULL)
+    Store(tmp_path, one, {}).keep(made, FULL)
+    digest = stored._digest
+    monkeypatch.setattr(stored, "_digest", lambda path: "x" if path.name == "membership.py" else digest(path))
+    assert Store(tmp_path, one, {}).find(made) is None
 
 
 def test_a_damaged_file_does_not_count(one, tmp_path):
