@@ -50,6 +50,14 @@ def test_page_is_whole_and_alone(written: Path) -> None:
         assert f'id="{link[1:]}"' in text
 
 
+def test_pictures_of_an_earlier_audit_do_not_stay(tmp_path: Path) -> None:
+    write_audit(audit({"full": FULL}), tmp_path)
+    own = tmp_path / "pictures" / "mine.png"
+    own.touch()
+    write_audit(audit({"full": KINDS["skipped"]}), tmp_path)
+    assert list((tmp_path / "pictures").iterdir()) == [own]
+
+
 def test_page_and_json_have_everything(written: Path) -> None:
     text = " ".join(" ".join(Reader((written / HTML).read_text()).text).split())
     for words in (

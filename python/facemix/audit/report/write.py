@@ -19,16 +19,20 @@ HTML, JSON, PICTURES = "audit.html", "audit.json", "pictures"
 
 
 def write_audit(audit: Audit, out: Path) -> None:
-    """Write `audit.html`, which needs nothing beside it, `audit.json`, and the pictures of each attack as a PNG.
+    """Write `audit.html`, which needs nothing beside it, `audit.json`, and the pictures of each attack as a PNG. Where
+    an attack drew nothing, what an earlier audit left there is removed.
 
     Raises:
         OSError: a file cannot be written.
     """
     pictures = {}
     for attack in audit.attacks:
+        path = out / PICTURES / f"{attack.name}.png"
         if lines := audit.outcomes[attack.name].pictures:
-            pictures[attack.name] = out / PICTURES / f"{attack.name}.png"
-            draw_lines(pictures[attack.name], attack.title, audit.outcomes[attack.name].says, lines)
+            pictures[attack.name] = path
+            draw_lines(path, attack.title, audit.outcomes[attack.name].says, lines)
+        else:
+            path.unlink(missing_ok=True)
     _write(out / JSON, audit.as_json())
     with atomic_path(out / HTML) as temporary:
         temporary.write_text(page(audit, pictures), encoding="utf-8")
