@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import replace
@@ -10,14 +9,13 @@ from dataclasses import replace
 import torch
 
 from .attack import Attack
+from .failure import failed
 from .outcome import Outcome
 from .registry import ATTACKS
 from .scene import Scene
 from .store import Store
 
 __all__ = ["Watch", "run_audit"]
-
-LOG = logging.getLogger(__name__)
 
 
 class Watch:
@@ -43,8 +41,7 @@ def run_audit(
 ) -> dict[str, Outcome]:
     """Attack `scene`.
 
-    An attack that raises an error is "not converged", and those after it go on: what is wrong with an attack must
-    neither end an audit nor look like safety. Its traceback is logged.
+    An attack that raises an error is "not converged", and those after it go on, see `facemix.audit.failure`.
 
     Args:
         scene: see there.
@@ -78,8 +75,7 @@ def _attacked(attack: type[Attack], scene: Scene, store: Store | None, watch: Wa
             unfit = one.needs(scene)
             outcome = unfit or _checked(one.run(scene, lambda share: watch.progress(attack, share)))
     except Exception as error:
-        LOG.exception("audit: %s failed", attack.name)
-        return Outcome("not converged", f"It failed: {type(error).__name__}: {error}")
+        return failed(attack, error)
     outcome = replace(outcome, seconds=time.perf_counter() - start)
     if store is not None and unfit is None:
         store.keep(attack, outcome)

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from audit_scenes import SIZE, OneTimePad, PixelEdge, scene, textures
+from facemix.audit.attacks.attributes import Attributes
+from facemix.audit.attacks.membership import Membership
 from facemix.audit.attacks.output_side import PARTS, OutputSide
 from facemix.audit.outcome import Outcome
 
@@ -76,6 +78,19 @@ def test_luck_does_not_choose_the_part_that_speaks(people, attributes, speaks, m
     outcome = attack(PixelEdge(4), linear)
     assert outcome.measure == f"from the outputs: {speaks}"
     assert len(outcome.variants) == 1  # the other part
+
+
+def test_a_part_that_fails_takes_no_answer_from_the_other(monkeypatch, caplog):
+    def broken(self, scene, progress):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(Attributes, "run", broken)
+    outcome = attack(PixelEdge(4), linear)
+    assert outcome.status == "done"
+    assert outcome.result > 0.9
+    assert "attributes failed" in caplog.text
+    monkeypatch.setattr(Membership, "run", broken)
+    assert attack(PixelEdge(4), linear).status == "not converged"
 
 
 def test_attributes_alone_do():

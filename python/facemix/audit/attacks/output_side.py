@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..attack import Attack, Progress
 from ..edge import Edge
+from ..failure import failed
 from ..outcome import Outcome, Variant
 from ..request import Request, Secrets
 from ..scene import Cloud, Scene
@@ -24,7 +25,8 @@ class OutputSide(Attack):
     Outputs are what the network was trained to tell faces by, so they may say more than the rows, and they are small.
     The attacker makes requests of its own and lets the cloud compute their outputs. Of the two attacks, the one on
     people speaks, unless the one on attributes got further, by a figure whose interval says that it is no chance: the
-    better of two answers to noise must not stand for the attack.
+    better of two answers to noise must not stand for the attack. One that fails gives no answer, and takes none from
+    the other.
     """
 
     name = "output_side"
@@ -42,7 +44,7 @@ class OutputSide(Attack):
         assert scene.cloud is not None  # see `needs`
         outputs = replace(scene, edge=_Outputs(scene.edge, scene.cloud))
         parts = [attack for attack in PARTS if attack.needs(scene) is None]
-        found = [attack.run(outputs, _part_of(progress, done, len(parts))) for done, attack in enumerate(parts)]
+        found = [_tried(attack, outputs, _part_of(progress, done, len(parts))) for done, attack in enumerate(parts)]
         first, *others = sorted(found, key=lambda outcome: _clear(outcome, len(found)), reverse=True)
         unanswered = [outcome for outcome in found if outcome.status != "done"]
         if unanswered and not _clear(first, len(found)):
@@ -64,6 +66,13 @@ class OutputSide(Attack):
 def _clear(outcome: Outcome, among: int) -> float:
     """What it recovered, where that is beyond chance for one of so many parts; else 0."""
     return (outcome.recovered or 0.0) if outcome.beyond_chance(among) else 0.0
+
+
+def _tried(attack: Attack, scene: Scene, progress: Progress) -> Outcome:
+    try:
+        return attack.run(scene, progress)
+    except Exception as error:
+        return failed(type(attack), error)
 
 
 PARTS: tuple[Attack, ...] = (Membership(), Attributes())
