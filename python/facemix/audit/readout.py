@@ -17,15 +17,20 @@ TINY = 1e-12  # where all rows are zero
 class Readout:
     """Ridge regression without intercept, from received rows to targets.
 
+    Rows to learn from are best without the noise that lies on those to read. To the products of their columns it would
+    add its energy, on the diagonal, and what one draw of it happens to: the ridge has the former, and none of the
+    latter.
+
     Args:
         rows: float32 [b, ...], to learn from. All arithmetic is done where they are.
         targets: float [b, P].
+        noise: energy of what hides a value of such rows, over all of them: the sum of `Rows.noise`.
     """
 
-    def __init__(self, rows: Tensor, targets: Tensor) -> None:
+    def __init__(self, rows: Tensor, targets: Tensor, noise: float = 0.0) -> None:
         x = rows.flatten(1)
         gram = (x @ x.T).double()  # [b, b]: there are fewer rows than values in each
-        gram.diagonal().add_((RIDGE * gram.diagonal().mean()).clamp(min=TINY))
+        gram.diagonal().add_((RIDGE * gram.diagonal().mean()).clamp(min=TINY) + noise)
         self._matrix = x.T @ torch.linalg.solve(gram, targets.to(gram)).to(x)
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -43,4 +48,4 @@ def people_readout(rows: Rows, person: Tensor, device: torch.device) -> Readout:
         device: where to compute.
     """
     parts = torch.einsum("bs,bsp->bp", rows.weights, person.double()[rows.members])
-    return Readout(rows.received.to(device), parts.to(device))
+    return Readout(rows.received.to(device), parts.to(device), float(rows.noise.sum()))

@@ -11,11 +11,14 @@ from torch import Tensor
 
 from facemix.data import Labelled
 
+from .bare import Bare, noise
 from .edge import Edge
 from .request import Request
 from .scene import GROUPS, Scene, joined, send
 
-__all__ = ["Rows", "attacked", "described", "gathered", "rehearse", "rehearsed", "requests_a_pass", "suspects"]
+__all__ = [
+    "Rows", "attacked", "described", "gathered", "rehearse", "rehearsed", "requests_a_pass", "suspects",
+]  # fmt: skip
 
 REQUESTS = 8  # of the victims
 BATCH = 64  # rows of a request of the attacker, about: networks train on one at a time
@@ -32,6 +35,7 @@ class Rows(NamedTuple):
         weights: float64 [b, S], with which weight.
         owner: int64 [b], the photograph of row k, as the paper counts: the kth row of a group belongs to its kth image.
         group: int64 [b], rows with the same number mix the same sources.
+        noise: float64 [b], the mean square of what hides each value, where `received` is without it; else 0.
     """
 
     received: Tensor
@@ -40,13 +44,15 @@ class Rows(NamedTuple):
     weights: Tensor
     owner: Tensor
     group: Tensor
+    noise: Tensor
 
     def unprotected(self) -> Rows:
         """The same, if the edge sent the sources themselves."""
         one = torch.ones(len(self.owner), 1, dtype=torch.float64)
         return self._replace(
-            received=self.clean, members=self.owner[:, None], weights=one, group=torch.arange(len(self.owner))
-        )
+            received=self.clean, members=self.owner[:, None], weights=one, group=torch.arange(len(self.owner)),
+            noise=torch.zeros_like(self.noise),
+        )  # fmt: skip
 
 
 def described(request: Request, photographs: Tensor, size: int) -> Rows:
@@ -66,6 +72,7 @@ def described(request: Request, photographs: Tensor, size: int) -> Rows:
     return Rows(
         request.received, truth.sources[source], photographs[truth.image[strongest]],
         truth.weights.gather(1, strongest), photographs[truth.image[source]], truth.group,
+        torch.zeros(len(truth.group), dtype=torch.float64),
     )  # fmt: skip
 
 
@@ -97,11 +104,16 @@ def rehearse(edge: Edge, faces: Labelled, generator: torch.Generator) -> Iterato
 
 
 def rehearsed(edge: Edge, faces: Labelled, passes: int, generator: torch.Generator) -> Rows:
-    """The rows of so many passes of `rehearse` over all photographs; fewer where they would not fit into memory."""
-    requests = rehearse(edge, faces, generator)
+    """The rows of so many passes of `rehearse` over all photographs, beneath no noise, and how strong that is on those
+    that the edge sends; fewer where they would not fit into memory.
+    """
+    some = torch.randperm(len(faces), generator=generator)[:BATCH]
+    strength = noise(edge, faces, some[: max(len(some) // edge.group_size, 1) * edge.group_size], generator)
+    requests = rehearse(Bare(edge), faces, generator)
     first = next(requests)
     count = min(passes * requests_a_pass(edge, faces), VALUES // first.received.numel())
-    return gathered((first, *islice(requests, count - 1)))
+    rows = gathered((first, *islice(requests, count - 1)))
+    return rows._replace(noise=torch.full_like(rows.noise, strength))
 
 
 def suspects(scene: Scene) -> Labelled:

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 import torch
-from audit_scenes import OneTimePad, PixelEdge, scene
+from audit_scenes import HidingEdge, OneTimePad, PixelEdge, scene
 from facemix.audit.attacks import membership
 from facemix.audit.attacks.membership import Membership
 from facemix.audit.rehearsal import attacked
@@ -28,6 +28,10 @@ def test_it_learns_nothing_from_a_one_time_pad():
     assert outcome.result < outcome.floor + 0.15
     assert outcome.recovered < 0.2
     assert abs(outcome.curves[0].auc - 0.5) < 0.1
+
+
+def test_it_reckons_with_noise_that_it_leaves_out_of_its_own_rows():
+    assert attack(HidingEdge(4, 0.5)).result > 0.9
 
 
 def test_where_nobody_can_tell_people_apart_it_says_so():

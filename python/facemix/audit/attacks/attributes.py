@@ -105,9 +105,9 @@ class Attributes(Attack):
         }
         if len(scene.gallery) > 1 and _varied(suspects(scene), _told(scene)):
             said["by who is in the row"] = self._by_people(scene, view)
-        own = view(gathered(islice(rehearse(scene.edge, held, scene.generator(self.name, "held")), CHOICE)))
-        truth = _labels(held, _told(scene))[own.owner]
-        scores = {name: float(_success(say(own.received), truth).mean()) for name, say in said.items()}
+        tried = view(gathered(islice(rehearse(scene.edge, held, scene.generator(self.name, "held")), CHOICE)))
+        truth = _labels(held, _told(scene))[tried.owner]
+        scores = {name: float(_success(say(tried.received), truth).mean()) for name, say in said.items()}
         seen = view(rows).received
         return max(scores, key=scores.__getitem__), {name: say(seen) for name, say in said.items()}
 
@@ -133,7 +133,8 @@ class Attributes(Attack):
         mine = view(rehearsed(scene.edge, train, PASSES, scene.generator(self.name, "read")))
         labels = _labels(train, _told(scene)).double()
         sign = torch.where(labels == UNKNOWN, 0.0, 2 * labels - 1)
-        read = Readout(mine.received.to(scene.device), torch.einsum("bs,bsa->ba", mine.weights, sign[mine.members]))
+        targets = torch.einsum("bs,bsa->ba", mine.weights, sign[mine.members])
+        read = Readout(mine.received.to(scene.device), targets, float(mine.noise.sum()))
         return lambda received: read(received) > 0
 
     def _by_people(self, scene: Scene, view: Callable[[Rows], Rows]) -> Classifier:
@@ -150,7 +151,11 @@ class Attributes(Attack):
             energy = read(received).double().square()
             return F.normalize(energy, p=1, dim=1) @ has
 
-        fitted, truth = scores(mine.received), labels[mine.owner]
+        requests = rehearse(scene.edge, faces, scene.generator(self.name, "people, as sent"))
+        sent = map(view, islice(requests, PASSES * requests_a_pass(scene.edge, faces)))
+        fitted, truth = map(
+            torch.cat, zip(*((scores(each.received), labels[each.owner]) for each in sent), strict=True)
+        )
         deciders = []
         for column in range(len(told)):
             known = truth[:, column] != UNKNOWN

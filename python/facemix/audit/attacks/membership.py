@@ -28,7 +28,8 @@ class Membership(Attack):
     """A linear read-out of "how much of each person", learned from requests that the attacker makes itself.
 
     Of a mixture it reads the mixture: the coefficient with which each person is in the row, and near 0 for all others.
-    So whoever has the largest |value| is in the row, whatever the key.
+    So whoever has the largest |value| is in the row, whatever the key. Where the edge puts rows beneath noise, the
+    attacker leaves it out of its own, and has the regression reckon with it.
     """
 
     name = "membership"
@@ -45,6 +46,8 @@ class Membership(Attack):
         return None
 
     def run(self, scene: Scene, progress: Progress) -> Outcome:
+        people = scene.gallery.labels("identity")
+        owners = scene.victims.labels("identity")
         rows = attacked(scene)
         progress(0.2)
         passes = 2 if scene.effort == "quick" else 4
@@ -53,8 +56,6 @@ class Membership(Attack):
         alone, _ = self._scores(scene, scene.gallery, passes, rows)
         progress(0.9)
 
-        people = scene.gallery.labels("identity")
-        owners = scene.victims.labels("identity")
         inside = (owners[rows.members][:, :, None] == people).any(1)  # [b, P]
         owner = owners[rows.owner][:, None] == people
         floor = float(inside.double().mean())
