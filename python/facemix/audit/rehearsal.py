@@ -54,6 +54,11 @@ class Rows(NamedTuple):
             noise=torch.zeros_like(self.noise),
         )  # fmt: skip
 
+    def only(self, rows: Tensor) -> Rows:
+        """Those of `rows`, bool [b], with groups numbered anew."""
+        kept = Rows(*(values[rows] for values in self))
+        return kept._replace(group=kept.group.unique(return_inverse=True)[1])
+
 
 def described(request: Request, photographs: Tensor, size: int) -> Rows:
     """The rows of one request.

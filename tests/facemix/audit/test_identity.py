@@ -73,6 +73,16 @@ def test_it_trains_with_most_photographs_and_chooses_with_the_others(monkeypatch
     assert len(train) / (len(train) + len(held)) == pytest.approx(identity.TRAINED, abs=0.06)
 
 
+def test_victims_who_are_not_in_the_gallery_do_not_count():
+    """Their rows have no right answer."""
+    whole = scene(PixelEdge(1))
+    few = dataclasses.replace(whole, gallery=whole.gallery.take(torch.arange(0, 16, 2)))
+    outcome = Identity().run(few, lambda share: None)
+    assert outcome.status == "done"
+    assert outcome.result > 0.9
+    assert outcome.ceiling > 0.9
+
+
 def test_where_labels_are_wrong_it_has_not_converged():
     whole = scene(PixelEdge(4))
     wrong = torch.randint(16, (128,), generator=torch.Generator().manual_seed(0))

@@ -34,6 +34,15 @@ def test_it_reckons_with_noise_that_it_leaves_out_of_its_own_rows():
     assert attack(HidingEdge(4, 0.5)).result > 0.9
 
 
+def test_rows_in_which_nobody_of_the_gallery_is_do_not_count():
+    whole = scene(PixelEdge(1), people=32)
+    few = dataclasses.replace(whole, gallery=whole.gallery.take(torch.arange(0, 32, 2)))
+    outcome = Membership().run(few, lambda share: None)
+    assert outcome.result > 0.95
+    assert outcome.ceiling > 0.95
+    assert outcome.floor == pytest.approx(1 / 16)
+
+
 def test_where_nobody_can_tell_people_apart_it_says_so():
     whole = scene(PixelEdge(4), people=32)
     generator = torch.Generator().manual_seed(0)

@@ -47,9 +47,10 @@ class Identity(Attack):
         return None
 
     def run(self, scene: Scene, progress: Progress) -> Outcome:
-        rows = attacked(scene)
         people = scene.gallery.labels("identity").sort().values
-        victims = torch.searchsorted(people, scene.victims.labels("identity"))
+        victims = _numbers(scene.victims.labels("identity"), people)
+        rows = attacked(scene)
+        rows = rows.only(victims[rows.owner] >= 0)  # there is no right answer of others
         owner, members, floor = victims[rows.owner], victims[rows.members], 1 / len(people)
         chosen, mixed = self._answers(scene, rows, lambda rows: rows, lambda share: progress(share / 2))
         best, clean = self._answers(scene, rows, Rows.unprotected, lambda share: progress((1 + share) / 2))
@@ -94,7 +95,7 @@ class Identity(Attack):
         """
         train, held = suspects(scene).split(TRAINED, scene.seed_of(self.name, "split"))
         people = scene.gallery.labels("identity").sort().values
-        label, held_label = (torch.searchsorted(people, faces.labels("identity")) for faces in (train, held))
+        label, held_label = (_numbers(faces.labels("identity"), people) for faces in (train, held))
         mine = view(rehearsed(scene.edge, train, PASSES, scene.generator(self.name, "read")))
         read = people_readout(mine, F.one_hot(label, len(people)), scene.device)
         network = classifier(mine.received.shape[1:], len(people), scene.seed_of(self.name, "network")).to(scene.device)
@@ -112,6 +113,12 @@ class Identity(Attack):
         scores = {name: float(class_balanced(say(own.received) == truth, truth).mean()) for name, say in said.items()}
         seen = view(rows).received
         return max(scores, key=scores.__getitem__), {name: say(seen) for name, say in said.items()}
+
+
+def _numbers(identity: Tensor, people: Tensor) -> Tensor:
+    """The places in `people` [P], distinct, of each of `identity` [n]; -1 of who is not there: int64 [n]."""
+    found = identity[:, None] == people
+    return torch.where(found.any(1), found.int().argmax(1), -1)
 
 
 def _mean(values: list[float]) -> float:

@@ -29,7 +29,8 @@ class Membership(Attack):
 
     Of a mixture it reads the mixture: the coefficient with which each person is in the row, and near 0 for all others.
     So whoever has the largest |value| is in the row, whatever the key. Where the edge puts rows beneath noise, the
-    attacker leaves it out of its own, and has the regression reckon with it.
+    attacker leaves it out of its own, and has the regression reckon with it. Rows in which nobody of the gallery is
+    have no right answer, and do not count.
     """
 
     name = "membership"
@@ -49,6 +50,7 @@ class Membership(Attack):
         people = scene.gallery.labels("identity")
         owners = scene.victims.labels("identity")
         rows = attacked(scene)
+        rows = rows.only(torch.isin(owners[rows.members], people).any(1))
         progress(0.2)
         passes = 2 if scene.effort == "quick" else 4
         scores, clean = self._scores(scene, suspects(scene), passes, rows)
@@ -59,8 +61,9 @@ class Membership(Attack):
         inside = (owners[rows.members][:, :, None] == people).any(1)  # [b, P]
         owner = owners[rows.owner][:, None] == people
         floor = float(inside.double().mean())
-        ceiling = _named(clean, owner)
-        failed = fails_unprotected(by_victim(ceiling, rows.owner), floor, scene.seed_of(self.name, "ceiling"))
+        known = owner.any(1)
+        ceiling = _named(clean[known], owner[known])
+        failed = fails_unprotected(by_victim(ceiling, rows.owner[known]), floor, scene.seed_of(self.name, "ceiling"))
         if failed:
             return failed
         hits = _named(scores, inside)
