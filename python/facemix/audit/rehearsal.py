@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from facemix.data import Labelled
+from facemix.data.labelled import split_rows
 
 from .bare import Bare, noise
 from .edge import Edge
@@ -17,7 +18,7 @@ from .request import Request
 from .scene import GROUPS, Scene, joined, send
 
 __all__ = [
-    "Rows", "attacked", "described", "gathered", "rehearse", "rehearsed", "requests_a_pass", "suspects",
+    "Rows", "attacked", "described", "divided", "gathered", "rehearse", "rehearsed", "requests_a_pass", "suspects",
 ]  # fmt: skip
 
 REQUESTS = 8  # of the victims
@@ -119,6 +120,16 @@ def rehearsed(edge: Edge, faces: Labelled, passes: int, generator: torch.Generat
     count = min(passes * requests_a_pass(edge, faces), VALUES // first.received.numel())
     rows = gathered((first, *islice(requests, count - 1)))
     return rows._replace(noise=torch.full_like(rows.noise, strength))
+
+
+def divided(faces: Labelled, share: float, seed: int, least: int) -> tuple[Labelled, Labelled]:
+    """To train with, and at least `least` to choose with: `share` of the photographs of each person, or of all together
+    where that would leave too few, as of people with two photographs each.
+    """
+    first, second = split_rows(len(faces), faces.identity, share, seed)
+    if len(second) < least:
+        first, second = split_rows(len(faces), None, share, seed)
+    return faces.take(first), faces.take(second)
 
 
 def suspects(scene: Scene) -> Labelled:

@@ -62,6 +62,12 @@ def test_what_nobody_can_tell_is_left_out():
     assert outcome.result > 0.85
 
 
+def test_two_photographs_a_person_are_enough_to_choose_with():
+    whole = scene(PixelEdge(1), people=32)
+    two = whole.attacker.take((torch.arange(256) % 8 < 2).nonzero().flatten())
+    assert Attributes().run(dataclasses.replace(whole, attacker=two), lambda share: None).status == "done"
+
+
 @pytest.mark.parametrize("of", ["victims", "attacker"])
 def test_without_attributes_that_vary_it_is_skipped(of):
     whole = scene(PixelEdge(4))

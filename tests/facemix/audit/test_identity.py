@@ -83,6 +83,14 @@ def test_victims_who_are_not_in_the_gallery_do_not_count():
     assert outcome.ceiling > 0.9
 
 
+def test_two_photographs_a_person_are_enough_to_choose_with():
+    """One is in the gallery, so that four fifths of each person's, rounded, are all of them."""
+    whole = scene(PixelEdge(1), people=32)
+    one = dataclasses.replace(whole, attacker=whole.attacker.take(torch.arange(0, 256, 8)))
+    assert Identity().needs(one) is None
+    assert Identity().run(one, lambda share: None).status == "done"
+
+
 def test_where_labels_are_wrong_it_has_not_converged():
     whole = scene(PixelEdge(4))
     wrong = torch.randint(16, (128,), generator=torch.Generator().manual_seed(0))

@@ -18,7 +18,7 @@ from ..control import fails_unprotected
 from ..networks import answers, classifier, fit, steps
 from ..outcome import Outcome, Variant, interval
 from ..readout import Readout, people_readout
-from ..rehearsal import Rows, attacked, gathered, rehearse, rehearsed, requests_a_pass, suspects
+from ..rehearsal import Rows, attacked, divided, gathered, rehearse, rehearsed, requests_a_pass, suspects
 from ..scene import Scene
 
 __all__ = ["Attributes"]
@@ -98,7 +98,8 @@ class Attributes(Attack):
             view: of rows: as the edge sends them, or unprotected.
         """
         order = torch.randperm(len(scene.attacker), generator=scene.generator(self.name, "photographs"))
-        train, held = scene.attacker.take(order[:MOST]).split(TRAINED, scene.seed_of(self.name, "split"))
+        own = scene.attacker.take(order[:MOST])
+        train, held = divided(own, TRAINED, scene.seed_of(self.name, "split"), scene.edge.group_size)
         said = {
             "the paper's network": self._network(scene, train, view, progress),
             "linear read-out": self._linear(scene, train, view),

@@ -17,7 +17,7 @@ from ..control import fails_unprotected
 from ..networks import answers, classifier, fit, steps
 from ..outcome import Outcome, Variant, interval
 from ..readout import people_readout
-from ..rehearsal import Rows, attacked, gathered, rehearse, rehearsed, requests_a_pass, suspects
+from ..rehearsal import Rows, attacked, divided, gathered, rehearse, rehearsed, requests_a_pass, suspects
 from ..scene import Scene
 
 __all__ = ["Identity"]
@@ -93,7 +93,7 @@ class Identity(Attack):
         Args:
             view: of rows: as the edge sends them, or unprotected.
         """
-        train, held = suspects(scene).split(TRAINED, scene.seed_of(self.name, "split"))
+        train, held = divided(suspects(scene), TRAINED, scene.seed_of(self.name, "split"), scene.edge.group_size)
         people = scene.gallery.labels("identity").sort().values
         label, held_label = (_numbers(faces.labels("identity"), people) for faces in (train, held))
         mine = view(rehearsed(scene.edge, train, PASSES, scene.generator(self.name, "read")))
