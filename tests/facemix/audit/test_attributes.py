@@ -68,6 +68,33 @@ def test_two_photographs_a_person_are_enough_to_choose_with():
     assert Attributes().run(dataclasses.replace(whole, attacker=two), lambda share: None).status == "done"
 
 
+def test_an_attribute_that_none_to_train_on_lacks_spoils_no_other(monkeypatch):
+    """Where it is unknown besides, its weight is infinite, and counts nothing all the same."""
+    whole = scene(PixelEdge(1))
+    order = torch.randperm(128, generator=whole.generator("attributes", "photographs"))
+    seed = whole.seed_of("attributes", "split")
+    for lacking in range(128):  # one that is not trained with
+        rare = torch.ones(128, dtype=torch.int8)
+        rare[3], rare[lacking] = -1, 0
+        theirs = {"odd": whole.attacker.attributes["odd"], "rare": rare}
+        own = dataclasses.replace(whole.attacker, attributes=theirs)
+        train, _ = own.take(order).split(0.8, seed)
+        if -1 in train.attributes["rare"] and 0 not in train.attributes["rare"]:
+            break
+    half = (torch.arange(32) // 2 % 2).to(torch.int8)
+    victims = dataclasses.replace(
+        whole.victims, attributes={"odd": whole.victims.attributes["odd"], "rare": half.flip(0)}
+    )
+    gallery = dataclasses.replace(
+        whole.gallery, attributes={"odd": whole.gallery.attributes["odd"], "rare": torch.ones(16, dtype=torch.int8)}
+    )
+    outcome = Attributes().run(
+        dataclasses.replace(whole, attacker=own, victims=victims, gallery=gallery), lambda share: None
+    )
+    assert outcome.variants[0].name == "the paper's network"
+    assert outcome.variants[0].ceiling > 0.6  # of the two, that of "odd" is learned
+
+
 @pytest.mark.parametrize("of", ["victims", "attacker"])
 def test_without_attributes_that_vary_it_is_skipped(of):
     whole = scene(PixelEdge(4))

@@ -118,8 +118,9 @@ class Attributes(Attack):
         share = ((labels == 1).sum(0) / known.sum(0)).to(scene.device)
 
         def loss(scores: Tensor, target: Tensor) -> Tensor:
-            # Both answers weigh as much, whatever their share, as in what is measured; unknown ones nothing.
-            weight = torch.where(target == 1, 0.5 / share, 0.5 / (1 - share)) * (target != UNKNOWN)
+            # Both answers weigh as much, whatever their share, as in what is measured; unknown ones nothing, not even
+            # where nobody lacks the attribute, or has it, and 1 / share is infinite.
+            weight = torch.where(target == 1, 0.5 / share, 0.5 / (1 - share)).masked_fill(target == UNKNOWN, 0)
             return F.binary_cross_entropy_with_logits(scores, (target == 1).float(), weight)
 
         requests = map(view, rehearse(scene.edge, train, scene.generator(self.name, "train")))
