@@ -155,7 +155,7 @@ def test_the_sets_come_from_the_splits(known):
 
 @pytest.mark.parametrize(
     ("floor", "result", "ceiling", "recovered"),
-    [(0.2, 0.6, 1.0, 0.5), (0.2, 0.1, 1.0, 0.0), (0.2, 1.1, 1.0, 1.0), (0.5, 0.5, 0.5, 1.0), (0.5, 0.4, 0.5, 0.0)],
+    [(0.2, 0.6, 1.0, 0.5), (0.2, 0.1, 1.0, 0.0), (0.2, 1.1, 1.0, 1.0), (0.5, 0.5, 0.5, None), (0.5, 0.9, 0.4, None)],
 )
 def test_recovered_is_the_share_between_floor_and_ceiling(floor, result, ceiling, recovered):
     outcome = Outcome("done", measure="m", floor=floor, result=result, ceiling=ceiling, says="s")
