@@ -30,7 +30,7 @@ class Linking(Attack):
 
     name = "linking"
     title = "Do two requests hold the same photograph?"
-    knows = "where rows lie beneath noise: the edge's software, and photographs of its own; else nothing"
+    knows = "nothing else; where rows are beneath noise, the edge's software, and photographs of its own"
     source = "principal angles between subspaces: Björck and Golub 1973; of what is not mixed, the likelihood ratio"
 
     def needs(self, scene: Scene) -> Outcome | None:
