@@ -39,8 +39,8 @@ class Bare:
         return self._edge.send(images, generator, NOTHING)
 
 
-def noise(edge: Edge, faces: Labelled, rows: Tensor, generator: torch.Generator) -> float:
-    """The mean square of the noise on a value that `edge` sends; 0 where there is none.
+def noise(edge: Edge, faces: Labelled, rows: Tensor, generator: torch.Generator) -> Tensor:
+    """The noise on a request of `edge`, [b, c, h, w]; zeros where there is none.
 
     Args:
         faces, rows: see `facemix.audit.scene.send`.
@@ -49,4 +49,4 @@ def noise(edge: Edge, faces: Labelled, rows: Tensor, generator: torch.Generator)
     state = generator.get_state()
     sent = send(edge, faces, rows, generator).received
     bare = send(Bare(edge), faces, rows, generator.set_state(state)).received
-    return float((sent - bare).square().mean())
+    return sent - bare

@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .moments import Moments
 from .rehearsal import Rows
 
 __all__ = ["Readout", "people_readout"]
@@ -17,25 +18,34 @@ TINY = 1e-12  # where all rows are zero
 class Readout:
     """Ridge regression without intercept, from received rows to targets.
 
-    Rows to learn from are best without the noise that lies on those to read. To the products of their columns it would
-    add its energy, on the diagonal, and what one draw of it happens to: the ridge has the former, and none of the
-    latter.
+    Rows to learn from are best without the noise that lies on those to read: beneath it, the regression learns what one
+    draw of it happens to be. Its second moments are enough: where rows are whitened by them, a ridge of 1 a row is what
+    noise adds to the products of their columns on average.
 
     Args:
         rows: float32 [b, ...], to learn from. All arithmetic is done where they are.
         targets: float [b, P].
-        noise: energy of what hides a value of such rows, over all of them: the sum of `Rows.noise`.
+        noise: see `Rows`; none where there is none, or the rows are beneath it.
     """
 
-    def __init__(self, rows: Tensor, targets: Tensor, noise: float = 0.0) -> None:
-        x = rows.flatten(1)
-        gram = (x @ x.T).double()  # [b, b]: there are fewer rows than values in each
-        gram.diagonal().add_((RIDGE * gram.diagonal().mean()).clamp(min=TINY) + noise)
-        self._matrix = x.T @ torch.linalg.solve(gram, targets.to(gram)).to(x)
+    def __init__(self, rows: Tensor, targets: Tensor, noise: Tensor | None = None) -> None:
+        if noise is None or not len(noise):
+            self._matrix = _ridge(rows.flatten(1), targets, 0.0)
+        else:
+            white = Moments(noise)
+            matrix = _ridge(white.filtered(rows, torch.rsqrt), targets, len(rows))
+            self._matrix = white.filtered(matrix.T, torch.rsqrt).T.to(rows)
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Rows float32 [b, ...] -> float32 [b, P], on the CPU."""
         return (rows.to(self._matrix).flatten(1) @ self._matrix).cpu()
+
+
+def _ridge(x: Tensor, targets: Tensor, added: float) -> Tensor:
+    """The matrix [t, P] of rows x [b, t]. The ridge is RIDGE, and what is `added`."""
+    gram = (x @ x.T).double()  # [b, b]: there are fewer rows than values in each
+    gram.diagonal().add_((RIDGE * gram.diagonal().mean()).clamp(min=TINY) + added)
+    return x.T @ torch.linalg.solve(gram, targets.to(gram)).to(x)
 
 
 def people_readout(rows: Rows, person: Tensor, device: torch.device) -> Readout:
@@ -48,4 +58,4 @@ def people_readout(rows: Rows, person: Tensor, device: torch.device) -> Readout:
         device: where to compute.
     """
     parts = torch.einsum("bs,bsp->bp", rows.weights, person.double()[rows.members])
-    return Readout(rows.received.to(device), parts.to(device), float(rows.noise.sum()))
+    return Readout(rows.received.to(device), parts.to(device), rows.noise.to(device))

@@ -23,6 +23,7 @@ __all__ = [
 
 REQUESTS = 8  # of the victims
 BATCH = 64  # rows of a request of the attacker, about: networks train on one at a time
+NOISE = 512  # rows of it, to learn from how it is
 VALUES = 2**28  # float32 at most that are kept of the attacker's rows: 1 GB
 
 
@@ -36,7 +37,7 @@ class Rows(NamedTuple):
         weights: float64 [b, S], with which weight.
         owner: int64 [b], the photograph of row k, as the paper counts: the kth row of a group belongs to its kth image.
         group: int64 [b], rows with the same number mix the same sources.
-        noise: float64 [b], the mean square of what hides each value, where `received` is without it; else 0.
+        noise: float32 [n, c, h, w], some of what hides rows as the edge sends them, where `received` is without it.
     """
 
     received: Tensor
@@ -52,13 +53,14 @@ class Rows(NamedTuple):
         one = torch.ones(len(self.owner), 1, dtype=torch.float64)
         return self._replace(
             received=self.clean, members=self.owner[:, None], weights=one, group=torch.arange(len(self.owner)),
-            noise=torch.zeros_like(self.noise),
+            noise=self.noise[:0],
         )  # fmt: skip
 
     def only(self, rows: Tensor) -> Rows:
         """Those of `rows`, bool [b], with groups numbered anew."""
-        kept = Rows(*(values[rows] for values in self))
-        return kept._replace(group=kept.group.unique(return_inverse=True)[1])
+        kept = {name: values[rows] for name, values in self._asdict().items() if name != "noise"}
+        kept["group"] = kept["group"].unique(return_inverse=True)[1]
+        return self._replace(**kept)
 
 
 def described(request: Request, photographs: Tensor, size: int) -> Rows:
@@ -78,7 +80,7 @@ def described(request: Request, photographs: Tensor, size: int) -> Rows:
     return Rows(
         request.received, truth.sources[source], photographs[truth.image[strongest]],
         truth.weights.gather(1, strongest), photographs[truth.image[source]], truth.group,
-        torch.zeros(len(truth.group), dtype=torch.float64),
+        request.received[:0],
     )  # fmt: skip
 
 
@@ -110,16 +112,25 @@ def rehearse(edge: Edge, faces: Labelled, generator: torch.Generator) -> Iterato
 
 
 def rehearsed(edge: Edge, faces: Labelled, passes: int, generator: torch.Generator) -> Rows:
-    """The rows of so many passes of `rehearse` over all photographs, beneath no noise, and how strong that is on those
-    that the edge sends; fewer where they would not fit into memory.
+    """The rows of so many passes of `rehearse` over all photographs, beneath no noise, and some of that; fewer where
+    they would not fit into memory.
     """
-    some = torch.randperm(len(faces), generator=generator)[:BATCH]
-    strength = noise(edge, faces, some[: max(len(some) // edge.group_size, 1) * edge.group_size], generator)
     requests = rehearse(Bare(edge), faces, generator)
     first = next(requests)
     count = min(passes * requests_a_pass(edge, faces), VALUES // first.received.numel())
     rows = gathered((first, *islice(requests, count - 1)))
-    return rows._replace(noise=torch.full_like(rows.noise, strength))
+    return rows._replace(noise=_noise(edge, faces, generator))
+
+
+def _noise(edge: Edge, faces: Labelled, generator: torch.Generator) -> Tensor:
+    """NOISE rows of it, or none where `edge` adds none."""
+    order = torch.randperm(len(faces), generator=generator)
+    rows = order[: min(len(faces), NOISE) // edge.group_size * edge.group_size]
+    found = noise(edge, faces, rows, generator)
+    if not found.any():
+        return found[:0]
+    more = [noise(edge, faces, rows, generator) for _ in range(NOISE // len(found))]
+    return torch.cat((found, *more))[:NOISE]
 
 
 def divided(faces: Labelled, share: float, seed: int, least: int) -> tuple[Labelled, Labelled]:

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from audit_scenes import SIZE, OneTimePad, PixelEdge, scene, textures
+from audit_scenes import SIZE, HidingEdge, OneTimePad, PixelEdge, scene, textures
 from facemix.audit.attacks.attributes import Attributes
 from facemix.audit.attacks.membership import Membership
 from facemix.audit.attacks.output_side import PARTS, OutputSide
@@ -30,6 +30,12 @@ def test_outputs_give_away_who_is_in_a_row():
     assert outcome.variants[0].name.startswith("class-balanced success: attributes")
     assert outcome.variants[0].ceiling > 0.9
     assert outcome.pictures == ()
+
+
+def test_it_reckons_with_noise_as_the_cloud_computes_it():
+    """White noise is not white any more where half of the outputs have something in common."""
+    common = MATRIX + 3 * (torch.arange(OUTPUTS) % 2)
+    assert attack(HidingEdge(4, 0.3), lambda rows: (rows.flatten(1) - 0.5) @ common).result > 0.86
 
 
 def test_it_learns_nothing_from_outputs_of_a_one_time_pad():

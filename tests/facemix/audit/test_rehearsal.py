@@ -5,7 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from audit_scenes import PixelEdge, scene, textures
+from audit_scenes import HidingEdge, PixelEdge, scene, textures
 from facemix.audit import rehearsal
 from facemix.audit.control import fails_unprotected
 from facemix.audit.curves import roc
@@ -72,6 +72,26 @@ def test_the_readout_finds_a_linear_map():
     read = Readout(rows, rows.flatten(1) @ matrix)
     torch.testing.assert_close(read(rows), rows.flatten(1) @ matrix, rtol=0, atol=0.5)
     assert np.corrcoef(read(-rows).flatten(), (-rows.flatten(1) @ matrix).flatten())[0, 1] > 0.99
+
+
+def test_the_readout_looks_where_there_is_little_noise():
+    """Two columns tell as much, beneath more noise and less: they count in proportion to 1 / variance."""
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randn(100, 1, generator=generator)
+    rows, noise = targets.expand(100, 2), torch.randn(400, 2, generator=generator) * torch.tensor([2.0, 0.5])
+    read = Readout(rows, targets, noise)
+    torch.testing.assert_close(read(torch.eye(2)).flatten(), torch.tensor([0.25, 4.0]) / 5.25, rtol=0.1, atol=0.02)
+
+
+def test_rows_to_learn_from_are_beneath_no_noise_and_some_of_it_is_beside():
+    faces = textures(6, 4, 1)
+    for level, count in ((0.0, 0), (0.5, rehearsal.NOISE)):
+        mine = rehearsed(HidingEdge(4, level), faces, 2, torch.Generator().manual_seed(0))
+        mixed = torch.einsum("bs,bschw->bchw", mine.weights, sources_of(mine.members, faces, PixelEdge(4)))
+        torch.testing.assert_close(mine.received.double(), mixed, rtol=0, atol=1e-5)
+        assert len(mine.noise) == count
+        assert not len(mine.unprotected().noise)
+    assert mine.noise.std() == pytest.approx(0.5, rel=0.01)
 
 
 def test_an_attack_that_fails_unprotected_is_not_converged():

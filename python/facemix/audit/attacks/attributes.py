@@ -136,7 +136,7 @@ class Attributes(Attack):
         labels = _labels(train, _told(scene)).double()
         sign = torch.where(labels == UNKNOWN, 0.0, 2 * labels - 1)
         targets = torch.einsum("bs,bsa->ba", mine.weights, sign[mine.members])
-        read = Readout(mine.received.to(scene.device), targets, float(mine.noise.sum()))
+        read = Readout(mine.received.to(scene.device), targets, mine.noise.to(scene.device))
         return lambda received: read(received) > 0
 
     def _by_people(self, scene: Scene, view: Callable[[Rows], Rows]) -> Classifier:
