@@ -10,9 +10,24 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import proxy
 import pytest
 from cloud_process import Cloud
-from cloud_server import Doubler, answer, code_of, message, repository, rows, run, serving, stub_of, until, waiting
+from cloud_server import (
+    Doubler,
+    answer,
+    calls,
+    code_of,
+    message,
+    repository,
+    rows,
+    run,
+    serving,
+    stub_of,
+    until,
+    waiting,
+)
+from facemix.cloud import server
 from facemix.wire import open_inference_pb2 as pb
 from facemix.wire.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -59,7 +74,7 @@ def test_what_has_begun_ends_and_nothing_new_begins(tmp_path: Path) -> None:
 
 def test_who_stops_watching_takes_nothing_from_the_others(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with serving(repository([Doubler()], tmp_path)) as (server, channel):
+        async with serving(repository([Doubler()], tmp_path)) as (cloud, channel):
             watch = health_pb2_grpc.HealthStub(channel).Watch
             stays, leaves = (watch(health_pb2.HealthCheckRequest()) for _ in range(2))
             named = watch(health_pb2.HealthCheckRequest(service="inference.GRPCInferenceService"))
@@ -67,9 +82,13 @@ def test_who_stops_watching_takes_nothing_from_the_others(tmp_path: Path) -> Non
                 assert (await watcher.read()).status == SERVING
             leaves.cancel()
             assert await health_of(channel) == SERVING  # by now it has heard of that
-            await server.drain()
+            await cloud.drain()
             for watcher in (stays, named):
                 assert (await watcher.read()).status == NOT_SERVING
+            async with asyncio.timeout(10):  # the server need not wait for them either
+                await cloud.stop()
+            for watcher in (stays, named):
+                assert await watcher.read() is grpc.aio.EOF
 
     run(scenario())
 
@@ -97,6 +116,32 @@ def test_draining_ends_at_its_time(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
     run(scenario())
     assert "not all drained" in [record.message for record in caplog.records]
+
+
+def test_answers_that_have_left_the_server_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system has them, and would throw them away with the connection."""
+    monkeypatch.setattr(server, "LAST_SECONDS", 0.05)
+    large, window = message(rows(200_000)), [("grpc.http2.lookahead_bytes", 1 << 23)]
+
+    async def scenario() -> None:
+        model = Doubler()
+        model.gate.clear()
+        async with serving(repository([model], tmp_path), max_batch=65536) as (cloud, _):
+            with proxy.Proxy(cloud.address) as link:
+                async with grpc.aio.insecure_channel(link.address, window) as channel:
+                    call = asyncio.ensure_future(stub_of(channel).ModelInfer(large))
+                    await until(model.started)
+                    link.fault = proxy.Fault("pause", way="down", once=False)
+                    model.gate.set()
+                    await calls(cloud, 0)
+                    await cloud.drain()
+                    stopping = asyncio.create_task(cloud.stop())
+                    await asyncio.sleep(0.3)
+                    link.fault = None
+                    assert len(answer(await call)) == 200_000
+                    await stopping
+
+    run(scenario())
 
 
 def test_a_process_told_to_stop_answers_first(cloud_file: Path) -> None:

@@ -33,7 +33,7 @@ def hint_of(error: grpc.aio.AioRpcError) -> int:
 def test_beyond_the_queue_calls_are_refused_with_a_hint(tmp_path: Path) -> None:
     async def scenario() -> None:
         model = Doubler()
-        large = message(rows(40_000))  # 640 kB: two are more than 1 MiB
+        large = message(rows(15_000))  # 240 kB, and twice as much for the answer: two are more than 1 MiB
         async with serving(repository([model], tmp_path), queue_mib=1) as (cloud, channel):
             stub = stub_of(channel)
             await stub.ModelInfer(large)  # measures how fast it is
@@ -48,9 +48,9 @@ def test_beyond_the_queue_calls_are_refused_with_a_hint(tmp_path: Path) -> None:
             small = asyncio.ensure_future(stub.ModelInfer(message(rows(3))))  # fits beside it
             await waiting(cloud, 1)
             model.gate.set()
-            assert len(answer(await held)) == 40_000
+            assert len(answer(await held)) == 15_000
             assert len(answer(await small)) == 3
-            assert len(answer(await stub.ModelInfer(large))) == 40_000  # and there is room again
+            assert len(answer(await stub.ModelInfer(large))) == 15_000  # and there is room again
 
     run(scenario())
 

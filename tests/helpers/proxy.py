@@ -22,12 +22,13 @@ class Fault:
 
     Attributes:
         kind: "cut" resets both sides; "half-close" ends this way and leaves the other open; "stall" passes nothing
-            more; "drip" passes single bytes, slowly; "garbage" passes random bytes instead.
+            more; "pause" passes nothing until the fault is taken away; "drip" passes single bytes, slowly; "garbage"
+            passes random bytes instead.
         way: "up" to the server, or "down" to the client.
         once: later connections pass; else they all suffer.
     """
 
-    kind: Literal["cut", "half-close", "stall", "drip", "garbage"]
+    kind: Literal["cut", "half-close", "stall", "pause", "drip", "garbage"]
     after: int = 0
     way: Literal["up", "down"] = "up"
     once: bool = True
@@ -159,6 +160,13 @@ class Proxy:
                     pass
             case "stall":
                 await asyncio.Event().wait()
+            case "pause":
+                while self._fault is fault:
+                    await asyncio.sleep(0.01)
+                while rest:
+                    writer.write(rest)
+                    await writer.drain()
+                    rest = await reader.read(CHUNK)
             case "drip":
                 while rest:
                     for byte in rest:

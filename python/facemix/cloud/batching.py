@@ -63,14 +63,14 @@ class Batcher:
     Args:
         max_batch: most rows of a batch; a request with more is computed alone, in slices of this size.
         max_delay: how long, in seconds, a request may wait for others that are being received.
-        capacity: bytes of features, as float32, that may wait or be computed; a single request may exceed it where
-            there is no other.
+        capacity: bytes of features, as float32, that may wait or be computed, and of answers that were not sent yet; a
+            single request may exceed it where there is no other.
     """
 
     def __init__(self, max_batch: int, max_delay: float, capacity: int, metrics: Metrics) -> None:
         self._max_batch, self._max_delay, self._capacity, self._metrics = max_batch, max_delay, capacity, metrics
         self._loop = asyncio.get_running_loop()
-        self._bytes = 0
+        self._bytes = self._kept = 0  # of features, and for answers
         self._seconds_per_byte = 0.0
         self._changed = threading.Condition()  # guards the following three
         self._waiting: deque[_Request] = deque()
@@ -92,14 +92,26 @@ class Batcher:
 
     def check_room(self, nbytes: int) -> None:
         """Raise a Refusal if there is no room for `nbytes` more."""
-        if self._bytes and self._bytes + nbytes > self._capacity:
+        held = self._bytes + self._kept
+        if held and held + nbytes > self._capacity:
             hint = round(1000 * self._bytes * self._seconds_per_byte) or FIRST_RETRY_MS
             raise Refusal(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 "queue_full",
-                f"the queue must hold {self._capacity} bytes at most, got {nbytes} more than the {self._bytes} in it",
+                f"the queue must hold {self._capacity} bytes at most, got {nbytes} more than the {held} in it",
                 retry_ms=min(max(hint, RETRY_MS[0]), RETRY_MS[1]),
             )
+
+    @contextmanager
+    def keeping(self, nbytes: int) -> Iterator[None]:
+        """While a request is computed and its answer is sent: room for that answer. Otherwise callers who read none
+        would have the server hold as many as they like.
+        """
+        self._keep(nbytes)
+        try:
+            yield
+        finally:
+            self._keep(-nbytes)
 
     def submit(self, model: CloudModel, features: Rows, deadline: float) -> Awaitable[Computed]:
         """Have `features` [B, ...] computed with whatever else waits for `model`; to be awaited at once.
@@ -134,6 +146,10 @@ class Batcher:
             if request.future.cancelled():
                 with self._changed, suppress(ValueError):  # it is not there if its batch has begun
                     self._waiting.remove(request)
+
+    def _keep(self, nbytes: int) -> None:
+        self._kept += nbytes
+        self._metrics.held(0, nbytes)
 
     def _count(self, request: _Request, sign: int) -> None:
         self._bytes += sign * request.features.nbytes

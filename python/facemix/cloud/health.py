@@ -21,12 +21,18 @@ class Health(HealthServicer):
         self._services = ("", service)
         self._status = pb.HealthCheckResponse.NOT_SERVING
         self._changed = asyncio.Event()
+        self._ended = False
 
     def set(self, serving: bool) -> None:
         """Tell everybody."""
         self._status = pb.HealthCheckResponse.SERVING if serving else pb.HealthCheckResponse.NOT_SERVING
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def end(self) -> None:
+        """Let those go who watch: they would keep their connections open."""
+        self._ended = True
+        self._changed.set()
 
     async def Check(self, request: pb.HealthCheckRequest, context: grpc.aio.ServicerContext) -> pb.HealthCheckResponse:
         """The status now."""
@@ -37,12 +43,12 @@ class Health(HealthServicer):
     async def Watch(
         self, request: pb.HealthCheckRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.HealthCheckResponse]:
-        """The status now and whenever it changes. It ends at once for a service that is not there and never will be."""
+        """The status now and whenever it changes, until `end`; once of a service that is not there, nor ever will be."""
         if request.service not in self._services:
             yield pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVICE_UNKNOWN)
             return
         told = None
-        while True:
+        while not (self._ended and told == self._status):
             changed, status = self._changed, self._status
             if status != told:
                 yield pb.HealthCheckResponse(status=status)

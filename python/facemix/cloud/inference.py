@@ -25,6 +25,7 @@ from .model import CloudModel
 from .receiving import Receiving
 from .refusal import Refusal
 from .repository import Repository
+from .sending import send
 
 __all__ = ["Inference"]
 
@@ -34,6 +35,7 @@ T = TypeVar("T")
 SERVICE = "inference.GRPCInferenceService"
 MAX_ID = 256
 SMALL_BYTES = 256 * 1024  # packed and unpacked on the spot: a hop to another thread would cost more
+COPIES = 2  # of an answer: as float32 and packed, then packed and gRPC's own
 RECEIVE_SECONDS = 60.0  # a message takes longer only if its sender holds it back
 HURRIED_SECONDS = 5.0  # where other calls wait to be received
 
@@ -41,9 +43,10 @@ HURRIED_SECONDS = 5.0  # where other calls wait to be received
 class Inference:
     """Answers ModelInfer.
 
-    The method is one message there and one back. It is registered as one that takes a stream, which on the wire is the
-    same: so we choose when to receive the message, and give up on one that does not come; and as one of bytes, so
-    that large messages are unpacked in a thread and other calls go on meanwhile.
+    The method is one message there and one back. It is registered as one of streams, which on the wire is the same: so
+    we choose when to receive the message, and give up on one that does not come, and we know when the answer was sent,
+    and that it counts until then; and as one of bytes, so that large messages are unpacked in a thread and other calls
+    go on meanwhile.
 
     Args:
         max_receiving: messages received and unpacked at one time; other calls wait, with no more than a flow-control
@@ -75,19 +78,19 @@ class Inference:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What to add to a server, before the generated handlers, which have a ModelInfer too."""
-        method = grpc.stream_unary_rpc_method_handler(self._call)
+        method = grpc.stream_stream_rpc_method_handler(self._call)
         return grpc.method_handlers_generic_handler(SERVICE, {"ModelInfer": method})
 
-    async def _call(self, messages: object, context: grpc.aio.ServicerContext) -> bytes:
+    async def _call(self, messages: object, context: grpc.aio.ServicerContext) -> None:
         start = time.perf_counter()
         self._calls += 1
         self._idle.clear()
         code = grpc.StatusCode.CANCELLED  # unless it comes to another end
         try:
             try:
-                answer = await self._answer(context)
+                await self._answer(context)
                 code = grpc.StatusCode.OK
-                return answer
+                return
             except Exception as error:
                 # The text of an unexpected error may quote values, so only its type goes out and into the log.
                 refusal, kind = _refusal(error), type(error).__name__
@@ -105,7 +108,7 @@ class Inference:
             if not self._calls:
                 self._idle.set()
 
-    async def _answer(self, context: grpc.aio.ServicerContext) -> bytes:
+    async def _answer(self, context: grpc.aio.ServicerContext) -> None:
         if self.draining:
             raise Refusal(grpc.StatusCode.UNAVAILABLE, "draining", "the server is stopping")
         remaining = context.time_remaining()
@@ -113,13 +116,17 @@ class Inference:
         with self._batcher.arriving():
             self._batcher.check_room(1)
             model, features, datatype, identity = await self._take(context)
+            kept = COPIES * len(features) * math.prod(model.output_shape) * features.itemsize
+            self._batcher.check_room(features.nbytes + kept)  # what is refused for that does not count as sent
             self._rates.take(client_of(context), len(features))
             outcome = self._batcher.submit(model, features, deadline)
         del features
-        computed = await outcome
-        answer = await self._aside(computed.outputs.nbytes, _pack, model, identity, computed, datatype)
-        self._metrics.sent(len(answer))
-        return answer
+        with self._batcher.keeping(kept):
+            computed = await outcome
+            answer = await self._aside(computed.outputs.nbytes, _pack, model, identity, computed, datatype)
+            del computed, outcome
+            self._metrics.sent(len(answer))
+            await send(context, answer)
 
     async def _take(self, context: grpc.aio.ServicerContext) -> tuple[CloudModel, Rows, str, str]:
         """Receive a message and unpack it."""

@@ -51,7 +51,7 @@ FOR_THE_FRONT = ("tls_cert", "client_ca", "tokens")  # settings
 
 
 class Received:
-    """gRPC's context of a call whose message KServe has received."""
+    """gRPC's context of a call whose message was received."""
 
     def __init__(self, context: grpc.aio.ServicerContext, message: bytes) -> None:
         self._context, self._message = context, message
@@ -66,9 +66,9 @@ class Received:
 class Answers(Inference):
     """ModelInfer, asked by KServe instead of by gRPC."""
 
-    async def predict(self, call: Received) -> bytes:
-        """The bytes of the answer; a call that is refused is aborted."""
-        return await self._call(None, cast(grpc.aio.ServicerContext, call))
+    async def predict(self, call: Received) -> None:
+        """Send the answer; a call that is refused is aborted."""
+        await self._call(None, cast(grpc.aio.ServicerContext, call))
 
 
 class Predictor(Model):
@@ -89,8 +89,8 @@ class Predictor(Model):
         shape = self._repository.find(self.name, "").output_shape
         return [{"name": OUTPUTS, "datatype": "FP32", "shape": [-1, *shape]}]
 
-    async def predict(self, payload: Received, headers: Mapping[str, str] | None = None) -> bytes:
-        return await self.answers.predict(payload)
+    async def predict(self, payload: Received, headers: Mapping[str, str] | None = None) -> None:
+        await self.answers.predict(payload)
 
 
 class Servicer(InferenceServicer):
@@ -108,18 +108,18 @@ class Servicer(InferenceServicer):
         ours = await self._ours.ModelMetadata(request, context)
         return kserve_pb.ModelMetadataResponse.FromString(ours.SerializeToString())
 
-    async def infer(self, message: bytes, context: grpc.aio.ServicerContext) -> bytes:
-        """ModelInfer, on bytes: KServe's own unpacks a message whatever it holds, and then knows no BF16, and makes
-        lists of what does not come as raw contents.
+    async def infer(self, _: object, context: grpc.aio.ServicerContext) -> None:
+        """ModelInfer, on bytes, and sent by us (see `Inference`): KServe's own unpacks a message whatever it holds, and
+        then knows no BF16, and makes lists of what does not come as raw contents.
         """
+        message = await context.read()
         call = Received(context, message)
         try:
-            request = parse(pb.ModelInferRequest, message)
+            request = parse(pb.ModelInferRequest, b"" if message is grpc.aio.EOF else message)
             self._repository.find(request.model_name, request.model_version)
         except (DecodeError, WireError, Refusal):
             return await self._answers.predict(call)  # which refuses it for the same reason
-        answer, _ = await self._data_plane.infer(model_name=request.model_name, request=call)
-        return answer
+        await self._data_plane.infer(model_name=request.model_name, request=call)
 
     async def RepositoryModelLoad(self, request: Any, context: grpc.aio.ServicerContext) -> None:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "models are loaded when the server starts")
@@ -182,7 +182,7 @@ class Server(ModelServer):
         )
         ours = Servicer(self, self._repository, answers)
         add_GRPCInferenceServiceServicer_to_server(ours, self._rpc)
-        infer = grpc.unary_unary_rpc_method_handler(ours.infer)
+        infer = grpc.stream_stream_rpc_method_handler(ours.infer)
         self._rpc.add_registered_method_handlers(SERVICE, {"ModelInfer": infer})  # in the place of KServe's
         self._health = Health(SERVICE)
         add_HealthServicer_to_server(self._health, self._rpc)
@@ -201,6 +201,7 @@ class Server(ModelServer):
 
     async def _drain(self) -> None:
         self._health.set(False)
+        self._health.end()
         await self._rpc.stop(self._settings.drain_seconds)
 
 

@@ -34,7 +34,11 @@ class Metrics:
         self._received = Counter("facemix_received_bytes", "Bytes of ModelInfer requests", registry=own)
         self._sent = Counter("facemix_sent_bytes", "Bytes of ModelInfer responses", registry=own)
         self._held = Gauge("facemix_queue_requests", "Requests that wait or are computed", registry=own)
-        self._held_bytes = Gauge("facemix_queue_bytes", "Their features, as float32", registry=own)
+        self._held_bytes = Gauge(
+            "facemix_queue_bytes",
+            "Their features, as float32, and room for answers until they are sent",
+            registry=own,
+        )
         self._models = Gauge("facemix_model", "Models loaded", ["name", "version", "network"], registry=own)
 
     def serve(self, host: str, port: int) -> int:

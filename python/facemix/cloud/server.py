@@ -28,14 +28,14 @@ __all__ = ["Server", "serve"]
 log = logging.getLogger(__name__)
 
 MAX_CALLS = 4096  # at one time, of all methods; beyond it gRPC refuses before anything is read
-LAST_SECONDS = 1.0  # for the last answers to leave
+LAST_SECONDS = 1.0  # for connections to close where no time is left
 WINDOW_BYTES = 64 * 1024  # what gRPC takes in of a message that nobody has asked for
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.max_send_message_length", -1),  # answers are smaller than their requests, by the model's own doing
+        ("grpc.max_send_message_length", -1),  # room for an answer is kept before it is computed
         # Otherwise a second server on the same port would start, and share its requests at random.
         ("grpc.so_reuseport", 0),
         # Without these, gRPC widens the windows of calls that wait, as it sees fit.
@@ -72,6 +72,7 @@ class Server:
         )
         self._servicer = Servicer(repository, self.inference)
         self._health = Health(SERVICE)
+        self._drained_by = 0.0  # by the event loop's clock
         self._tokens = None if settings.tokens is None else Tokens(settings.tokens)
         self._server = grpc.aio.server(
             interceptors=[
@@ -137,15 +138,19 @@ class Server:
         self.inference.draining = True
         self._health.set(False)
         log.info("draining")
+        self._drained_by = asyncio.get_running_loop().time() + self._settings.drain_seconds
         try:
-            async with asyncio.timeout(self._settings.drain_seconds):
+            async with asyncio.timeout_at(self._drained_by):
                 await self.inference.drained()
         except TimeoutError:
             log.warning("not all drained")
 
     async def stop(self) -> None:
-        """Close all connections."""
-        await self._server.stop(LAST_SECONDS)
+        """Close all connections. gRPC closes one as soon as its client has everything that was sent: what has left here
+        may be on its way for long.
+        """
+        self._health.end()
+        await self._server.stop(max(LAST_SECONDS, self._drained_by - asyncio.get_running_loop().time()))
         self._batcher.stop()
         self.inference.close()
         log.info("stopped")

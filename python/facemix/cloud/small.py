@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from .access import OPEN
 from .metrics import Metrics
 from .receiving import Receiving
+from .sending import send
 
 __all__ = ["SmallInterceptor"]
 
@@ -27,7 +28,9 @@ MAX_STRANGERS = 1024  # calls of strangers at one time: a quarter of `server.MAX
 
 
 class SmallInterceptor(grpc.aio.ServerInterceptor):
-    """Has these methods take their messages as `Inference` does: as streams of bytes, so many at a time."""
+    """Has these methods take their messages as `Inference` does, as streams of bytes, so many at a time, and send their
+    answers as it does.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -59,9 +62,9 @@ class SmallInterceptor(grpc.aio.ServerInterceptor):
             while (message := await self._take(receiving, handler.request_deserializer, context)) is not grpc.aio.EOF:
                 yield message
 
-        async def one_to_one(_: object, context: grpc.aio.ServicerContext) -> Any:
+        async def one_to_one(_: object, context: grpc.aio.ServicerContext) -> None:
             async with self._place(strange, context):
-                return await handler.unary_unary(await only(context), context)
+                await send(context, await handler.unary_unary(await only(context), context))
 
         async def one_to_many(_: object, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
             async with self._place(strange, context):
@@ -73,9 +76,10 @@ class SmallInterceptor(grpc.aio.ServerInterceptor):
                 yield answer
 
         if not handler.response_streaming:
-            return grpc.stream_unary_rpc_method_handler(one_to_one, None, handler.response_serializer)
-        many = many_to_many if handler.request_streaming else one_to_many
-        return grpc.stream_stream_rpc_method_handler(many, None, handler.response_serializer)
+            behaviour: Callable[..., Any] = one_to_one
+        else:
+            behaviour = many_to_many if handler.request_streaming else one_to_many
+        return grpc.stream_stream_rpc_method_handler(behaviour, None, handler.response_serializer)
 
     @asynccontextmanager
     async def _place(self, strange: bool, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:

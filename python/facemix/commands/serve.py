@@ -14,8 +14,8 @@ __all__ = ["add", "run"]
 EPILOG = """\
 Memory is bounded by the models, --queue-mib, --max-receiving and 16 more (for other methods) times --max-message-mib, a
 window of 64 KiB for each of at most 4096 calls that wait unread, and what a batch of --max-batch rows takes in the
-model. Beyond the queue, calls are refused with RESOURCE_EXHAUSTED and, in the trailing metadata, when to try again.
-docs/serving.md says more.
+model. The queue has requests, and answers until they are sent; beyond it calls are refused with RESOURCE_EXHAUSTED and,
+in the trailing metadata, when to try again. docs/serving.md says more.
 """
 
 
@@ -80,7 +80,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--queue-mib",
         type=int,
         metavar="MIB",
-        help="features, unpacked to float32, that may wait or be computed (default: %(default)s)",
+        help="features, unpacked to float32, that may wait or be computed, and answers, counted twice, until they are "
+        "sent (default: %(default)s)",
     )
     group.add_argument("--max-message-mib", type=int, metavar="MIB", help="largest message (default: %(default)s)")
     group.add_argument(
@@ -93,7 +94,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--drain-seconds",
         type=float,
         metavar="S",
-        help="how long requests under way may take to end when told to stop (default: %(default)g)",
+        help="how long requests under way, and their answers, may take when told to stop (default: %(default)g)",
     )
     group = parser.add_argument_group("security")
     group.add_argument(
