@@ -135,6 +135,42 @@ def test_a_name_and_version_comes_from_one_file(
         Repository([tmp_path], CloudModel)
 
 
+def test_a_file_is_taken_once_the_other_of_its_name_is_gone(
+    cloud_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded: list[str] = []
+
+    def load(path: Path) -> CloudModel:
+        loaded.append(path.name)
+        return CloudModel(path)
+
+    put(tmp_path / "1.safetensors", cloud_file)
+    models = Repository([tmp_path], load)
+    put(tmp_path / "2.safetensors", cloud_file, network="f" * 32)
+    assert [*look_twice(models), *look_twice(models)] == [False] * 4
+    assert loaded == ["1.safetensors", "2.safetensors"]  # and not at every look
+    assert len(caplog.records) == 1
+    (tmp_path / "1.safetensors").unlink()
+    look_twice(models)
+    assert models.find("middle", "").network == "f" * 32
+
+
+def test_a_disk_that_failed_is_tried_again(cloud_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    faults: list[Exception] = []
+
+    def load(path: Path) -> CloudModel:
+        if faults:
+            raise faults.pop()
+        return CloudModel(path)
+
+    models = Repository([put(tmp_path / "1.safetensors", cloud_file)], load)
+    put(tmp_path / "1.safetensors", cloud_file, network="f" * 32)
+    faults += [OSError(5, "Input/output error") for _ in range(3)]
+    assert [*look_twice(models), *look_twice(models), *look_twice(models)] == [False, False, False, False, True, False]
+    assert [vars(record)["error"] for record in caplog.records] == ["OSError: [Errno 5] Input/output error"]
+    assert models.find("middle", "").network == "f" * 32
+
+
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"--model must be a file or a folder, got .*nothing"):
         Repository([tmp_path / "nothing"], CloudModel)

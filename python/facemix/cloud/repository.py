@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -25,7 +25,9 @@ Loader: TypeAlias = Callable[[Path], CloudModel]
 class _File:
     stamp: Stamp  # of the file when this was noted
     model: CloudModel | None  # the last good one
-    settled: bool  # that stamp was tried, or is the model's
+    settled: bool = True  # there is no more to try: that stamp is the model's, or holds none
+    rival: tuple[str, int] | None = None  # the name and version in it that another file has
+    fault: str = ""  # why it was refused, as it was logged
 
 
 class Repository:
@@ -34,7 +36,8 @@ class Repository:
 
     `refresh` looks at the files again. A file that is new or was changed is loaded once it stayed the same from one
     look to the next: one that is being written is left alone. One that cannot be loaded is logged, and what was loaded
-    from it before is served on. Requests in flight finish on the model that they began with.
+    from it before is served on. It is tried again where the fault may not be its own: once no other file has its name and
+    version, and after errors of the disk. Requests in flight finish on the model that they began with.
 
     Args:
         paths: files and folders. A file may vanish and come back later.
@@ -54,7 +57,7 @@ class Repository:
                 raise FileNotFoundError(
                     f"serve: --model must hold *.safetensors files where it is a folder, got {path}"
                 )
-        self._files = {path: _File(stamp, load(path), True) for path, stamp in _look(self._paths).items()}
+        self._files = {path: _File(stamp, load(path)) for path, stamp in _look(self._paths).items()}
         if clash := _clash(self._files):
             raise ValueError(f"serve: --model must name each name and version once, got {clash}")
         self._models = _table(self._files)
@@ -95,27 +98,33 @@ class Repository:
             known = files.get(path)
             if known is None or known.stamp != stamp:
                 files[path] = _File(stamp, known.model if known else None, settled=False)
-            elif not known.settled:
-                files[path] = _File(stamp, self._reload(path, stamp, files), settled=True)
+            elif not known.settled and known.rival not in _names(files, path):
+                files[path] = self._reload(path, files)
         self._files = files
         table = _table(files)
         changed = table != self._models
         self._models = table
         return changed
 
-    def _reload(self, path: Path, stamp: Stamp, files: dict[Path, _File]) -> CloudModel | None:
-        """The model now in `path`, or, if it will not do, the one that was."""
-        old = files[path].model
+    def _reload(self, path: Path, files: dict[Path, _File]) -> _File:
+        """`path` with the model that is now in it, or, if that will not do, with the one that was."""
+        known = files[path]
         try:
             model = self._load(path)
-            if _look([path]).get(path) != stamp:
+            if _look([path]).get(path) != known.stamp:
                 raise ValueError(f"{path} must not change while it is loaded")
-            if clash := _clash({**files, path: _File(stamp, model, True)}):
-                raise ValueError(f"each name and version must come from one file, got {clash}")
-        except Exception as error:  # a file may hold anything
-            log.warning("reload refused", extra={"file": str(path), "error": f"{type(error).__name__}: {error}"})
-            return old
-        return model
+        except Exception as error:  # a file may hold anything, and a disk may fail in any way
+            refused = replace(known, settled=isinstance(error, ValueError), fault=f"{type(error).__name__}: {error}")
+        else:
+            loaded = replace(known, model=model, settled=True, rival=None, fault="")
+            clash = _clash({**files, path: loaded})
+            if not clash:
+                return loaded
+            fault = f"ValueError: each name and version must come from one file, got {clash}"
+            refused = replace(known, rival=(model.name, model.version), fault=fault)
+        if refused.fault != known.fault:
+            log.warning("reload refused", extra={"file": str(path), "error": refused.fault})
+        return refused
 
 
 def _look(paths: Sequence[Path]) -> dict[Path, Stamp]:
@@ -129,6 +138,11 @@ def _look(paths: Sequence[Path]) -> dict[Path, Stamp]:
             continue
         found[file] = (status.st_mtime_ns, status.st_size, status.st_ino)
     return found
+
+
+def _names(files: dict[Path, _File], but: Path) -> set[tuple[str, int]]:
+    """The names and versions that files have, other than `but`."""
+    return {(file.model.name, file.model.version) for path, file in files.items() if file.model and path != but}
 
 
 def _clash(files: dict[Path, _File]) -> str:
