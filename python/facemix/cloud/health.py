@@ -43,7 +43,7 @@ class Health(HealthServicer):
     async def Watch(
         self, request: pb.HealthCheckRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.HealthCheckResponse]:
-        """The status now and whenever it changes, until `end`; once of a service that is not there, nor ever will be."""
+        """The status now and whenever it changes, until `end`; once for a service that is not there, nor will be."""
         if request.service not in self._services:
             yield pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVICE_UNKNOWN)
             return

@@ -36,7 +36,7 @@ class Repository:
 
     `refresh` looks at the files again. A file that is new or was changed is loaded once it stayed the same from one
     look to the next: one that is being written is left alone. One that cannot be loaded is logged, and what was loaded
-    from it before is served on. It is tried again where the fault may not be its own: once no other file has its name and
+    from it before is served on. It is tried again where the fault is not its own: once no other file has its name and
     version, and after errors of the disk. Requests in flight finish on the model that they began with.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Awaitable, Callable
 
 import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
@@ -12,6 +13,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from facemix.wire.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 
 from .access import RateLimit, TokenInterceptor, Tokens
+from .background import in_background
 from .batching import Batcher
 from .health import Health
 from .inference import SERVICE, Inference
@@ -121,17 +123,25 @@ class Server:
         )
 
     async def watch(self) -> None:
-        """Look at the files every few seconds, for ever."""
+        """Look at the files every few seconds, for ever. Tokens do not wait for a model that takes long to load."""
+        await asyncio.gather(self._often(self._look_at_tokens), self._often(self._look_at_models))
+
+    async def _often(self, look: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(self._settings.reload_seconds)
             try:
-                if self._tokens is not None:
-                    self._tokens.refresh()
-                if await asyncio.to_thread(self._repository.refresh):
-                    self._announce()
-                    log.info("reloaded", extra={"models": self._names()})
+                await look()
             except Exception as error:  # a disk may fail in any way, and come back
                 log.error("reload failed", extra={"error": type(error).__name__})
+
+    async def _look_at_tokens(self) -> None:
+        if self._tokens is not None:
+            self._tokens.refresh()
+
+    async def _look_at_models(self) -> None:
+        if await in_background(self._repository.refresh):
+            self._announce()
+            log.info("reloaded", extra={"models": self._names()})
 
     async def drain(self) -> None:
         """Take no more requests, and wait for those under way, `drain_seconds` at most."""
