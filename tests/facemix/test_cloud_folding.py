@@ -62,6 +62,29 @@ def test_what_cannot_be_folded_stays() -> None:
     torch.testing.assert_close(result(x), module(x), rtol=1e-10, atol=1e-10)
 
 
+class Tied(nn.Module):
+    """The weights of a convolution are used once more, and so are those of a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
+        self.second, self.scales = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
+        self.third, self.plain = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x)) + nn.functional.conv2d(x, self.first.weight)
+        x = self.scales(self.second(x)) * self.scales.weight.sum()
+        return self.plain(self.third(x))
+
+
+def test_weights_that_are_used_twice_stay() -> None:
+    module = settled(Tied())
+    x = torch.randn(3, 2, 8, 8).double()
+    result = folded(module)
+    assert norms(result) == 2
+    torch.testing.assert_close(result(x), module(x), rtol=1e-10, atol=1e-10)
+
+
 class Branching(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x

@@ -23,10 +23,12 @@ def folded(module: nn.Module) -> nn.Module:
     except Exception:  # whatever the model's own code raises on a proxy
         return module
     calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
+    # Weights that the forward pass also takes by themselves must stay what they are.
+    read = {str(node.target).rpartition(".")[0] for node in traced.graph.nodes if node.op == "get_attr"}
 
     def layer(node: fx.Node, kind: type[Layer]) -> Layer | None:
         """The layer of this kind that `node`, and no other, calls."""
-        if node.op != "call_module" or calls[node.target] > 1:
+        if node.op != "call_module" or calls[node.target] > 1 or node.target in read:
             return None
         found = traced.get_submodule(str(node.target))
         return found if type(found) is kind else None  # a subclass may compute something else
