@@ -9,6 +9,7 @@ import grpc
 import pytest
 import trustme
 from cloud_server import Doubler, code_of, message, repository, rows, run, stub_of
+from cryptography.hazmat.primitives import serialization
 from facemix.cloud.server import Server
 from facemix.cloud.settings import Settings
 from facemix.cloud.tls import credentials
@@ -85,6 +86,20 @@ def test_files_that_will_not_do(tmp_path: Path) -> None:
     good = authority.issue("three.test")
     with pytest.raises(ValueError, match="--client-ca must hold PEM certificates, got"):
         credentials(Settings(model=(), tls_cert=good[0], tls_key=good[1], client_ca=good[1]))
+
+
+def test_a_key_with_a_password_is_refused_and_nobody_is_asked(tmp_path: Path) -> None:
+    cert, key = Authority(tmp_path / "ours").issue("one.test")
+    private = serialization.load_pem_private_key(key.read_bytes(), None)
+    key.write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    with pytest.raises(ValueError, match=r"--tls-key must be a key without a password, got .*one\.test\.key"):
+        credentials(Settings(model=(), tls_cert=cert, tls_key=key))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1", "[::1]"])

@@ -20,11 +20,15 @@ def credentials(settings: Settings) -> grpc.ServerCredentials | None:
     """
     if settings.tls_cert is None or settings.tls_key is None:
         return None
+
+    def no_password() -> str:  # without this OpenSSL would ask at the terminal, and gRPC could not take the key
+        raise ValueError(f"serve: --tls-key must be a key without a password, got {settings.tls_key}")
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate, key = settings.tls_cert.read_bytes(), settings.tls_key.read_bytes()
     authority = None if settings.client_ca is None else settings.client_ca.read_bytes()
     try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, no_password)
     except ssl.SSLError as error:
         raise ValueError(
             "serve: --tls-cert and --tls-key must be a PEM certificate, with its chain, and its key, "
