@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from facemix.cloud.receiving import Receiving
@@ -31,6 +32,22 @@ async def test_no_more_at_a_time_than_there_are_slots() -> None:
 async def test_who_takes_too_long_loses_the_slot() -> None:
     with pytest.raises(TimeoutError):
         await hold(Receiving(1, 0.02, 0.01), 60)
+
+
+async def test_who_comes_as_the_time_of_another_runs_out_is_next() -> None:
+    receiving, newcomers = Receiving(1, 0.05, 5), []
+    holder = asyncio.create_task(hold(receiving, 60))
+    await asyncio.sleep(0)
+    (patience,) = receiving._unhurried
+    time_is_up = patience.when()
+    assert time_is_up is not None
+    asyncio.get_running_loop().call_at(
+        time_is_up - 0.001, lambda: newcomers.append(asyncio.create_task(hold(receiving, 0)))
+    )
+    time.sleep(0.1)  # now both are due
+    with pytest.raises(TimeoutError):
+        await holder
+    await newcomers[0]
 
 
 async def test_a_message_that_is_there_is_not_hurried() -> None:

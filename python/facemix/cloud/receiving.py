@@ -35,7 +35,8 @@ class Receiving:
         loop = asyncio.get_running_loop()
         if self._slots.locked() and self._unhurried:
             oldest, since = self._unhurried.popitem(last=False)
-            oldest.reschedule(max(since + self._hurried, loop.time()))
+            if not oldest.expired():  # its time is up, and its block has not heard of that yet
+                oldest.reschedule(max(since + self._hurried, loop.time()))
         self._waiting += 1
         try:
             await self._slots.acquire()
