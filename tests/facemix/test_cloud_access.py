@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 
 import grpc
 import pytest
-from cloud_server import Doubler, code_of, message, repository, rows, run, serving, stub_of
+from cloud_server import Doubler, code_of, message, repository, rows, run, serving, stub_of, until
 from facemix.cloud import access
 from facemix.cloud.access import RateLimit, Tokens
 from facemix.cloud.refusal import Refusal
@@ -214,6 +215,27 @@ def test_rates_are_by_token(tmp_path: Path) -> None:
             assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
             assert 900_000 < int(dict(caught.value.trailing_metadata())[RETRY_AFTER]) <= 990_001
             await stub.ModelInfer(message(rows(1)), metadata=bearer("b"))
+
+    run(scenario())
+
+
+def test_what_the_queue_refused_is_not_in_the_rate(tmp_path: Path) -> None:
+    tokens = token_file(tmp_path / "tokens", "anna a\nbert b\n")
+    (tmp_path / "models").mkdir()
+
+    async def scenario() -> None:
+        model, large = Doubler(), message(rows(15_000))  # with their answers two are more than 1 MiB
+        model.gate.clear()
+        models = repository([model], tmp_path / "models")
+        async with serving(models, tokens=tokens, rate=1, queue_mib=1) as (_, channel):
+            stub = stub_of(channel)
+            held = asyncio.ensure_future(stub.ModelInfer(large, metadata=bearer("a")))
+            await until(model.started)
+            with pytest.raises(grpc.aio.AioRpcError, match="the queue must hold"):
+                await stub.ModelInfer(large, metadata=bearer("b"))
+            model.gate.set()
+            await held
+            await stub.ModelInfer(large, metadata=bearer("b"))
 
     run(scenario())
 
