@@ -285,6 +285,17 @@ def test_a_port_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--web-port must be between 0 and 65535, got 65536" in capsys.readouterr().err
 
 
+def test_a_port_that_is_taken_is_told_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("facemix.demo.web.run.train_baseline", lambda *_: pytest.fail("it trains"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["demo", "--web", "--web-port", str(port), "--cache", "c"]) == 1
+    assert f"demo: --web-port must be a free port, got {port}" in capsys.readouterr().err
+
+
 SCRIPT = """
 from pathlib import Path
 from facemix.data import synthetic_faces

@@ -15,7 +15,7 @@ from facemix_ops.edge import EdgeModel
 from .booth import Booth
 from .keeper import Keeper
 from .photographs import Photographs
-from .server import PageServer
+from .server import PageServer, check_port
 
 __all__ = ["run_web"]
 
@@ -45,6 +45,7 @@ def run_web(
         OSError: if the port is taken.
         FacemixError: if the cloud does not start.
     """
+    check_port(port)  # training takes minutes
     train, test = faces
     baseline = train_baseline(settings, train, cache, fresh)
     networks = {"mixed": train_mixed(settings, train, baseline, cache, fresh), "baseline": baseline}

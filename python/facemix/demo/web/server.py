@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Any
 from .booth import Booth
 from .photographs import Photographs
 
-__all__ = ["PageServer"]
+__all__ = ["PageServer", "check_port"]
 
 HOST = "127.0.0.1"
 NAMES = (HOST, "localhost")  # whatever else a browser was told is not this page
@@ -40,6 +41,14 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+
+
+def check_port(port: int) -> None:
+    """Raise an OSError if the page cannot have `port`. It says so before there is anything to show."""
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError as error:
+        raise OSError(f"demo: --web-port must be a free port, got {port}") from error
 
 
 class PageServer(ThreadingHTTPServer):
