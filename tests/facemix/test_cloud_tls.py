@@ -107,6 +107,11 @@ def test_loopback_needs_no_certificate(host: str) -> None:
     assert credentials(Settings(model=(), host=host)) is None
 
 
+@pytest.mark.parametrize(("host", "bracketed"), [("::1", "[::1]"), ("[::1]", "[::1]"), ("127.0.0.1", "127.0.0.1")])
+def test_addresses_with_colons_stand_in_brackets(host: str, bracketed: str) -> None:
+    assert Settings(model=(), host=host).bracketed_host == bracketed
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::]", "10.0.0.1", "cloud.example", ""])
 def test_elsewhere_plain_text_must_be_asked_for(host: str) -> None:
     with pytest.raises(ValueError, match="--host must be an address of loopback where there is no --tls-cert, unless"):

@@ -19,6 +19,7 @@ import psutil
 import pytest
 import torch
 import tritonclient.grpc as triton
+from cloud_process import Cloud
 from facemix.cloud.model import CloudModel
 from facemix.edge import Client
 from facemix.storage import load_tensors, save_tensors
@@ -271,6 +272,18 @@ def test_the_text_of_an_unexpected_error_stays_inside(stub: GRPCInferenceService
         stub.ModelInfer(request(model_name="failing"))
     assert caught.value.code() == grpc.StatusCode.INTERNAL
     assert caught.value.details() == "inference failed: RuntimeError"
+
+
+def test_where_it_listens(cloud_file: Path) -> None:
+    """Its HTTP too, for which no port was given."""
+    options = ("--engine", "kserve", "--metrics-host", "localhost", "--threads", "1")
+    with Cloud("--model", str(cloud_file), *options) as cloud:
+        told = cloud.until("serving")
+        assert told["address"] == cloud.address
+        with urllib.request.urlopen(f"http://{told['metrics']}/metrics", timeout=10) as reply:
+            assert b"facemix_model{" in reply.read()
+        with grpc.insecure_channel(cloud.address) as channel:
+            assert GRPCInferenceServiceStub(channel).ServerLive(pb.ServerLiveRequest(), timeout=10).live
 
 
 FRESH = """

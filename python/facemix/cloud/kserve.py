@@ -47,6 +47,8 @@ finally:
 
 __all__ = ["serve_kserve"]
 
+log = logging.getLogger(__name__)
+
 FOR_THE_FRONT = ("tls_cert", "client_ca", "tokens")  # settings
 
 
@@ -158,9 +160,27 @@ class Server(ModelServer):
         self._rest_server.config.host = self._settings.metrics_host
         async with asyncio.TaskGroup() as group:
             serving = [group.create_task(http) for http in self.servers]
+            telling = group.create_task(self._tell())
             await self._rpc.wait_for_termination()
+            telling.cancel()
             for http in serving:  # HTTP ends first, but for a signal that came before it caught them
                 http.cancel()
+
+    async def _tell(self) -> None:
+        """Log where HTTP listens, once it does."""
+        uvicorn = self._rest_server._server
+        while not uvicorn.started:
+            await asyncio.sleep(0.05)
+        ports = [socket.getsockname()[1] for server in uvicorn.servers for socket in server.sockets]
+        log.info(
+            "serving",
+            extra={
+                "address": self._address,
+                "tls": False,
+                "metrics": f"{self._settings.metrics_host}:{ports[0]}" if ports else None,  # it may have been stopped
+                "models": [f"{model.name} {model.version}" for model in self._repository.models],
+            },
+        )
 
     async def _listen(self) -> None:
         settings, metrics = self._settings, Metrics(prometheus_client.REGISTRY)
@@ -187,13 +207,14 @@ class Server(ModelServer):
         self._health = Health(SERVICE)
         add_HealthServicer_to_server(self._health, self._rpc)
         self._health.set(True)
-        address = f"{settings.host}:{settings.port}"
+        address = f"{settings.bracketed_host}:{settings.port}"
         try:
             bound = self._rpc.add_insecure_port(address)
         except RuntimeError as error:
             raise OSError(f"serve: {address} must be a free address of this machine") from error
         await self._rpc.start()
-        print(f"facemix cloud: serving {', '.join(predictors)} on {settings.host}:{bound}", flush=True)
+        self._address = f"{settings.bracketed_host}:{bound}"
+        print(f"facemix cloud: serving {', '.join(predictors)} on {self._address}", flush=True)
 
     def stop(self, sig: int) -> None:
         """Take no more calls, and end when those that run have ended, or their time is over."""

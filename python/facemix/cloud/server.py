@@ -97,7 +97,7 @@ class Server:
             ValueError: if a certificate is not what it must be.
         """
         settings = self._settings
-        host = f"[{settings.host}]" if ":" in settings.host and not settings.host.startswith("[") else settings.host
+        host = settings.bracketed_host
         wanted, secure = f"{host}:{settings.port}", credentials(settings)
         try:
             if secure is None:

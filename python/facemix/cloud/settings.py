@@ -69,6 +69,11 @@ class Settings:
             )
 
     @property
+    def bracketed_host(self) -> str:
+        """The host as it stands before a port."""
+        return f"[{self.host}]" if ":" in self.host and not self.host.startswith("[") else self.host
+
+    @property
     def max_message_bytes(self) -> int:
         """Largest message."""
         return self.max_message_mib * MIB

@@ -100,7 +100,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     group.add_argument(
         "--tls-cert", type=Path, metavar="FILE", help="certificate and its chain, PEM; required outside loopback"
     )
-    group.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
+    group.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM, without a password")
     group.add_argument(
         "--client-ca", type=Path, metavar="FILE", help="accept only clients with a certificate of this authority, PEM"
     )
@@ -124,7 +124,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--metrics-port",
         type=int,
         metavar="PORT",
-        help="serve Prometheus metrics here; 0 takes a free one (default: off)",
+        help="serve Prometheus metrics here, with --engine kserve all of its HTTP; 0 takes a free one, see the log "
+        "(default: off, with --engine kserve 0)",
     )
     group.add_argument("--metrics-host", metavar="HOST", help="address for them (default: %(default)s)")
     group.add_argument(
