@@ -15,7 +15,8 @@ import pytest
 import torch
 from face_sets import ATTRIBUTES, celeba, lfwa, picture
 from facemix.data import UNKNOWN, DataError, decoded, load_celeba, load_folder, load_lfwa
-from facemix.data.cache import kept
+from facemix.data.cache import decode, kept
+from facemix.edge.images import load_image
 from PIL import Image
 
 PEOPLE, PARTITION = [2880, 2937, 2880, 8692, 5805, 2937], [0, 0, 0, 1, 2, 0]
@@ -114,7 +115,7 @@ def test_lfwa_damaged(tmp_path: Path, damage: Callable[[Path], object], text: st
 
 def folder_of(root: Path, text: str) -> tuple[Path, Path]:
     for seed, name in enumerate(("a.png", "sub/b.png", "c.png")):
-        picture(root / "photos" / name, seed, (20, 10))
+        picture(root / "photos" / name, seed, (24, 12))
     (root / "labels.csv").write_text(text)
     return root / "photos", root / "labels.csv"
 
@@ -177,33 +178,72 @@ def test_of_several_that_need_a_file_one_fills_it(tmp_path: Path) -> None:
     assert all((array == 7).all() for array in arrays)
 
 
+def odd_files(folder: Path) -> list[Path]:
+    """Upright by their EXIF data alone, see-through, of 16 bits, wide, large."""
+    ramp = np.tile(np.linspace(0, 255, 64, dtype=np.uint8)[:, None], (1, 64))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    clear = np.zeros((64, 64, 4), np.uint8)
+    clear[16:48, 16:48] = 200, 200, 200, 255
+    pictures: dict[str, tuple[np.ndarray, dict[str, object]]] = {
+        "turned.jpg": (ramp, {"exif": exif}),
+        "clear.png": (clear, {}),
+        "deep.png": (ramp.astype(np.uint16) * 257, {}),
+        "wide.png": (np.tile(ramp.T, (1, 2)), {}),
+        "large.jpg": (np.tile(ramp, (10, 10)), {}),
+    }
+    for name, (pixels, options) in pictures.items():
+        Image.fromarray(pixels).save(folder / name, **options)
+    return [folder / name for name in pictures]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_network_learns_from_the_pixels_that_the_edge_will_send(tmp_path: Path, channels: int) -> None:
+    for path in odd_files(tmp_path):
+        expected = load_image(path, (32, 32, channels)).transpose(2, 0, 1)
+        np.testing.assert_array_equal(decode(path, (32, 32), channels), expected, path.name)
+
+
+def resized(path: Path, size: tuple[int, int], *, top: int = 0, bottom: int | None = None) -> np.ndarray:
+    """The rows from `top` to `bottom`, without anything of ours: [3, H, W]."""
+    with Image.open(path) as image:
+        box = (0, top, image.width, bottom or image.height)
+        return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR, box=box)).transpose(2, 0, 1)
+
+
+def test_photographs_of_other_proportions_lose_their_ends_or_are_squeezed(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 0, (40, 24))
+    (tmp_path / "cache").mkdir()
+    arrays = [decoded([tmp_path / "a.png"], (20, 15), 3, tmp_path / "cache", squeezed=s)[0] for s in (False, True)]
+    np.testing.assert_array_equal(arrays[0], resized(tmp_path / "a.png", (20, 15), top=4, bottom=36))
+    np.testing.assert_array_equal(arrays[1], resized(tmp_path / "a.png", (20, 15)))
+
+
 def test_decoded_once(tmp_path: Path) -> None:
     photos = load_folder(*folder_of(tmp_path, "image\na.png\nsub/b.png\nc.png\n"))
-    array = decoded(photos.paths, (10, 6), 3, tmp_path / "cache")
-    assert (array.shape, array.dtype) == ((3, 3, 10, 6), np.uint8)
+    array = decoded(photos.paths, (12, 6), 3, tmp_path / "cache")
+    assert (array.shape, array.dtype) == ((3, 3, 12, 6), np.uint8)
     for path, row in zip(photos.paths, array, strict=True):
-        with Image.open(path) as image:
-            expected = np.asarray(image.resize((6, 10), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
-        np.testing.assert_array_equal(row, expected)
+        np.testing.assert_array_equal(row, resized(path, (12, 6)))
     (file,) = (tmp_path / "cache").iterdir()
     written = file.stat().st_mtime_ns
-    assert decoded(photos.paths, (10, 6), 3, tmp_path / "cache").shape == (3, 3, 10, 6)
+    assert decoded(photos.paths, (12, 6), 3, tmp_path / "cache").shape == (3, 3, 12, 6)
     assert file.stat().st_mtime_ns == written
-    assert decoded(photos.paths, (10, 6), 1, tmp_path / "cache").shape == (3, 1, 10, 6)
-    picture(photos.paths[1], 99, (20, 10))  # a photograph that changes is decoded again
-    assert not np.array_equal(decoded(photos.paths, (10, 6), 3, tmp_path / "cache")[1], array[1])
+    assert decoded(photos.paths, (12, 6), 1, tmp_path / "cache").shape == (3, 1, 12, 6)
+    picture(photos.paths[1], 99, (24, 12))  # a photograph that changes is decoded again
+    assert not np.array_equal(decoded(photos.paths, (12, 6), 3, tmp_path / "cache")[1], array[1])
 
 
 def test_decoded_names_what_is_no_image_and_leaves_nothing(tmp_path: Path) -> None:
     folder, _ = folder_of(tmp_path, "image\na.png\n")
     (folder / "c.png").write_bytes((folder / "c.png").read_bytes()[:60])
-    with pytest.raises(DataError, match=r"decoded: .*c\.png must be an image, got"):
-        decoded([folder / "a.png", folder / "c.png"], (10, 6), 3, tmp_path / "cache")
+    with pytest.raises(DataError, match=r"decoded: .*c\.png must be readable, got"):
+        decoded([folder / "a.png", folder / "c.png"], (12, 6), 3, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
     for paths, size, channels, text in (
-        ([], (10, 6), 3, "there must be photographs and pixels, got 0"),
+        ([], (12, 6), 3, "there must be photographs and pixels, got 0"),
         ([folder / "a.png"], (0, 6), 3, "there must be photographs and pixels, got 1"),
-        ([folder / "a.png"], (10, 6), 2, "channels must be 1 or 3, got 2"),
+        ([folder / "a.png"], (12, 6), 2, "channels must be 1 or 3, got 2"),
     ):
         with pytest.raises(ValueError, match=re.escape(text)):
             decoded(paths, size, channels, tmp_path / "cache")

@@ -49,6 +49,7 @@ def load_lfwa(root: Path) -> dict[str, Photos]:
         [folder / Path(*place.parts) for place in places],
         numbered(place.parts[0] for place in places),
         {name: table[:, n].contiguous() for n, name in enumerate(columns)},
+        squeezed=True,  # as the recipe of that name always had them, see docs/reproduce.md
     )
     split = _matlab(root, SPLIT, ("indices_img_train", "indices_img_test"))
     parts = {}

@@ -69,7 +69,7 @@ def load_orl(size: tuple[int, int] = (HEIGHT, WIDTH), seed: int = 0) -> tuple[La
     """Load the photographs of `orl_photos` into memory: (train, test).
 
     Args:
-        size: (height, width) to which the photographs are resized (antialiased bilinear).
+        size: (height, width) to which the photographs are resized, see `decoded`.
         seed: see `orl_photos`.
 
     Returns:

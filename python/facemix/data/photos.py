@@ -31,12 +31,14 @@ class Photos:
         identity: int64 [N], a number from 0 for each person; None where people are not known.
         attributes: int8 [N] for each binary attribute, by name: 1, 0, or UNKNOWN where it cannot be told.
         names: of the people, by number; None where they have none.
+        squeezed: whether all of a photograph is squeezed into the network's proportions, see `decoded`.
     """
 
     paths: Sequence[Path]
     identity: Tensor | None = None
     attributes: dict[str, Tensor] = field(default_factory=dict)
     names: tuple[str, ...] | None = None
+    squeezed: bool = False
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -53,6 +55,7 @@ class Photos:
             None if self.identity is None else self.identity[rows],
             {name: value[rows] for name, value in self.attributes.items()},
             self.names,
+            self.squeezed,
         )
 
     def split(self, share: float, seed: int) -> tuple[Photos, Photos]:

@@ -99,7 +99,7 @@ def _pixels(part: Photos | Labelled, settings: DataSettings) -> Labelled:
     if isinstance(part, Labelled):
         return part
     images = (
-        decoded(part.paths, settings.size, settings.channels, _path(settings, "cache"))
+        decoded(part.paths, settings.size, settings.channels, _path(settings, "cache"), squeezed=part.squeezed)
         if len(part)
         else np.empty((0, settings.channels, *settings.size), np.uint8)
     )

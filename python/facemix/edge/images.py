@@ -1,6 +1,7 @@
 """Photographs at the edge's door: files, arrays and PIL images in, uint8 [H, W, C] of the network's size out.
 
 What cannot be used is refused by name, one image at a time; the rest goes on. Needs Pillow and NumPy, no PyTorch.
+Training reads its photographs here, too (`facemix.data.decoded`): a network must be asked about what it learned from.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,7 +20,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from facemix.errors import FacemixError
 
-__all__ = ["GROUND", "MAX_PIXELS", "MIN_SIDE", "SUFFIXES", "ImageError", "Source", "load_image", "load_images"]
+__all__ = [
+    "GROUND",
+    "MAX_PIXELS",
+    "MIN_SIDE",
+    "SUFFIXES",
+    "ImageError",
+    "Source",
+    "load_image",
+    "load_images",
+    "load_squeezed",
+]
 
 Source: TypeAlias = str | os.PathLike[str] | NDArray[Any] | Image.Image
 
@@ -62,8 +73,7 @@ def load_image(source: Source, shape: tuple[int, int, int]) -> NDArray[np.uint8]
 
     Turned as its EXIF data says; of an animation or a file of several pictures the first; transparency over `GROUND`;
     16 bits scaled to 8; colour to grey by ITU-R 601-2; no colour profile is applied. Then the largest part of the
-    shape's proportions around the centre is resized with the antialiased bilinear filter of `facemix.data.load_orl`,
-    so that an image of those proportions is what networks here are trained on.
+    shape's proportions around the centre is resized with an antialiased bilinear filter.
 
     Args:
         source: a path; an array [H, W] or [H, W, 1, 3 or 4] of uint8, uint16, or floats from 0 to 1; or a PIL image,
@@ -74,6 +84,25 @@ def load_image(source: Source, shape: tuple[int, int, int]) -> NDArray[np.uint8]
             pixels or fewer than `MIN_SIDE` a side.
         TypeError, ValueError: if `source` is nothing of that, or the shape has another number of channels.
     """
+    return _loaded(source, shape, _cropped)
+
+
+def load_squeezed(source: Source, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """As `load_image`, but all of the image, squeezed into the shape's proportions."""
+    return _loaded(source, shape, _squeezed)
+
+
+def _cropped(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return ImageOps.fit(image, size, method=Image.Resampling.BILINEAR)
+
+
+def _squeezed(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
+def _loaded(
+    source: Source, shape: tuple[int, int, int], fit: Callable[[Image.Image, tuple[int, int]], Image.Image]
+) -> NDArray[np.uint8]:
     height, width, channels = shape
     if channels not in MODES:
         raise ValueError(f"load_image: shape must have 1 or 3 channels, got {channels}")
@@ -82,7 +111,7 @@ def load_image(source: Source, shape: tuple[int, int, int]) -> NDArray[np.uint8]
         plain = _decoded(source, label, shape)
         if plain.mode != MODES[channels]:  # `convert` would copy
             plain = plain.convert(MODES[channels])
-        fitted = ImageOps.fit(plain, (width, height), method=Image.Resampling.BILINEAR)
+        fitted = fit(plain, (width, height))
     except ImageError:
         raise
     except UnidentifiedImageError:

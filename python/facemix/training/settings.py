@@ -57,7 +57,8 @@ class DataSettings:
         labels: the CSV file of folder.
         task: "identity": who is it; "attributes": yes or no for each attribute, a two-way head each.
         attributes: which, by name; default: all.
-        size: (height, width), to which photographs are resized.
+        size: (height, width), to which photographs are resized: as at the edge, the largest part of these proportions
+            around the centre; of lfwa all, squeezed.
         channels: 1 (grey) or 3.
         people: of synthetic: how many identities.
         photos: of synthetic: how many images of each.
