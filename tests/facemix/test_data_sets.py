@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -176,6 +179,30 @@ def test_of_several_that_need_a_file_one_fills_it(tmp_path: Path) -> None:
         arrays = [job.result() for job in [pool.submit(use), pool.submit(use)]]
     assert calls == [1]
     assert all((array == 7).all() for array in arrays)
+
+
+def test_what_a_killed_process_had_begun_is_removed(tmp_path: Path) -> None:
+    """Also of another file: its name is a digest, which nobody may ask for again. Files of others stay."""
+    script = (
+        "import sys, os, signal; from pathlib import Path; from facemix.data.cache import kept\n"
+        "kept(Path(sys.argv[1]), (2, 3), lambda array: os.kill(os.getpid(), signal.SIGTERM))"
+    )
+    path = tmp_path / "a.npy"
+    assert subprocess.run([sys.executable, "-c", script, str(path)], check=False).returncode == -signal.SIGTERM
+    assert len(list(tmp_path.iterdir())) == 1
+    (tmp_path / ".mine.npy").touch()
+    assert (kept(tmp_path / "b.npy", (2, 3), lambda array: array.fill(7)) == 7).all()
+    assert {file.name for file in tmp_path.iterdir()} == {"b.npy", ".mine.npy"}
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * 99, b"PK\3\4", 50, 130])
+def test_a_damaged_file_is_filled_again(tmp_path: Path, damage: bytes | int) -> None:
+    path = tmp_path / "a.npy"
+    kept(path, (2, 3), lambda array: array.fill(7))
+    path.write_bytes(path.read_bytes()[:damage] if isinstance(damage, int) else damage)
+    assert (kept(path, (2, 3), lambda array: array.fill(8)) == 8).all()
+    assert (kept(path, (2, 4), lambda array: array.fill(9)) == 9).all()  # so is one of another shape
+    assert [file.name for file in tmp_path.iterdir()] == ["a.npy"]
 
 
 def odd_files(folder: Path) -> list[Path]:

@@ -24,6 +24,7 @@ from .photos import DataError
 __all__ = ["decode", "decoded", "kept"]
 
 FORMAT = 2  # of the pixels: another number where files are decoded in another way
+BEGUN = ".*.npy.*.npy"  # what `atomic_path` calls a file until it is whole
 AHEAD = 64  # photographs that are decoded before the one that is written
 
 
@@ -60,19 +61,35 @@ def decoded(
 
 
 def kept(path: Path, shape: tuple[int, ...], fill: Callable[[NDArray[np.uint8]], object]) -> NDArray[np.uint8]:
-    """Return a file as a read-only memory map uint8 of `shape`; where it does not exist yet, `fill` fills it.
+    """Return a file as a read-only memory map uint8 of `shape`; where there is none, or a damaged one, `fill` fills it.
 
-    An interruption leaves nothing behind. Of several processes that need it, one fills it, and the others wait.
+    Of several processes that need it, one fills it, and the others wait. What a process that was killed had begun, the
+    next one that fills a file removes.
     """
-    if not path.exists():
-        with _alone(path.parent):
-            if not path.exists():
-                with atomic_path(path) as temporary:
-                    array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-                    fill(array)
-                    array.flush()
-                    del array
-    return np.load(path, mmap_mode="r")
+    array = _mapped(path, shape)
+    if array is not None:
+        return array
+    with _alone(path.parent):
+        array = _mapped(path, shape)  # somebody else's, by now
+        if array is None:
+            for leftover in path.parent.glob(BEGUN):  # whoever wrote it held the lock, and is gone
+                leftover.unlink()
+            with atomic_path(path) as temporary:
+                array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+                fill(array)
+                array.flush()
+                del array
+            array = np.lib.format.open_memmap(path, "r")
+    return array
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """The file as it must be; None where it is not."""
+    try:
+        array = np.lib.format.open_memmap(path, "r")
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # no header, or less than it says
+        return None
+    return array if (array.shape, array.dtype) == (shape, np.uint8) else None
 
 
 @contextlib.contextmanager
