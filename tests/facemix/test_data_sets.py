@@ -148,6 +148,10 @@ def test_a_folder_with_a_csv(tmp_path: Path) -> None:
         ("image,identity\na.png,A\tn\n", "identity in .* must be names .*, got 'A.tn'"),
         ("image\nz.png\n", r"got none at .*z.png of 1"),
         ('image\n"a.png\n', "must be CSV, got"),
+        (
+            "image\na.png\nc.png\nsub/../a.png\n",
+            r"each row of .* must list another photograph, got .*a.png in rows 1 and 3",
+        ),
     ],
 )
 def test_a_folder_with_a_bad_csv(tmp_path: Path, text: str, message: str) -> None:

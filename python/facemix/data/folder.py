@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -26,9 +27,9 @@ def load_folder(folder: Path, labels: Path) -> Photos:
 
     Args:
         folder: what the paths in the file are relative to.
-        labels: a CSV file with a header. Column `image`: a path. Column `identity`, if there is one: a name, the same
-            for photographs of the same person. Every other column: an attribute, 0, 1, or nothing where
-            it cannot be told.
+        labels: a CSV file with a header. Column `image`: a path, in one row only. Column `identity`, if there is one:
+            a name, the same for photographs of the same person. Every other column: an attribute, 0, 1, or nothing
+            where it cannot be told.
 
     Raises:
         DataError: naming the line, or the photograph, that is not as it must be.
@@ -73,7 +74,18 @@ def load_folder(folder: Path, labels: Path) -> Photos:
         tuple(dict.fromkeys(people)) or None,
     )
     check_photos("load_folder", photos.paths, ADVICE)
+    _check_once(photos.paths, labels)
     return photos
+
+
+def _check_once(paths: Sequence[Path], labels: Path) -> None:
+    """A photograph in two rows would be trained on and tested on."""
+    row_of: dict[Path, int] = {}
+    for number, path in enumerate(paths, 1):
+        first = row_of.setdefault(path.resolve(), number)
+        if first != number:
+            rule = f"each row of {labels} must list another photograph"
+            raise DataError(f"load_folder: {rule}, got {path} in rows {first} and {number}")
 
 
 def _is_name(text: str) -> bool:
