@@ -53,6 +53,34 @@ def test_a_mixed_network_is_its_parts_around_the_mix(pre: int, post: int) -> Non
             assert torch.equal(mixed(x), network(x))
 
 
+class Dropping(nn.Module):
+    """A network whose code asks for its mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.body, self.fc = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 16, 3), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.body(torch.relu(self.conv1(x))).mean((2, 3))
+        return self.fc(F.dropout(x, 0.5, self.training))
+
+
+@pytest.mark.parametrize("made_in", [False, True])
+def test_what_asks_for_the_mode_gets_the_present_one(made_in: bool) -> None:
+    network = Dropping().train(made_in)
+    network.body.eval()  # a layer that somebody froze
+    mixed = MixedNetwork(network, "conv1", "fc")
+    modes = [module.training for module in (network, network.conv1, network.body)]
+    assert modes == [made_in, made_in, False]
+    x = torch.randn(8, 1, 16, 16)
+    with fo.MixKey.sample(8, 4) as key, torch.no_grad():
+        for training in (made_in, not made_in):
+            if training is not made_in:
+                mixed.train(training)
+            assert torch.equal(mixed(x, key), mixed(x, key)) is not training
+            assert torch.equal(mixed.rest(mixed.first(x)), mixed.rest(mixed.first(x))) is not training
+
+
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_the_shares_of_a_key_mix_as_the_whole(processes: int) -> None:
     x = torch.randn(24, 3, dtype=torch.float64)

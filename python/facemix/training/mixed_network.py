@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 import facemix_ops as fo
-from facemix.edge.halves import first_half, last_half
-from facemix.partition import partition
+from facemix.edge.halves import Half, first_half, last_half
+from facemix.partition import Parts, partition
 
 __all__ = ["MixedNetwork"]
 
@@ -18,7 +18,7 @@ class MixedNetwork(nn.Module):
     section 3.2). Its parameters are the network's own.
 
     Args:
-        network: plain; trained in place.
+        network: plain; trained in place. This begins in its mode.
         pre, post: the cut, see `facemix.partition`.
 
     Shapes: images [B, C, H, W] and a key for B * rows_per_image rows, or None for no mix -> scores [B, classes], in the
@@ -30,12 +30,24 @@ class MixedNetwork(nn.Module):
 
     def __init__(self, network: nn.Module, pre: int, post: int) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.training = network, network.training
         self.rows_per_image: int = getattr(network, "rows_per_image", 1)
-        # A tuple, so that nn.Module does not list the parameters a second time.
-        self._parts = partition(network, pre, post)
-        first, last = first_half(self._parts.edge_first, KEYS_DECIDE), last_half(self._parts.edge_last)
-        self._halves = (first, last)
+        # Tuples, so that nn.Module does not list the parameters a second time. One of each for either mode: where a
+        # network's code asks for its mode, as for a dropout, tracing writes down the answer. By place: False, True.
+        self._parts_of_mode = tuple(_traced(network, pre, post, mode) for mode in (False, True))
+        self._halves_of_mode: tuple[tuple[Half, Half], ...] = tuple(
+            (first_half(parts.edge_first, KEYS_DECIDE), last_half(parts.edge_last)) for parts in self._parts_of_mode
+        )
+
+    @property
+    def _parts(self) -> Parts:
+        """Of the mode that this is in."""
+        return self._parts_of_mode[self.training]
+
+    @property
+    def _halves(self) -> tuple[Half, Half]:
+        """Likewise."""
+        return self._halves_of_mode[self.training]
 
     def forward(self, images: Tensor, key: fo.MixKey | None = None) -> Tensor:
         """See the class."""
@@ -66,3 +78,13 @@ class MixedNetwork(nn.Module):
         for part in self._parts:
             part.train(mode)
         return self
+
+
+def _traced(network: nn.Module, pre: int, post: int, mode: bool) -> Parts:
+    """The parts of `network` as it is in training, or in eval mode; it stays in its own."""
+    modes = {module: module.training for module in network.modules()}
+    try:
+        return partition(network.train(mode), pre, post)
+    finally:
+        for module, own in modes.items():
+            module.training = own
