@@ -11,8 +11,11 @@ import torch
 from facemix.cloud.model import CloudModel
 from facemix.export import export_cloud
 from facemix.models import build
+from facemix.models.registry import _BUILDERS
 from facemix.partition import partition
 from facemix.storage import load_tensors, save_tensors
+from torch import nn
+from torch.nn import functional
 
 OPTIONS = {"num_classes": 6, "in_channels": 1, "width": 0.0625}
 
@@ -48,6 +51,30 @@ def test_every_activation_and_cut(name: str, activation: str, cut: tuple[int, in
     features = torch.randn(3, *model.input_shape)
     with torch.no_grad():
         expected = partition(network, pre, post).cloud(features.clone()).numpy()
+    np.testing.assert_allclose(model.run(features.numpy()), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_drops_out_in_training_does_not_in_the_cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a network's code asks for its mode, tracing writes down the answer."""
+
+    class Dropping(nn.Module):
+        pre_blocks, post_blocks = ("first",), ("last",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.middle, self.last = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 16, 3), nn.Linear(16, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.middle(self.first(x)).mean((2, 3))
+            return self.last(functional.dropout(x, 0.5, self.training))
+
+    monkeypatch.setitem(_BUILDERS, "dropping", Dropping)
+    network = Dropping().eval()
+    export_cloud(tmp_path / "cloud.safetensors", network, "dropping", {}, (1, 16, 16), name="m")
+    model = CloudModel(tmp_path / "cloud.safetensors")
+    features = torch.randn(3, *model.input_shape)
+    with torch.no_grad():
+        expected = partition(network).cloud(features.clone()).numpy()
     np.testing.assert_allclose(model.run(features.numpy()), expected, rtol=1e-4, atol=1e-5)
 
 

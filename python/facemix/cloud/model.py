@@ -57,7 +57,7 @@ class CloudModel:
         try:
             whole = build_bare(config["builder"], config["options"])
             with TRACING:
-                module = partition(whole, config["pre"], config["post"]).cloud
+                module = partition(whole.eval(), config["pre"], config["post"]).cloud  # not with its dropouts
         except Exception as error:  # whatever a network's own code raises on such options
             raise ValueError(f"CloudModel: {path} must name a network that can be built, got {_line(error)}") from error
         try:
