@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
@@ -21,10 +21,12 @@ from torch import Tensor
 
 from facemix.atomic import atomic_path
 from facemix.counted import counted
+from facemix.damaged import read_json, undamaged
 from facemix.storage import load_tensors, save_tensors
 
 from .difference import difference
 from .learner import Learner
+from .stopping import Best, Patience
 
 __all__ = ["CURVES", "WEIGHTS", "WEIGHTS_KIND", "is_first_process", "train_stage"]
 
@@ -46,6 +48,13 @@ class WholeFiles(TorchCheckpointIO):
         """Write it beside `path` first."""
         with atomic_path(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
+
+    def load_checkpoint(self, path: Any, *arguments: Any, **more: Any) -> dict[str, Any]:
+        """Read one of ours."""
+        with undamaged(f"train: {path} must be a checkpoint", _again(Path(path).parent)):
+            checkpoint: dict[str, Any] = super().load_checkpoint(path, *arguments, **more)
+            _ = checkpoint["state_dict"], checkpoint["curves"]
+        return checkpoint
 
 
 def train_stage(
@@ -70,14 +79,15 @@ def train_stage(
         The weights by their names in the plain network, which are in `folder` too, and whether they had been there.
 
     Raises:
-        ValueError: if the folder holds another training.
+        ValueError: if the folder holds another training, or a damaged file.
     """
     _check_recipe(folder, recipe)
-    weights = folder / WEIGHTS
-    if weights.exists():
-        learner.curves = json.loads((folder / CURVES).read_text())
-        return load_tensors(weights)[0], True
+    if (folder / WEIGHTS).exists():
+        learner.curves = read_json("train", folder / CURVES, list, _again(folder))
+        return _finished(folder, recipe), True
     last, best = folder / f"{LAST}.ckpt", folder / f"{BEST}.ckpt"
+    if is_first_process() and not last.exists():
+        best.unlink(missing_ok=True)  # of a training that ended in its first epoch, and may have been another
     trainer = _trainer(learner, folder, options)
     if trainer.is_global_zero:  # the progress bar shows on a terminal only
         data, epochs = counted(learner.photographs, "photograph"), counted(learner.settings.epochs, "epoch")
@@ -91,8 +101,8 @@ def train_stage(
         except SystemExit:  # so Lightning answers Ctrl-C
             raise KeyboardInterrupt from None
     if best.exists():
-        state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
-        learner.load_state_dict(state)
+        learner.load_state_dict(WholeFiles().load_checkpoint(best, weights_only=True)["state_dict"])
+    trainer.strategy.barrier()  # all have read what the first removes now
     result = {name: tensor.detach().cpu() for name, tensor in learner.network.network.state_dict().items()}
     _finish(folder, result, {"kind": WEIGHTS_KIND, **config, "recipe": dict(recipe)}, learner.curves)
     trainer.strategy.barrier()
@@ -103,12 +113,12 @@ def _trainer(learner: Learner, folder: Path, options: Mapping[str, Any]) -> L.Tr
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # else it advertises, and lists devices, for each stage
     fit = learner.settings
-    callbacks: list[Callback] = [
-        ModelCheckpoint(folder, LAST, save_on_train_epoch_end=True, enable_version_counter=False)
-    ]
+    callbacks: list[Callback] = []
     if fit.early_stopping is not None:
-        best = ModelCheckpoint(folder, BEST, monitor="validation_loss", enable_version_counter=False)
-        callbacks += [EarlyStopping("validation_loss", patience=fit.early_stopping), best]
+        callbacks.append(Patience("validation_loss", patience=fit.early_stopping))
+        callbacks.append(Best(folder, BEST, monitor="validation_loss", enable_version_counter=False))
+    # The last of them, for it holds what the others know of the epoch.
+    callbacks.append(ModelCheckpoint(folder, LAST, save_on_train_epoch_end=True, enable_version_counter=False))
     ours: dict[str, Any] = {
         "max_epochs": fit.epochs,
         "gradient_clip_val": fit.clip,
@@ -131,17 +141,38 @@ def _trainer(learner: Learner, folder: Path, options: Mapping[str, Any]) -> L.Tr
 
 def _check_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
     """What was trained in the folder must be of the same recipe; where nothing was yet, it is written down."""
-    path, plain = folder / RECIPE, json.loads(json.dumps(recipe))
+    path = folder / RECIPE
     if any((folder / name).exists() for name in (WEIGHTS, f"{LAST}.ckpt")):
-        found = json.loads(path.read_text())
-        if different := difference(found, plain):
+        found = read_json("train", path, dict, _again(folder))
+        if different := difference(found, _plain(recipe)):
             raise ValueError(
                 f"train: {folder} must hold nothing, or the same training; it holds one whose {different}: take "
                 "another folder, or remove it"
             )
     elif is_first_process():
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(plain, indent=2) + "\n")
+            temporary.write_text(json.dumps(_plain(recipe), indent=2) + "\n")
+
+
+def _finished(folder: Path, recipe: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights in the folder, which must be of the recipe, too: files may have been mixed up."""
+    rule, advice = f"train: {folder / WEIGHTS} must be of this training", _again(folder)
+    with undamaged(rule, advice):
+        weights, config = load_tensors(folder / WEIGHTS)
+        different = difference(config["recipe"], _plain(recipe))
+    if different:
+        raise ValueError(f"{rule}, got one whose {different}: {advice}")
+    return weights
+
+
+def _plain(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """As it is read again."""
+    plain: dict[str, Any] = json.loads(json.dumps(recipe))
+    return plain
+
+
+def _again(folder: Path) -> str:
+    return f"remove {folder}, and it is trained again"
 
 
 @rank_zero_only
