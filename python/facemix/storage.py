@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .atomic import atomic_path
 
-__all__ = ["CLOUD_KIND", "atomic_path", "fingerprint", "load_tensors", "save_tensors"]
+__all__ = ["CLOUD_KIND", "atomic_path", "digest", "fingerprint", "load_tensors", "save_tensors"]
 
 CONFIG_KEY = "facemix"
 
@@ -66,7 +66,18 @@ def fingerprint(parts: Iterable[nn.Module]) -> str:
     total = hashlib.sha256()
     for part in parts:
         total.update(b"part\n")
-        for name, tensor in sorted(part.state_dict().items()):
-            total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-            total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        _add(total, part.state_dict())
     return total.hexdigest()[:32]
+
+
+def digest(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, shapes and values, 16 hexadecimal digits of it."""
+    total = hashlib.sha256()
+    _add(total, weights)
+    return total.hexdigest()[:16]
+
+
+def _add(total: hashlib._Hash, weights: Mapping[str, Tensor]) -> None:
+    for name, tensor in sorted(weights.items()):
+        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

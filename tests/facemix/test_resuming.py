@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from facemix.cli import main
-from facemix.storage import load_tensors
+from facemix.storage import load_tensors, save_tensors
 from facemix.training import stage
 from facemix.training.learner import Learner
 from tiny_experiment import OPTIONS
@@ -95,6 +95,22 @@ def unmeasured(done: Path, out: Path) -> Path:
     shutil.copytree(done, out)
     (out / "seed-0" / "results.json").unlink()
     return out / "seed-0"
+
+
+def test_what_mixes_notices_that_it_began_from_another_network(
+    mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of other options, or of other weights."""
+    shutil.rmtree(unmeasured(mixed, tmp_path / "options") / "baseline")
+    assert train(tmp_path / "options", *MIXED, "--model.options={width: 0.125}") == 1
+    error = capsys.readouterr().err
+    assert "it holds one whose start.options.width, start.weights differ (start.options.width: 0.0625, and " in error
+
+    weights = unmeasured(mixed, tmp_path / "weights") / "baseline" / "weights.safetensors"
+    tensors, config = load_tensors(weights)
+    save_tensors(weights, {name: tensor + 1 for name, tensor in tensors.items()}, config)
+    assert train(tmp_path / "weights", *MIXED) == 1
+    assert "it holds one whose start.weights differ" in capsys.readouterr().err
 
 
 def not_finished(folder: Path, checkpoint: bytes) -> None:

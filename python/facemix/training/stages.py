@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from facemix.cost import partition_cost
 from facemix.data import Labelled
 from facemix.models import build, build_bare
+from facemix.storage import digest
 
 from .anonymizing import Anonymizing
 from .batches import seed_of
@@ -182,6 +183,9 @@ class Stages:
             recipe |= {"cut": [model.pre, model.post], "mix": asdict(mix)}
         if start is not None:
             recipe["baseline"] = asdict(experiment.baseline)
+            recipe["start"] = {
+                "model": start.model.name, "options": start.options, "weights": digest(start.weights)
+            }  # fmt: skip
         if not bare and experiment.protection.name == "anonymizer":
             recipe["hiding"] = experiment.protection.hiding  # the other settings are options of the network
         config = {
