@@ -207,6 +207,16 @@ def test_spread() -> None:
     assert [count(n) for n in (9216, 46_000, 430_000, 1_500_000_000)] == ["9,216", "0.05 M", "0.43 M", "1.50 G"]
 
 
+def test_seeds_share_a_report_where_training_takes_them_for_one_experiment(tmp_path: Path) -> None:
+    for seed, trainer in enumerate(({}, {"devices": 2, "strategy": "ddp"}, {"precision": "16-mixed"})):
+        values = results(seed, ALL)
+        save(tmp_path, {**values, "settings": {**values["settings"], "trainer": trainer}})
+        if seed == 1:
+            assert len(read_runs(tmp_path).seeds) == 2
+    with pytest.raises(ValueError, match=r"whose trainer.precision differ \(trainer.precision: None, then 16-mixed\)"):
+        read_runs(tmp_path)
+
+
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def refused(message: str) -> None:
         assert main(["report", str(tmp_path)]) == 1
@@ -232,7 +242,13 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refused("must have scores of the baseline, got none")
     save(tmp_path, values)
     save(tmp_path, results(1, ALL, group_size=8))
-    refused(f"must have the same settings, got different ones in {tmp_path / 'seed-0'} and {tmp_path / 'seed-1'}")
+    refused(
+        f"must have the same settings, got {tmp_path / 'seed-0'} and {tmp_path / 'seed-1'}, whose mix.group_size "
+        "differ (mix.group_size: 4, then 8)"
+    )
+    for section in ("settings", "data", "scores", "curves", "environment"):
+        save(tmp_path, {**results(1, ALL), section: None})
+        refused(f"seed-1/results.json must have {section} by name, got NoneType")
     save(tmp_path, results(1, ALL))
     assert len(read_runs(tmp_path).seeds) == 2  # paths alone may differ
     assert read_runs(str(tmp_path)) == read_runs(tmp_path)

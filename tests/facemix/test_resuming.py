@@ -104,7 +104,7 @@ def test_what_mixes_notices_that_it_began_from_another_network(
     shutil.rmtree(unmeasured(mixed, tmp_path / "options") / "baseline")
     assert train(tmp_path / "options", *MIXED, "--model.options={width: 0.125}") == 1
     error = capsys.readouterr().err
-    assert "it holds one whose start.options.width, start.weights differ (start.options.width: 0.0625, and " in error
+    assert "it holds one whose start.options.width, start.weights differ (start.options.width: 0.0625, then " in error
 
     weights = unmeasured(mixed, tmp_path / "weights") / "baseline" / "weights.safetensors"
     tensors, config = load_tensors(weights)

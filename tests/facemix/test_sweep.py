@@ -137,8 +137,23 @@ def test_from_nothing_to_figures_and_once_only(tmp_path: Path, capsys: pytest.Ca
     assert started(out) == everything
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert main(["sweep", "orl", *rows, "--mixed.epochs", "4", *whole]) == 1
-    assert "must be new, or of a sweep with the same settings" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "must be new, or of a sweep with the same settings" in error
+    assert "whose mixed.epochs differ (mixed.epochs: 3, then 4) (see " in error
     assert started(out) == everything
+    # What decides no figure may be another.
+    assert main([*arguments, "--data.workers", "1", "--data.cache", str(tmp_path), "--trainer={devices: 1}"]) == 0
+    assert started(out) == everything
+    capsys.readouterr()
+    for text, message in (
+        ("{", "must be JSON, a dict, got JSONDecodeError"),
+        ("{}", "must be a sweep's, got KeyError"),
+    ):
+        (out / "sweep.json").write_text(text)
+        assert main(arguments) == 1
+        error = capsys.readouterr().err
+        assert f"sweep: {out / 'sweep.json'} {message}" in error
+        assert error.endswith(f": take another --out, or remove {out / 'sweep.json'}\n")
 
 
 def test_failures_are_listed_and_stop_what_needs_them(

@@ -146,11 +146,23 @@ def test_what_is_done_is_not_done_again_and_another_experiment_is_refused(
     )
 
 
+def test_seeds_of_another_experiment_are_seen_before_anything_trains(
+    once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also those that this one does not train: its report would refuse them in the end."""
+    shutil.copytree(once, tmp_path / "again")
+    (tmp_path / "again" / "seed-0").rename(tmp_path / "again" / "seed-5")
+    monkeypatch.setattr(experiment, "prepared", lambda *_: pytest.fail("it began"))
+    assert main(["train", *OPTIONS, "--mixed.epochs=5", "--out", str(tmp_path / "again")]) == 1
+    error = capsys.readouterr().err
+    assert "seed-5/results.json must be of the same experiment, got one whose mixed.epochs differ " in error
+
+
 def test_what_differs_is_named_as_an_option_has_it() -> None:
     found = {"a": 1, "b": {"c": [1], "d": {"e": None}}, "f": {"g": 1}}
     assert difference(found, json.loads(json.dumps(found))) == ""
     now = {"a": 1, "b": {"c": [2], "d": {"e": 3}}, "f": 4, "h": 5}
-    assert difference(found, now) == "b.c, b.d.e, f, h differ (b.c: [1], and now [2])"
+    assert difference(found, now) == "b.c, b.d.e, f, h differ (b.c: [1], then [2])"
 
 
 def test_another_network_may_train_through_the_mix(once: Path, tmp_path: Path) -> None:

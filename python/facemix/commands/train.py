@@ -110,10 +110,11 @@ def run(arguments: argparse.Namespace) -> None:
         check_folder("train: --baselines", options.baselines)
 
     from facemix.data import open_data
-    from facemix.training.experiment import run_experiment
+    from facemix.training.experiment import check_finished, run_experiment
     from facemix.training.stage import is_first_process
 
     splits = open_data(experiment.data)
+    check_finished(out, experiment, splits)
     for seed in range(first, first + seeds):
         run_experiment(experiment, seed, out / f"seed-{seed}", splits, options.baselines)
     if is_first_process():

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from facemix.counted import counted
+from facemix.training.deciding import deciding
+from facemix.training.difference import difference
 
 from .spread import Spread
 from .table import NETWORKS
@@ -20,8 +22,7 @@ __all__ = ["KIND", "RESULTS", "Result", "Runs", "read_result", "read_runs", "see
 KIND = "facemix-experiment-1"
 RESULTS = "results.json"
 NEEDED = ("name", "seed", "settings", "environment", "seconds", "data", "scores", "curves")
-#: Settings of `data` that say where things lie on a machine, and decide no figure.
-PLACES = ("root", "labels", "cache", "workers")
+SECTIONS = ("settings", "environment", "data", "scores", "curves")  # of these, those that hold more
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ class Result:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that decide figures."""
-        settings: dict[str, Any] = self.values["settings"]
-        return {**settings, "data": {k: v for k, v in settings["data"].items() if k not in PLACES}}
+        return deciding(self.values["settings"])
 
     @property
     def accuracies(self) -> dict[str, float]:
@@ -155,6 +155,8 @@ def read_result(path: Path) -> Result:
     missing = [name for name in NEEDED if name not in values]
     if missing:
         raise ValueError(f"report: {path} must have {', '.join(NEEDED)}, got none of {', '.join(missing)}")
+    if odd := [name for name in SECTIONS if not isinstance(values[name], dict)]:
+        raise ValueError(f"report: {path} must have {odd[0]} by name, got {type(values[odd[0]]).__name__}")
     if values["scores"].keys() & {"mixing_aware", "protected"} and "cost" not in values:
         raise ValueError(f"report: {path} must have the cost of the network that mixes, got none")
     if "baseline" not in values["scores"]:
@@ -183,9 +185,9 @@ def read_runs(folder: str | os.PathLike[str]) -> Runs:
         raise ValueError(f"report: DIR must hold seed-*/{RESULTS} of a finished `facemix train`, got {folder}{hint}")
     seeds = sorted(map(read_result, paths), key=lambda result: result["seed"])
     for seed in seeds[1:]:
-        if seed.settings != seeds[0].settings:
+        if different := difference(seeds[0].settings, seed.settings):
             raise ValueError(
-                f"report: seeds in one folder must have the same settings, got different ones in {seeds[0].folder} and "
-                f"{seed.folder}"
+                f"report: seeds in one folder must have the same settings, got {seeds[0].folder} and {seed.folder}, "
+                f"whose {different}"
             )
     return Runs(tuple(seeds))

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facemix.atomic import atomic_path
+from facemix.damaged import read_json, undamaged
 from facemix.report.results import RESULTS
+from facemix.training.deciding import deciding, plain
+from facemix.training.difference import difference
 from facemix_ops.rules import MAX_GROUP
 
 if TYPE_CHECKING:
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Plan"]
 
-KIND = "facemix-sweep-1"
+KIND, NOTE = "facemix-sweep-1", "sweep.json"
 #: Settings that the rows differ in.
 SWEPT = ("--mix.group_size", "--model.pre", "--mixed_model.pre")
 
@@ -139,12 +142,18 @@ class Plan:
         Raises:
             ValueError: the folder is that of another sweep, whose results would be taken for this one's.
         """
-        settings = json.loads(json.dumps(asdict(self.experiment), default=str))
-        note, noted = {"kind": KIND, "settings": settings}, self.out / "sweep.json"
+        settings, noted = asdict(self.experiment), self.out / NOTE
         if not noted.is_file():
+            text = json.dumps({"kind": KIND, "settings": plain(settings)}, indent=1)
             with atomic_path(noted) as temporary:
-                temporary.write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
-        elif json.loads(noted.read_text(encoding="utf-8")) != note:
+                temporary.write_text(text + "\n", encoding="utf-8")
+            return
+        advice = f"take another --out, or remove {noted}"
+        note = read_json("sweep", noted, dict, advice)
+        with undamaged(f"sweep: {noted} must be a sweep's", advice):
+            found = {"kind": note["kind"], **deciding(note["settings"])}
+        if different := difference(found, {"kind": KIND, **deciding(settings)}):
             raise ValueError(
-                f"sweep: --out must be new, or of a sweep with the same settings, got {self.out} (see {noted})"
+                f"sweep: --out must be new, or of a sweep with the same settings, got {self.out}, whose {different} "
+                f"(see {noted})"
             )

@@ -1,4 +1,4 @@
-"""What differs between the settings of two trainings."""
+"""What differs between the settings of two trainings, the first of which was there before."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def difference(found: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     if not pairs:
         return ""
     name, (before, after) = next(iter(pairs.items()))
-    return f"{', '.join(pairs)} differ ({name}: {before}, and now {after})"
+    return f"{', '.join(pairs)} differ ({name}: {before}, then {after})"
 
 
 def _pairs(found: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:

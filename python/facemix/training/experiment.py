@@ -21,15 +21,16 @@ from facemix.report.results import KIND, RESULTS, read_result
 
 from .batches import seed_of
 from .collapsing import collapse_trained
+from .deciding import deciding, plain
 from .deploy import write_halves
 from .difference import difference
 from .measure import draw_group, draw_protected, measure
 from .settings import Experiment
 from .stage import is_first_process
-from .stages import Stages, Trained, deciding, plain
+from .stages import Stages, Trained
 from .task import AttributeTask, IdentityTask, Task
 
-__all__ = ["evaluated", "prepared", "run_experiment", "task_of"]
+__all__ = ["check_finished", "evaluated", "prepared", "run_experiment", "task_of"]
 
 EXAMPLES = "examples.png"
 
@@ -66,6 +67,16 @@ def run_experiment(
     with atomic_path(done) as temporary:
         temporary.write_text(json.dumps(results, indent=2) + "\n")
     return results
+
+
+def check_finished(out: Path, experiment: Experiment, splits: Splits) -> None:
+    """See now what a report of `out` would refuse when all is trained: seeds of other experiments that lie there.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for path in sorted(out.glob(f"seed-*/{RESULTS}")):
+        _finished(path, experiment, splits)
 
 
 def prepared(experiment: Experiment, seed: int, splits: Splits) -> Stages:
@@ -253,7 +264,7 @@ def _check_batches(experiment: Experiment) -> None:
 def _finished(path: Path, experiment: Experiment, splits: Splits) -> dict[str, Any]:
     """The results of a seed that was run before, if it was the same experiment."""
     results = dict(read_result(path).values)
-    found = {**deciding(results["settings"]), "photographs": results["data"]["digests"]}
+    found = {**deciding(results["settings"]), "photographs": results["data"].get("digests")}
     now = {**deciding(asdict(experiment)), "photographs": [faces.digest() for faces in splits]}
     if different := difference(found, now):
         raise ValueError(

@@ -24,6 +24,7 @@ from facemix.counted import counted
 from facemix.damaged import read_json, undamaged
 from facemix.storage import load_tensors, save_tensors
 
+from .deciding import plain
 from .difference import difference
 from .learner import Learner
 from .stopping import Best, Patience
@@ -144,14 +145,14 @@ def _check_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
     path = folder / RECIPE
     if any((folder / name).exists() for name in (WEIGHTS, f"{LAST}.ckpt")):
         found = read_json("train", path, dict, _again(folder))
-        if different := difference(found, _plain(recipe)):
+        if different := difference(found, plain(recipe)):
             raise ValueError(
                 f"train: {folder} must hold nothing, or the same training; it holds one whose {different}: take "
                 "another folder, or remove it"
             )
     elif is_first_process():
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(_plain(recipe), indent=2) + "\n")
+            temporary.write_text(json.dumps(plain(recipe), indent=2) + "\n")
 
 
 def _finished(folder: Path, recipe: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -159,16 +160,10 @@ def _finished(folder: Path, recipe: Mapping[str, Any]) -> dict[str, Tensor]:
     rule, advice = f"train: {folder / WEIGHTS} must be of this training", _again(folder)
     with undamaged(rule, advice):
         weights, config = load_tensors(folder / WEIGHTS)
-        different = difference(config["recipe"], _plain(recipe))
+        different = difference(config["recipe"], plain(recipe))
     if different:
         raise ValueError(f"{rule}, got one whose {different}: {advice}")
     return weights
-
-
-def _plain(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """As it is read again."""
-    plain: dict[str, Any] = json.loads(json.dumps(recipe))
-    return plain
 
 
 def _again(folder: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from facemix.storage import digest
 
 from .anonymizing import Anonymizing
 from .batches import seed_of
+from .deciding import deciding
 from .learner import Learner
 from .mixed_network import MixedNetwork
 from .protecting import PROTECTED, protected_options, protected_weights
@@ -25,20 +25,7 @@ from .stage import train_stage
 from .synced_norm import synced
 from .task import Task
 
-__all__ = ["Stages", "Trained", "deciding", "plain"]
-
-# Settings of the data and of the trainer that do not decide what comes out.
-NO_MATTER = (
-    "cache",
-    "workers",
-    "root",
-    "labels",
-    "devices",
-    "num_nodes",
-    "strategy",
-    "accelerator",
-    "enable_progress_bar",
-)
+__all__ = ["Stages", "Trained"]
 
 
 @dataclass(frozen=True)
@@ -214,17 +201,3 @@ class Stages:
             torch.manual_seed(seed_of(self.seed, "adversary"))
             adversary = synced(build(model.name, options))
         return Anonymizing(*arguments, people=people, adversary=adversary, hiding=protection.hiding)
-
-
-def deciding(settings: dict[str, Any]) -> dict[str, Any]:
-    """Of the settings of an experiment those that decide what comes out, as JSON values."""
-    kept = plain(settings)
-    for section in ("data", "trainer"):
-        kept[section] = {key: value for key, value in kept[section].items() if key not in NO_MATTER}
-    return kept
-
-
-def plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings as JSON values."""
-    found: dict[str, Any] = json.loads(json.dumps(values, default=str))
-    return found

@@ -22,9 +22,9 @@ from facemix.edge.blinders import Blinders
 from facemix.edge.blinding import Blinding
 from facemix.models import build
 from facemix.report.results import read_result
+from facemix.training.deciding import plain
 from facemix.training.deploy import write_halves
 from facemix.training.settings import DataSettings, Experiment, MixSettings, ModelSettings
-from facemix.training.stages import plain
 
 from facemix_ops.edge import EdgeModel
 

@@ -1,0 +1,39 @@
+"""Which settings decide what comes out of an experiment: where these are the same, training goes on, seeds share a
+report, and sweeps a folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["deciding", "plain"]
+
+#: Those of the data and of the trainer that do not: where things lie on a machine, and how it shares the work.
+NO_MATTER = (
+    "cache",
+    "workers",
+    "root",
+    "labels",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "accelerator",
+    "enable_progress_bar",
+)
+
+
+def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the settings of an experiment those that decide, as JSON values."""
+    kept = plain(settings)
+    for section in ("data", "trainer"):
+        if isinstance(kept.get(section), dict):
+            kept[section] = {key: value for key, value in kept[section].items() if key not in NO_MATTER}
+    return kept
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON values."""
+    found: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    return found
