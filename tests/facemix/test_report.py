@@ -167,6 +167,21 @@ def test_a_protection_beside_the_paper(tmp_path: Path) -> None:
     assert "| blur to 16 x 16 | 88.0 % | 89.0 % | 88.0 % |  | 52.2 % | 73.1 % |" in (tmp_path / "report.md").read_text()
 
 
+def test_where_another_network_mixes_its_cut_is_named(tmp_path: Path) -> None:
+    values = results(0, ALL)
+    values["data"]["source"] = "celeba"
+    values["settings"]["mixed_model"] = {"name": "wide_linear", "options": {}, "pre": 2, "post": 1}
+    save(tmp_path / "one", values)
+    save(tmp_path / "other", {**results(0, ALL), "name": "other"})
+    write_report([tmp_path / "one", tmp_path / "other"], tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "## made-up, N_pre = 2, S = 4" in text
+    assert "| made-up | 4 | 2 | 10.0 % |" in text
+    assert "| other | 4 | 1 | 10.0 % |" in text
+    assert "| FaceMix, N_pre = 2 | 91.0 % | 90.7 % |" in text
+    assert "these are of resnet18 and wide_linear, 3 labels" in text
+
+
 def test_the_papers_figures() -> None:
     """Its Table 2 has accuracies on two sets, its Table 3 one, and the balanced one."""
     celeba, lfwa = paper_rows("celeba"), paper_rows("lfwa")

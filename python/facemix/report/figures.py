@@ -45,11 +45,15 @@ def comparison(experiments: list[Runs]) -> Table:
     names = [name for name in NETWORKS if any(name in runs.networks for runs in experiments)]
     rows = []
     for runs in experiments:
-        mix, model = runs.first.settings["mix"], runs.first.settings["model"]
+        mix = runs.first.settings["mix"]
         cells = (runs.accuracy(name).percent() if name in runs.networks else "" for name in names)
         cost = runs.first.values.get("cost")
         share = percent(cost["edge_share"]) if cost else ""
-        cut = ("", "", share) if runs.protected else (str(mix["group_size"]), str(model["pre"]) if cost else "", share)
+        cut = (
+            ("", "", share)
+            if runs.protected
+            else (str(mix["group_size"]), str(runs.deployed["pre"]) if cost else "", share)
+        )
         rows.append((runs.name, *cut, str(len(runs.seeds)), *cells))
     columns = ("experiment", "group size", "N_pre", "edge's share", "seeds", *(NETWORKS[name][1] for name in names))
     return Table("Experiments", columns, tuple(rows))
@@ -62,7 +66,7 @@ def paper(runs: Runs) -> Table | None:
         return None
     if runs.method not in (line.method for line in lines):
         lines = (*lines, PaperRow(runs.method))
-    model, mix = runs.first.settings["model"], runs.first.settings["mix"]
+    mix = runs.first.settings["mix"]
     validation = runs.first["data"]["evaluated_on"] == "validation"
     rows = []
     for line in lines:
@@ -80,7 +84,8 @@ def paper(runs: Runs) -> Table | None:
             )
         )
     size = 1 if runs.protected else mix["group_size"]
-    ours_are = f"{model['name']}, {len(runs.first['data']['labels'])} labels, groups of {size}"
+    names = dict.fromkeys((runs.first.settings["model"]["name"], runs.deployed["name"]))  # of the baseline; what mixes
+    ours_are = f"{' and '.join(names)}, {len(runs.first['data']['labels'])} labels, groups of {size}"
     note = (
         f"The paper's are of {PAPER_SETTINGS}; these are of {ours_are}, {counted(len(runs.seeds), 'seed')}. Its "
         "attacks are `identity` and `attributes` of facemix audit, which has stronger ones."

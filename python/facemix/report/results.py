@@ -85,9 +85,9 @@ class Runs:
     @property
     def method(self) -> str:
         """What keeps the images from the cloud, as tables call it."""
-        settings, protection = self.first["settings"], self._protection
+        protection = self._protection
         words = {
-            "mix": f"FaceMix, N_pre = {settings['model']['pre']}",
+            "mix": f"FaceMix, N_pre = {self.deployed['pre']}",
             "plain": "all in the cloud",
             "noise": "noise, sigma {sigma}",
             "blur": "blur to {size} x {size}",
@@ -99,10 +99,18 @@ class Runs:
     @property
     def variant(self) -> str:
         """The name, and what a sweep varies."""
-        size, pre = self.first["settings"]["mix"]["group_size"], self.first["settings"]["model"]["pre"]
+        size, pre = self.first["settings"]["mix"]["group_size"], self.deployed["pre"]
         if self.protected:
             return f"{self.name}, {self.method}"
         return f"{self.name}, " + (f"N_pre = {pre}, S = {size}" if size > 1 else "no mix")
+
+    @property
+    def deployed(self) -> dict[str, Any]:
+        """The settings of the network that is cut: of what mixes, where that is another than the baseline."""
+        settings = self.first["settings"]
+        mixing = None if self.protected else settings.get("mixed_model")
+        found: dict[str, Any] = mixing or settings["model"]
+        return found
 
     @property
     def _protection(self) -> dict[str, Any]:
