@@ -26,7 +26,12 @@ DATA = DataSettings(source="synthetic", people=4, photos=10, size=(24, 24), dist
 EXPERIMENT = Experiment(
     "tiny", DATA, ModelSettings(options={"width": 0.0625}, post=2), mix=MixSettings(4, max_coeff=0.9), rounds=2
 )
-STAGES = {"mixing_aware": ("prelu", 4), "linear_cloud": ("identity", 4), "baseline": ("relu", 1)}
+# The activation of each, the group size, where it is cut, and how many values are sent. Another network may mix.
+STAGES = {
+    "mixing_aware": ("prelu", 4, 1, 4 * 6 * 6),
+    "linear_cloud": ("identity", 4, 1, 4 * 6 * 6),
+    "baseline": ("relu", 1, 4, 8 * 3 * 3),
+}
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +39,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Networks that nobody trained."""
     folder = tmp_path_factory.mktemp("seed-3")
     torch.manual_seed(0)
-    for stage, (activation, group_size) in STAGES.items():
+    for stage, (activation, group_size, pre, _) in STAGES.items():
         options = {"num_classes": 4, "in_channels": 1, "width": 0.0625, "activation": activation, "post": 2}
         network = build("resnet18", options)
         with torch.no_grad():
             network(torch.randn(16, 1, 24, 24))
         (folder / stage).mkdir()
         config = {"kind": WEIGHTS_KIND, "builder": "resnet18", "options": options, "group_size": group_size}
+        config |= {"pre": pre, "post": 2}
         save_tensors(folder / stage / "weights.safetensors", network.state_dict(), config)
     settings = json.loads(json.dumps(asdict(EXPERIMENT), default=str))
     (folder / "results.json").write_text(json.dumps({**results(3, ALL), "settings": settings}))
@@ -59,7 +65,7 @@ def test_every_network_of_an_experiment(stage: str, folder: Path, capsys: pytest
     assert found["decisions"] == 2 * tests  # in each of two rounds, and no row that only fills a batch
     assert found["group_size"] == STAGES[stage][1]
     assert found["images"] == 28  # of the training set, which divides into groups
-    assert found["shape"] == [32, 4 * 6 * 6]
+    assert found["shape"] == [32, STAGES[stage][3]]
     if stage == "baseline":
         assert found["self_agreement"] == 1
 

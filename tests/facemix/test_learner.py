@@ -314,7 +314,7 @@ def test_a_collapse_is_made_with_training_photographs(monkeypatch: pytest.Monkey
     dark, light = (synthetic_faces(5, 2, (16, 16)) for _ in range(2))
     dark, light = (replace(f, images=np.full_like(f.images, value)) for f, value in ((dark, 0), (light, 255)))
     network, experiment = build("resnet18", OF_RESNET), Experiment(mix=MixSettings(4))
-    collapsing.collapse_trained(network, dark, light, IdentityTask(5), experiment, 0, group_size=4)
+    collapsing.collapse_trained(network, dark, light, IdentityTask(5), experiment, 0, pre=1, post=1, group_size=4)
     assert (made[0] < 0).all()  # black; white is positive
 
 

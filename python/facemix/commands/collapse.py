@@ -81,6 +81,8 @@ def run(arguments: argparse.Namespace) -> None:
         task_of(experiment, splits),
         experiment,
         seed_of(results["seed"], "collapse"),
+        pre=config["pre"],
+        post=config["post"],
         group_size=config["group_size"],
         images=arguments.images,
         progress=True,

@@ -31,6 +31,8 @@ def collapse_trained(
     experiment: Experiment,
     seed: int,
     *,
+    pre: int,
+    post: int,
     group_size: int,
     images: int = IMAGES,
     progress: bool = False,
@@ -42,7 +44,8 @@ def collapse_trained(
         train: whose photographs, as many as `images`, make the matrix; changed as in a test, not augmented.
         faces: that both are tested on, in all rounds of the experiment.
         seed: of keys, and of which photographs.
-        group_size: of the mix that the network was trained with; 1: none.
+        pre, post: where it is cut.
+        group_size: of the mix that it was trained with; 1: none.
         progress: show a bar.
     """
     device = best_device()
@@ -57,13 +60,12 @@ def collapse_trained(
     rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed_of(seed, "images")))
     some = train.take(rows[:images])
     whole = max(len(some) // group_size, 1) * group_size  # without the rows that only fill the last batch
-    model = experiment.mixing_model
     return collapse(
         network.to(device),
         torch.cat([x for x, _ in batches(some, 0)])[:whole],
         (batch for number in range(experiment.rounds) for batch in batches(faces, number)),
-        pre=model.pre,
-        post=model.post,
+        pre=pre,
+        post=post,
         group_size=group_size,
         max_coeff=experiment.mix.max_coeff,
         seed=seed,

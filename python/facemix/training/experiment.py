@@ -191,8 +191,9 @@ class _Run:
         model, size = mixed.model, experiment.mix.group_size
         network = mixed.plain()
         collapsed = collapse_trained(
-            network, train, faces, task, experiment, seed_of(seed, "collapse"), group_size=size
-        )
+            network, train, faces, task, experiment, seed_of(seed, "collapse"),
+            pre=model.pre, post=model.post, group_size=size,
+        )  # fmt: skip
         write_halves(self.folder, network.cpu(), experiment, model, mixed.options, train, task.labels)
         draw_group(self.folder / EXAMPLES, mixed.mixed(), faces, task, experiment, seed_of(seed, "examples"))
         return {
