@@ -22,30 +22,44 @@ __all__ = ["Parts", "partition"]
 # activation need not be linear there, and a max of mixtures is not the mixture of maxima.
 EDGE_TAIL_MODULES = (
     nn.BatchNorm2d,
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.PReLU,
+    nn.SyncBatchNorm,
+    nn.CELU,
     nn.ELU,
     nn.GELU,
-    nn.SiLU,
+    nn.Hardshrink,
+    nn.Hardsigmoid,
+    nn.Hardswish,
+    nn.Hardtanh,  # ReLU6 is one
+    nn.LeakyReLU,
+    nn.LogSigmoid,
+    nn.Mish,
+    nn.PReLU,
+    nn.ReLU,
+    nn.RReLU,
+    nn.SELU,
     nn.Sigmoid,
+    nn.SiLU,
+    nn.Softplus,
+    nn.Softshrink,
+    nn.Softsign,
     nn.Tanh,
+    nn.Tanhshrink,
+    nn.Threshold,
     nn.MaxPool2d,
+    nn.AdaptiveMaxPool2d,
     Patches,
 )
-EDGE_TAIL_FUNCTIONS = (
-    F.relu,
-    F.relu_,
-    F.leaky_relu,
-    F.max_pool2d,
-    F.gelu,
-    F.silu,
-    torch.relu,
-    torch.relu_,
-    "relu",
-    "relu_",
+
+# The same as code has them: functions of PyTorch, and methods of tensors; with a _ at the end they work in place.
+NAMES = (
+    *("celu", "clamp", "clamp_min", "elu", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu"),
+    *("logsigmoid", "mish", "relu", "relu6", "rrelu", "selu", "sigmoid", "silu", "softplus", "softshrink", "softsign"),
+    *("tanh", "tanhshrink", "threshold", "max_pool2d", "adaptive_max_pool2d"),
 )
+METHODS = {*NAMES, *(f"{name}_" for name in NAMES)}
+EDGE_TAIL_FUNCTIONS = {
+    getattr(place, name) for place in (F, torch) for name in METHODS if hasattr(place, name)
+} | METHODS
 
 
 class Parts(NamedTuple):

@@ -1,6 +1,7 @@
 """The three parts in sequence are the whole, whatever the cut."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -117,6 +118,67 @@ def test_any_module_by_name() -> None:
     later = partition(model, pre="body", post="head")
     assert_equals_whole(model, later, torch.randn(2, 1, 14, 14))
     assert leaves(later.edge_last) == ["head"]
+
+
+class Between(nn.Module):
+    """Something between the edge's last layer and the cloud's first."""
+
+    def __init__(self, something: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.body, self.last = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 2)
+        self.something = something
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.body(self.something(self.first(x))).mean((2, 3)))
+
+
+MODULES = (
+    *("ReLU", "ReLU6", "LeakyReLU", "PReLU", "RReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Sigmoid", "Tanh"),
+    *("Hardsigmoid", "LogSigmoid", "Hardtanh", "Tanhshrink", "Hardswish", "Softplus", "Softsign", "Softshrink"),
+    "Hardshrink",
+)
+FUNCTIONS = (
+    *("relu", "relu_", "relu6", "leaky_relu", "elu", "elu_", "celu", "selu", "gelu", "silu", "mish", "sigmoid", "tanh"),
+    *("hardsigmoid", "logsigmoid", "hardtanh", "tanhshrink", "hardswish", "softplus", "softsign", "softshrink"),
+    "hardshrink",
+)
+ON_THE_EDGE: dict[str, Callable[[Tensor], Tensor]] = {
+    **{f"nn.{name}": getattr(nn, name)() for name in MODULES},
+    **{f"F.{name}": getattr(F, name) for name in FUNCTIONS},
+    "nn.Threshold": nn.Threshold(0.1, 0),
+    "nn.BatchNorm2d": nn.BatchNorm2d(4),
+    "nn.SyncBatchNorm": nn.SyncBatchNorm(4),
+    "nn.MaxPool2d": nn.MaxPool2d(2),
+    "nn.AdaptiveMaxPool2d": nn.AdaptiveMaxPool2d(4),
+    "F.threshold": lambda x: F.threshold(x, 0.1, 0),
+    "F.max_pool2d": lambda x: F.max_pool2d(x, 2),
+    "F.adaptive_max_pool2d": lambda x: F.adaptive_max_pool2d(x, 4),
+    "torch.relu": torch.relu,
+    "torch.sigmoid": torch.sigmoid,
+    "torch.tanh": torch.tanh,
+    "torch.selu_": torch.selu_,
+    "torch.clamp": lambda x: torch.clamp(x, min=0),
+    "torch.max_pool2d": lambda x: torch.max_pool2d(x, 2),
+    "a method": lambda x: x.relu(),
+    "another": lambda x: x.sigmoid(),
+    "one in place": lambda x: x.tanh_(),
+    "clamp": lambda x: x.clamp(min=0),
+    "clamp_min": lambda x: x.clamp_min(0),
+}
+
+
+@pytest.mark.parametrize("something", ON_THE_EDGE.values(), ids=ON_THE_EDGE)
+def test_norms_activations_and_pools_stay_on_the_edge(something: Callable[[Tensor], Tensor]) -> None:
+    model = Between(something).eval()
+    parts = partition(model, "first", "last")
+    assert_equals_whole(model, parts, torch.randn(2, 1, 16, 16))
+    assert len([node for node in parts.edge_first.graph.nodes if node.op not in ("placeholder", "output")]) == 2
+
+
+@pytest.mark.parametrize("something", [nn.Identity(), nn.AvgPool2d(2), nn.Dropout(), lambda x: x + 1])
+def test_what_is_linear_or_nothing_goes_to_the_cloud(something: Callable[[Tensor], Tensor]) -> None:
+    parts = partition(Between(something).eval(), "first", "last")
+    assert leaves(parts.edge_first) == ["first"]
 
 
 def test_sequential_by_name() -> None:
