@@ -59,6 +59,7 @@ def test_page_and_markdown_say_the_same(reported: Path) -> None:
         "3.00 MiB",
         "data.augment.scale",
         "0123abcd",
+        "seconds, since it last went on",
         "12, 12, 12",
     ):
         assert words in page, words

@@ -18,7 +18,10 @@ def settings(runs: Runs) -> Table:
 
 
 def environments(runs: Runs) -> Table:
-    """Machine, versions and commit of each seed; seeds that share them share a column."""
+    """Machine, versions and commit of each seed; seeds that share them share a column.
+
+    How long a training took before it was interrupted, perhaps killed, nobody knows.
+    """
     columns: list[tuple[dict[str, str], list[Result]]] = []
     for seed in runs.seeds:
         values = dict(flat(seed["environment"]))
@@ -32,7 +35,7 @@ def environments(runs: Runs) -> Table:
     heads = ("seed " + ", ".join(str(seed["seed"]) for seed in seeds) for _, seeds in columns)
     rows = [(name, *(values.get(name, "") for values, _ in columns)) for name in names]
     times = (", ".join(f"{seed['seconds']:,.0f}" for seed in seeds) for _, seeds in columns)
-    return Table("Machine and versions", ("", *heads), (*rows, ("seconds", *times)))
+    return Table("Machine and versions", ("", *heads), (*rows, ("seconds, since it last went on", *times)))
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
