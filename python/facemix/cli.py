@@ -6,6 +6,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import facemix
@@ -79,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _option(arguments: Namespace, error: Exception) -> str:
     """Which option named the file that the system did not like."""
     path = getattr(error, "filename", None)
-    options = {value: name for name, value in vars(arguments).items() if isinstance(value, Path)}
+    forwarded = [part for text in getattr(arguments, "forwarded", ()) for part in text.split("=", 1)]
+    options = {Path(value): name for name, value in pairwise(forwarded) if name.startswith("--")}
+    options |= {v: f"--{n.replace('_', '-')}" for n, v in vars(arguments).items() if isinstance(v, Path)}
     name = options.get(Path(path)) if isinstance(path, str) else None
-    return f"--{name.replace('_', '-')}: " if name else ""
+    return f"{name}: " if name else ""

@@ -114,6 +114,10 @@ def test_mistakes_are_a_line_and_where_to_look(
     ("arguments", "error"),
     [
         ("infer x --server localhost:1 --edge {missing}", "--edge: [Errno 2] No such file or directory: '{missing}'"),
+        (
+            "audit --edge={missing} --data.source synthetic --out {missing}-audit",
+            "--edge: [Errno 2] No such file or directory: '{missing}'",
+        ),
         ("demo --web-port 80", "demo: --web-port must be given with --web, got 80 without"),
         ("cost --paper --model vgg16", "cost: --model must not be given with --paper, got both"),
         ("train --data.source synthetic --data.workers -1", "DataSettings: workers must not be negative, got -1"),
