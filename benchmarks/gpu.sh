@@ -22,10 +22,15 @@ PYTHON="${PYTHON:-python3}"
 OUT="${OUT:-.benchmarks/gpu}"
 MINUTES="${MINUTES:-8}"
 mkdir -p "$OUT"
+[ -d /usr/local/cuda ] && export CUDA_HOME="${CUDA_HOME:-/usr/local/cuda}" # where the build looks for nvcc, too
 failed=()
 
 left() { # seconds; bash counts in SECONDS since this script began
     echo $((MINUTES * 60 - 10 - SECONDS))
+}
+
+share() { # of eight minutes, in seconds: as much of MINUTES
+    echo $(($1 * MINUTES / 8))
 }
 
 within() { # NAME SECONDS COMMAND...: runs it for so long at most, and keeps what it prints
@@ -45,7 +50,7 @@ within() { # NAME SECONDS COMMAND...: runs it for so long at most, and keeps wha
 }
 
 toolkit() { # STAGE TOOL: where this tool of the CUDA toolkit is, as $found
-    found="$(command -v "$2" || command -v "${CUDA_HOME:-/usr/local/cuda}/bin/$2")" && return
+    found="$(command -v "$2" || command -v "${CUDA_HOME:-}/bin/$2")" && return
     echo "== $1: no $2 on the PATH or in CUDA_HOME/bin; it comes with the CUDA toolkit"
     failed+=("$1: no $2")
     return 1
@@ -57,7 +62,7 @@ suite() {
     local workers
     workers="$(nproc)"
     within "test-$1" "$2" env FACEMIX_BACKEND="$1" "$PYTHON" -m pytest tests/gpu -q --timeout=60 \
-        --session-timeout=$(($2 - 20)) -n $((workers < 8 ? workers : 8)) --dist loadgroup "${@:3}"
+        --session-timeout=$(($2 - 20)) -n $((workers < 16 ? workers : 16)) --dist loadgroup "${@:3}"
 }
 
 stage_build() {
@@ -67,8 +72,8 @@ stage_build() {
 }
 
 stage_test() {
-    suite native 100
-    suite triton 70 -m small
+    suite native "$(share 100)"
+    suite triton "$(share 75)" -m small
 }
 
 stage_triton() {
@@ -81,7 +86,7 @@ stage_sanitize() {
     # Each tensor in an allocation of its own, so that an access beyond it is one beyond what was allocated. Graphs
     # cannot be captured then. Only our kernels are looked at, by their namespace: PyTorch's run at their own speed.
     for tool in memcheck racecheck; do
-        within "$tool" 35 env FACEMIX_BACKEND=native PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$found" --tool "$tool" \
+        within "$tool" "$(share 35)" env FACEMIX_BACKEND=native PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$found" --tool "$tool" \
             --kernel-name kns=facemix --report-api-errors no --error-exitcode 9 \
             "$PYTHON" -m pytest tests/gpu -q -m small -k "not replays" --timeout=60
     done
@@ -98,7 +103,8 @@ stage_profile() {
 }
 
 stage_bench() {
-    local chart=10 triton=50 slack=15 # a race that has begun is not cut off
+    local chart=10 slack=15 triton # a race that has begun is not cut off
+    triton="$(share 50)"
     rm -f "$OUT/gpu.json"
     within bench-native $(($(left) - chart - triton)) env FACEMIX_BACKEND=native "$PYTHON" benchmarks/gpu.py \
         --json "$OUT/gpu.json" --seconds $(($(left) - chart - triton - slack))

@@ -1,7 +1,7 @@
 """Interleaved rounds on a GPU: contestants as CUDA graphs, timed by events, the card's state read beside each time.
 
-A contestant is captured once, as many calls in a row as make the graph long against its launch. Every round replays all
-of them in an order drawn anew, so that the clocks and the heat of a moment meet everybody.
+A contestant is captured, as many calls in a row as make the graph long against its launch. Every round replays all of
+them in an order drawn anew, so that the clocks and the heat of a moment meet everybody.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import torch
 Run = Callable[[], Any]
 
 GRAPH_SECONDS = 2e-4  # a graph holds so many calls that it takes about this
-MOST_CALLS = 32
+TRIED_CALLS, MOST_CALLS = 4, 64
 MEASURED_SECONDS = 2e-3  # and is replayed until a measurement takes about this
+LEAST_RUNS = 5  # in a row, of what is not captured: what the host does while the card computes must show
 COPIED_BYTES, MATRIX = 2 << 30, 8192
 RATES = {"bfloat16": (torch.bfloat16, False), "tf32": (torch.float32, True), "float32": (torch.float32, False)}
 
@@ -30,12 +31,14 @@ class Device:
     def __init__(self, kind: str) -> None:
         self.torch = torch.device(kind)
         self.is_gpu = kind == "cuda"
+        self.cache = 0  # bytes of L2
         if self.is_gpu:
             import pynvml
 
             # Autograd runs a backward pass on the stream of its forward pass: all of it is captured on this one.
             self.stream = torch.cuda.Stream()
             torch.cuda.set_stream(self.stream)
+            self.cache = torch.cuda.get_device_properties(self.torch).L2_cache_size
             self._nvml, self._card = pynvml, None
             with suppress(pynvml.NVMLError):  # what there is in a part of a card, or in a container
                 pynvml.nvmlInit()
@@ -55,9 +58,7 @@ class Device:
         return {"name": properties.name} | size | self._ask(told)
 
     def state(self) -> dict[str, float]:
-        """Clocks, power and temperature now; nothing on the CPU."""
-        if not self.is_gpu:
-            return {}
+        """Clocks, power and temperature now."""
         n, card = self._nvml, self._card
         return self._ask(
             {
@@ -78,18 +79,23 @@ class Device:
 
     def seconds(self, run: Run, repeats: int) -> float:
         """Of one of so many runs in a row."""
+        return self.measured(run, repeats)[0]
+
+    def measured(self, run: Run, repeats: int) -> tuple[float, dict[str, float]]:
+        """The same, and the state of the card meanwhile; the power is that of the last second, as the card tells it."""
         if not self.is_gpu:
             begin = time.perf_counter()
             for _ in range(repeats):
                 run()
-            return (time.perf_counter() - begin) / repeats
+            return (time.perf_counter() - begin) / repeats, {}
         first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         first.record()
         for _ in range(repeats):
             run()
         last.record()
+        state = self.state()  # before it is waited for: afterwards the card is idle
         last.synchronize()
-        return first.elapsed_time(last) / 1000 / repeats
+        return first.elapsed_time(last) / 1000 / repeats, state
 
     def graph(self, run: Run, calls: int) -> Run:
         """So many calls of ``run`` as one graph, which must not be kept longer than what it reads."""
@@ -108,18 +114,24 @@ class Contestant:
     def __init__(self, device: Device, run: Run, capture: bool = True) -> None:
         for _ in range(3):
             run()
-        once = device.seconds(run, 3)
-        self.calls = min(MOST_CALLS, max(1, round(GRAPH_SECONDS / once))) if capture else 1
-        self.run = device.graph(run, self.calls) if capture else run
+        self.run, self.calls, least = run, 1, LEAST_RUNS
+        if capture:  # a call by itself is as long as its launches, which a graph has not
+            tried = device.graph(run, TRIED_CALLS)
+            tried()
+            once = device.seconds(tried, 3) / TRIED_CALLS
+            self.calls, least = min(MOST_CALLS, max(1, round(GRAPH_SECONDS / once))), 1
+            self.run = device.graph(run, self.calls)
+            del tried
         self.run()
-        self.repeats = max(1, round(MEASURED_SECONDS / device.seconds(self.run, 2)))
+        self.repeats = max(least, round(MEASURED_SECONDS / device.seconds(self.run, 2)))
         self.device, self.seconds = device, []
         self.state: dict[str, list[float]] = {}
 
     def measure(self) -> None:
         """Once more."""
-        self.seconds.append(self.device.seconds(self.run, self.repeats) / self.calls)
-        for name, value in self.device.state().items():
+        seconds, state = self.device.measured(self.run, self.repeats)
+        self.seconds.append(seconds / self.calls)
+        for name, value in state.items():
             self.state.setdefault(name, []).append(value)
 
 

@@ -110,10 +110,12 @@ def ms(seconds: float) -> str:
 
 
 def draw(data: Entry, path: Path) -> None:
-    """A PNG: how near everybody comes to the roofline, a panel a dtype."""
+    """A PNG: how near everybody comes to the roofline, a panel a dtype; none where no race has one."""
     from matplotlib.figure import Figure
 
     jobs = [group for group in groups(data) if "floor" in next(iter(group.values()))]
+    if not jobs:
+        return
     dtypes = sorted({next(iter(group.values()))["dtype"] for group in jobs})
     figure = Figure(figsize=(9 * len(dtypes), 2 + 0.5 * len(jobs) / len(dtypes)), layout="constrained")
     for axes, dtype in zip(figure.subplots(1, len(dtypes), squeeze=False)[0], dtypes, strict=True):
@@ -151,9 +153,9 @@ def main() -> None:
     parser.add_argument("--chart", type=Path, metavar="PNG", help="draw the chart here")
     options = parser.parse_args()
     data = json.loads(options.file.read_text())
+    print(text(data))
     if options.chart:
         draw(data, options.chart)
-    print(text(data))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import gpu
@@ -215,8 +214,52 @@ def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "sees no GPU" in capsys.readouterr().err
 
 
+class Counted:
+    """A device on which a call takes 50 us, or 200 us where it is launched by itself."""
+
+    alone = 2e-4
+
+    def seconds(self, run: Any, repeats: int) -> float:
+        return 5e-5 * run if isinstance(run, Calls) else self.alone
+
+    def measured(self, run: Any, repeats: int) -> tuple[float, dict[str, float]]:
+        return self.seconds(run, repeats), {"SM, MHz": 1980}
+
+    def graph(self, run: Any, calls: int) -> Any:
+        return Calls(calls)
+
+
+class Calls(int):
+    """A graph of so many."""
+
+    def __call__(self) -> None:
+        pass
+
+
 def test_seconds_are_of_one_call_of_a_graph() -> None:
-    device = SimpleNamespace(seconds=lambda run, repeats: 5e-5, graph=lambda run, calls: run, state=dict)
-    contestant = gpu_race.Contestant(device, lambda: None)
+    """As many as make it long enough, by what a call takes in a graph."""
+    contestant = gpu_race.Contestant(Counted(), lambda: None)
     contestant.measure()
-    assert (contestant.calls, contestant.seconds) == (4, [5e-5 / 4])
+    assert (contestant.calls, contestant.seconds) == (4, [5e-5])
+    assert contestant.state == {"SM, MHz": [1980]}
+
+
+def test_what_is_not_captured_runs_several_times_in_a_row() -> None:
+    """A step that waits for the card between its parts must not begin on an idle one each time."""
+    device = Counted()
+    device.alone = 0.05
+    assert gpu_race.Contestant(device, lambda: None, capture=False).repeats == gpu_race.LEAST_RUNS
+
+
+def test_what_fits_the_cache_has_no_roofline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    device = gpu_race.Device("cpu")
+    jobs = [job for job in TINY_JOBS if job.op == "group_mix"]
+    device.cache = max(job.bytes for job in jobs)
+    bench = gpu.Bench(device, 1, 60, tmp_path / "gpu.json")
+    bench.run(jobs, {"facemix", "eager"}, train=False)
+    data = bench.save()
+    assert len(data["results"]) == len(jobs) > 0
+    assert not any("floor" in entry for entry in data["results"])
+    assert "of the roofline" not in gpu_table.text(data)
+    gpu_table.draw(data, tmp_path / "gpu.png")
+    assert not (tmp_path / "gpu.png").exists()

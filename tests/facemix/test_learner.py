@@ -24,11 +24,13 @@ from facemix.training.experiment import evaluated
 from facemix.training.learner import Learner, share_of_key
 from facemix.training.measure import measure
 from facemix.training.mixed_network import MixedNetwork
+from facemix.training.processes import processes
 from facemix.training.settings import DataSettings, Experiment, FitSettings, MixSettings, ModelSettings
 from facemix.training.stage import WholeFiles, _trainer
 from facemix.training.stages import Stages
 from facemix.training.synced_norm import SyncedBatchNorm2d, synced
 from facemix.training.task import AttributeTask, IdentityTask
+from lightning.pytorch.accelerators import CPUAccelerator
 from tiny_experiment import OPTIONS
 from torch import nn
 
@@ -216,6 +218,26 @@ def test_every_process_must_get_whole_groups(option: str, got: str, tmp_path: Pa
     rule = f"train: {option}.batch_size must divide into whole groups for each process, got {got}"
     assert rule in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "count"), [({}, 1), ({"devices": "auto"}, 3), ({"devices": -1}, 3), ({"devices": 2, "num_nodes": 2}, 4)]
+)
+def test_one_device_unless_more_are_wanted(
+    options: dict[str, Any], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine that has three: Lightning would take all, and run the command once for each."""
+    monkeypatch.setattr(CPUAccelerator, "auto_device_count", staticmethod(lambda: 3))
+    monkeypatch.setattr(CPUAccelerator, "parse_devices", staticmethod(lambda asked: 3 if asked == -1 else asked))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert processes(options) == count
+
+
+def test_more_devices_must_get_whole_groups(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever way they are asked for."""
+    monkeypatch.setattr("facemix.training.experiment.processes", lambda trainer: 5)
+    assert main(["train", *OPTIONS, "--out", str(tmp_path / "out")]) == 1
+    assert "batch_size must divide into whole groups for each process" in capsys.readouterr().err
 
 
 def test_a_training_that_diverges_ends_with_a_hint(tmp_path: Path, capsys: Any) -> None:

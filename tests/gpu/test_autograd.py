@@ -46,8 +46,9 @@ def test_conv_mix_gradcheck(device: torch.device, activation: Any, pool: Any, la
         return conv_mix(LAYOUTS[layout](x), w, b, key, stride=(1, 2), padding=1, activation=act, pool=pool)
 
     args = grad(device, 4, 1, 2, 4), grad(device, 2, 1, 2, 2), grad(device, 2)
-    assert gradcheck(f, args)
-    assert gradgradcheck(f, args)
+    # cuDNN's convolution, for the gradients, may add in another order each time.
+    assert gradcheck(f, args, nondet_tol=1e-12)
+    assert gradgradcheck(f, args, nondet_tol=1e-12)
 
 
 @pytest.mark.parametrize("activation", [None, "relu", LEAKY])

@@ -13,7 +13,7 @@ import gpu_race
 import pytest
 import torch
 
-CARD = SimpleNamespace(name="a card", uuid="01-23", multi_processor_count=132, total_memory=80 << 30)
+CARD = SimpleNamespace(name="a card", uuid="01-23", multi_processor_count=132, total_memory=80 << 30, L2_cache_size=1)
 
 
 class Event:

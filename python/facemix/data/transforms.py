@@ -73,5 +73,6 @@ def _moved(images: Tensor, angle: Tensor, scale: Tensor, shift: tuple[Tensor, Te
     ratio = height / width
     x = torch.stack((mirror * cos, mirror * sin * ratio, -mirror * (cos * right + sin * ratio * down)), 1)
     y = torch.stack((-sin / ratio, cos, sin / ratio * right - cos * down), 1)
-    grid = F.affine_grid(torch.stack((x, y), 1), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    with torch.autocast(images.device.type, enabled=False):  # in 16 bits places would be off by pixels
+        grid = F.affine_grid(torch.stack((x, y), 1), list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

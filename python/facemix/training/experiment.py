@@ -25,6 +25,7 @@ from .deciding import deciding, plain
 from .deploy import write_halves
 from .difference import difference
 from .measure import draw_group, draw_protected, measure
+from .processes import processes
 from .settings import Experiment
 from .stage import is_first_process
 from .stages import Stages, Trained
@@ -233,9 +234,9 @@ def _cost(baseline: Trained, deployed: Trained, faces: Labelled, group_size: int
 
 def _check(experiment: Experiment, splits: Splits) -> None:
     """What can only be seen with the data, and the machine, at hand."""
-    processes, cores = experiment.trainer.get("devices"), os.cpu_count() or 1
-    if isinstance(processes, int) and processes > cores and not torch.cuda.is_available():  # Lightning starts them all
-        raise ValueError(f"train: trainer.devices must be at most {cores}, the cores, without a GPU, got {processes}")
+    devices, cores = experiment.trainer.get("devices"), os.cpu_count() or 1
+    if isinstance(devices, int) and devices > cores and not torch.cuda.is_available():  # Lightning starts them all
+        raise ValueError(f"train: trainer.devices must be at most {cores}, the cores, without a GPU, got {devices}")
     _check_batches(experiment)
     if experiment.data.task == "identity" and splits.train.people < 2:
         raise ValueError(f"train: there must be two people to tell apart, or more, got {splits.train.people}")
@@ -250,14 +251,11 @@ def _check(experiment: Experiment, splits: Splits) -> None:
 
 
 def _check_batches(experiment: Experiment) -> None:
-    """Where it is known how many processes there are, see now that each gets whole groups: a later stage's turn comes
-    only when the baseline is trained.
-    """
-    devices = experiment.trainer.get("devices")
-    processes = devices if type(devices) is int and devices > 0 else 1
+    """See now that each process gets whole groups: a later stage's turn comes only when the baseline is trained."""
+    count = processes(experiment.trainer)
     for name, size in (("baseline", 1), ("mixed", 1), ("mixed", experiment.group_size)):
         try:
-            getattr(experiment, name).whole_groups(size, processes)
+            getattr(experiment, name).whole_groups(size, count)
         except ValueError as error:
             raise ValueError(f"train: {name}.{error}") from None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import warnings
 from collections.abc import Mapping
@@ -16,7 +15,6 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from facemix.atomic import atomic_path
@@ -27,6 +25,7 @@ from facemix.storage import load_tensors, save_tensors
 from .deciding import plain
 from .difference import difference
 from .learner import Learner
+from .processes import new_trainer
 from .stopping import Best, Patience
 
 __all__ = ["CURVES", "WEIGHTS", "WEIGHTS_KIND", "is_first_process", "train_stage"]
@@ -111,8 +110,6 @@ def train_stage(
 
 
 def _trainer(learner: Learner, folder: Path, options: Mapping[str, Any]) -> L.Trainer:
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # else it advertises, and lists devices, for each stage
     fit = learner.settings
     callbacks: list[Callback] = []
     if fit.early_stopping is not None:
@@ -126,7 +123,6 @@ def _trainer(learner: Learner, folder: Path, options: Mapping[str, Any]) -> L.Tr
         "callbacks": callbacks,
         "logger": TensorBoardLogger(folder, name="", version=""),
         "plugins": [WholeFiles()],
-        "accelerator": "cuda" if torch.cuda.is_available() else "cpu",  # Apple's has no double precision, for keys
         "deterministic": "warn",
         "use_distributed_sampler": False,
         "num_sanity_val_steps": 0,
@@ -134,10 +130,7 @@ def _trainer(learner: Learner, folder: Path, options: Mapping[str, Any]) -> L.Tr
         "enable_model_summary": False,
         "enable_progress_bar": sys.stderr.isatty(),
     }
-    try:
-        return L.Trainer(**{**ours, **options})
-    except (TypeError, ValueError, MisconfigurationException) as error:
-        raise ValueError(f"train: trainer must suit lightning.Trainer, got {dict(options)}: {error}") from error
+    return new_trainer(options, **ours)
 
 
 def _check_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
