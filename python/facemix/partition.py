@@ -52,9 +52,9 @@ EDGE_TAIL_MODULES = (
 
 # The same as code has them: functions of PyTorch, and methods of tensors; with a _ at the end they work in place.
 NAMES = (
-    *("celu", "clamp", "clamp_min", "elu", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu"),
-    *("logsigmoid", "mish", "relu", "relu6", "rrelu", "selu", "sigmoid", "silu", "softplus", "softshrink", "softsign"),
-    *("tanh", "tanhshrink", "threshold", "max_pool2d", "adaptive_max_pool2d"),
+    *("celu", "clamp", "clamp_max", "clamp_min", "clip", "elu", "gelu", "hardshrink", "hardsigmoid", "hardswish"),
+    *("hardtanh", "leaky_relu", "logsigmoid", "mish", "relu", "relu6", "rrelu", "selu", "sigmoid", "silu", "softplus"),
+    *("softshrink", "softsign", "tanh", "tanhshrink", "threshold", "max_pool2d", "adaptive_max_pool2d"),
 )
 METHODS = {*NAMES, *(f"{name}_" for name in NAMES)}
 EDGE_TAIL_FUNCTIONS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -20,8 +21,8 @@ from facemix.cloud.repository import Repository
 from facemix.wire import open_inference_pb2 as pb
 
 NEVER_LOADED = """
-import time
 from pathlib import Path
+import torch
 from facemix.cloud.model import CloudModel
 
 load = CloudModel.__init__
@@ -29,7 +30,9 @@ load = CloudModel.__init__
 def slowly(self, path, **options):
     if Path(path).name == "slow.safetensors":
         Path("begun").touch()
-        time.sleep(1000)
+        image, layer = torch.randn(8, 3, 64, 64), torch.nn.Conv2d(3, 64, 7)
+        while True:  # nearly always in the middle of C++
+            layer(image)
     load(self, path, **options)
 
 CloudModel.__init__ = slowly
@@ -40,6 +43,8 @@ async def test_what_comes_of_it() -> None:
     assert await in_background(lambda: 7) == 7
     with pytest.raises(OSError, match="no"):
         await in_background(lambda: open_nothing())
+    with pytest.raises(SystemExit):
+        await in_background(lambda: sys.exit(3))
 
 
 def open_nothing() -> None:

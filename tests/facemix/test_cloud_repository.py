@@ -6,6 +6,8 @@ import asyncio
 import logging
 import os
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -263,6 +265,28 @@ def test_a_file_that_changes_while_it_is_loaded_is_not_taken(cloud_file: Path, t
     assert models.find("middle", "") is old
     assert look_twice(models) == [False, True]
     assert models.find("middle", "").network == "f" * 32
+
+
+@pytest.mark.parametrize("fault", ["away", "exit"])
+def test_a_fault_that_passes_while_a_file_is_loaded(fault: str, cloud_file: Path, tmp_path: Path) -> None:
+    """It was away for that moment; or a network's code ended the program."""
+    path, away = put(tmp_path / "1.safetensors", cloud_file), tmp_path / "away"
+    faults: list[Callable[[], object]] = []
+
+    def load(path: Path) -> CloudModel:
+        model = CloudModel(path)
+        if faults:
+            faults.pop()()
+        return model
+
+    models = Repository([path], load)
+    put(path, cloud_file, network="e" * 32)
+    faults.append(lambda: sys.exit(3) if fault == "exit" else path.rename(away))
+    assert look_twice(models) == [False, False]
+    if fault == "away":
+        away.rename(path)
+    assert models.refresh()
+    assert models.find("middle", "").network == "e" * 32
 
 
 def test_another_file_of_the_same_size_and_time_is_seen(cloud_file: Path, tmp_path: Path) -> None:

@@ -199,6 +199,20 @@ def test_what_a_killed_process_had_begun_is_removed(tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.iterdir()} == {"b.npy", ".mine.npy"}
 
 
+def test_what_another_user_had_begun_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder where everybody may remove their own files only."""
+
+    def refused(path: Path, **options: object) -> None:
+        if path == begun:
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, **options)
+
+    begun, unlink = tmp_path / ".photos-a.npy.x.npy", Path.unlink
+    begun.touch()
+    monkeypatch.setattr(Path, "unlink", refused)
+    assert kept(tmp_path / "photos-b.npy", (2, 3), lambda array: array.fill(7)).max() == 7
+
+
 @pytest.mark.parametrize("damage", [b"", b"x" * 99, b"PK\3\4", 50, 130])
 def test_a_damaged_file_is_filled_again(tmp_path: Path, damage: bytes | int) -> None:
     path = tmp_path / "a.npy"

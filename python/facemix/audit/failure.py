@@ -7,9 +7,17 @@ import logging
 from .attack import Attack
 from .outcome import Outcome
 
-__all__ = ["failed"]
+__all__ = ["PartFailed", "failed"]
 
 LOG = logging.getLogger(__name__)
+
+
+class PartFailed(Exception):
+    """A part of an attack raised an error, and another gave an answer: ``outcome``. It counts, and is not kept."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.reason)
+        self.outcome = outcome
 
 
 def failed(attack: type[Attack], error: Exception) -> Outcome:

@@ -12,6 +12,7 @@ from .rehearsal import Rows
 __all__ = ["Readout", "people_readout"]
 
 RIDGE = 0.01  # of the mean square of the rows. From 0.001 to 0.1 it makes no difference on ORL
+AT_ONCE = 64  # rows in double precision
 TINY = 1e-12  # where all rows are zero
 
 
@@ -32,8 +33,10 @@ class Readout:
         if noise is None or not len(noise):
             self._matrix = _ridge(rows.flatten(1), targets, 0.0)
         else:
-            white = Moments(noise)
-            matrix = _ridge(white.filtered(rows, torch.rsqrt), targets, len(rows))
+            white, whitened = Moments(noise), torch.empty_like(rows.flatten(1))
+            for part, into in zip(rows.split(AT_ONCE), whitened.split(AT_ONCE), strict=True):
+                into.copy_(white.filtered(part, torch.rsqrt))
+            matrix = _ridge(whitened, targets, len(rows))
             self._matrix = white.filtered(matrix.T, torch.rsqrt).T.to(rows)
 
     def __call__(self, rows: Tensor) -> Tensor:

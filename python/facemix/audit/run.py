@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from .attack import Attack
-from .failure import failed
+from .failure import PartFailed, failed
 from .outcome import Outcome
 from .registry import ATTACKS
 from .scene import Scene
@@ -74,6 +74,8 @@ def _attacked(attack: type[Attack], scene: Scene, store: Store | None, watch: Wa
             one = attack()
             unfit = one.needs(scene)
             outcome = unfit or _checked(one.run(scene, lambda share: watch.progress(attack, share)))
+    except PartFailed as part:
+        return _checked(part.outcome)
     except Exception as error:
         return failed(attack, error)
     outcome = replace(outcome, seconds=time.perf_counter() - start)

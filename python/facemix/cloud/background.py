@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-__all__ = ["in_background"]
+__all__ = ["in_background", "leave"]
+
+NAME = "facemix-background"
 
 T = TypeVar("T")
 
@@ -23,8 +28,19 @@ async def in_background(function: Callable[[], T]) -> T:
     def work() -> None:
         try:
             future.set_result(function())
-        except Exception as error:
+        except BaseException as error:  # whoever waits would wait for ever
             future.set_exception(error)
 
-    threading.Thread(target=work, name="facemix-background", daemon=True).start()
+    threading.Thread(target=work, name=NAME, daemon=True).start()
     return await asyncio.wrap_future(future)
+
+
+def leave() -> None:
+    """End the process with status 0, if such work is still going on. Python itself would, in ending, unwind a thread in
+    the middle of PyTorch's C++, and abort.
+    """
+    if any(thread.name == NAME for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

@@ -112,8 +112,8 @@ class Repository:
         try:
             model = self._load(path)
             if _look([path]).get(path) != known.stamp:
-                raise ValueError(f"{path} must not change while it is loaded")
-        except Exception as error:  # a file may hold anything, and a disk may fail in any way
+                raise OSError(f"{path} must not change while it is loaded")
+        except (Exception, SystemExit) as error:  # a file may hold anything, and a disk may fail in any way
             refused = replace(known, settled=isinstance(error, ValueError), fault=f"{type(error).__name__}: {error}")
         else:
             loaded = replace(known, model=model, settled=True, rival=None, fault="")

@@ -152,6 +152,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     import torch
 
+    from facemix.cloud.background import leave
     from facemix.cloud.model import CloudModel
     from facemix.cloud.repository import Repository
     from facemix.cloud.server import serve
@@ -170,3 +171,4 @@ def run(arguments: argparse.Namespace) -> None:
         serve_kserve(settings, repository)
     else:
         asyncio.run(serve(settings, repository))
+        leave()

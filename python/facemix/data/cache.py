@@ -73,7 +73,8 @@ def kept(path: Path, shape: tuple[int, ...], fill: Callable[[NDArray[np.uint8]],
         array = _mapped(path, shape)  # somebody else's, by now
         if array is None:
             for leftover in path.parent.glob(BEGUN):  # whoever wrote it held the lock, and is gone
-                leftover.unlink()
+                with contextlib.suppress(OSError):  # another user's, in a folder of all
+                    leftover.unlink()
             with atomic_path(path) as temporary:
                 array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
                 fill(array)

@@ -105,8 +105,8 @@ def classify_all(
         bundle: of the edge half.
         classify: uint8 [N, H, W, C] to scores.
         call_images: N, but for the last call, which alone is filled with decoys.
-        decoys: images [D, H, W, C] that go with those, and cannot be among them: an image that goes out twice, in
-            different company, is given away.
+        decoys: of the caller's, images [D, H, W, C] that go with those, and cannot be among them: an image that goes
+            out twice, in different company, is given away. Those of the edge's file are public, whatever comes.
         top: how many guesses for an image, where they are of classes.
         format: see `results`.
         output: a file, which is written as a whole; None: standard output.

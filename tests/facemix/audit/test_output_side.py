@@ -7,6 +7,7 @@ from audit_scenes import SIZE, HidingEdge, OneTimePad, PixelEdge, scene, texture
 from facemix.audit.attacks.attributes import Attributes
 from facemix.audit.attacks.membership import Membership
 from facemix.audit.attacks.output_side import PARTS, OutputSide
+from facemix.audit.failure import PartFailed
 from facemix.audit.outcome import Outcome
 
 OUTPUTS = 96
@@ -91,12 +92,16 @@ def test_a_part_that_fails_takes_no_answer_from_the_other(monkeypatch, caplog):
         raise RuntimeError("no memory")
 
     monkeypatch.setattr(Attributes, "run", broken)
-    outcome = attack(PixelEdge(4), linear)
+    with pytest.raises(PartFailed) as caught:
+        attack(PixelEdge(4), linear)
+    outcome = caught.value.outcome
     assert outcome.status == "done"
     assert outcome.result > 0.9
+    assert outcome.says.endswith("Its part attributes failed, and may have got more.")
     assert "attributes failed" in caplog.text
     monkeypatch.setattr(Membership, "run", broken)
-    assert attack(PixelEdge(4), linear).status == "not converged"
+    with pytest.raises(RuntimeError, match="no memory"):
+        attack(PixelEdge(4), linear)
 
 
 def test_attributes_alone_do():

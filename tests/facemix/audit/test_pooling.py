@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from audit_scenes import HalvedEdge, OneTimePad, PixelEdge, RectifiedEdge, scene
+from facemix.audit.attacks import pooling
 from facemix.audit.attacks.pooling import Pooling, common
 from facemix.audit.edge import load_edge
 from facemix.audit.request import Request
@@ -78,10 +79,19 @@ def test_a_photograph_in_parts_comes_out_in_parts():
     assert outcome.ceiling > 0.99
 
 
+@pytest.mark.parametrize(("others", "companions", "times"), [(119, 7, 3), (119, 31, 6), (119, 63, 12), (1, 0, 1)])
+def test_larger_groups_take_more_requests(others, companions, times):
+    """Until less than a tenth of another photograph is in all of them, on average."""
+    assert pooling._times(others, companions) == times
+    assert others * (companions / others) ** times < pooling.ALSO
+
+
 def test_few_victims_are_together_in_every_request():
-    """What requests have in common is then not one photograph."""
+    """What requests have in common is then not one photograph; of a few more, many requests tell."""
     whole = scene(PixelEdge(4))
-    few = replace(whole, victims=whole.victims.take(torch.arange(6)))
+    more = Pooling().run(replace(whole, victims=whole.victims.take(torch.arange(6))), lambda share: None)
+    assert more.result > 0.99
+    few = replace(whole, victims=whole.victims.take(torch.arange(4)))
     assert Pooling().needs(few).status == "skipped"
     assert Pooling().needs(whole) is None
     assert Pooling().needs(replace(few, edge=PixelEdge(1))) is None

@@ -10,6 +10,7 @@ from audit_outcomes import FULL, KINDS, attack
 from audit_scenes import PixelEdge, scene, textures
 from facemix.audit import store as stored
 from facemix.audit.attack import Attack
+from facemix.audit.failure import PartFailed
 from facemix.audit.outcome import Outcome
 from facemix.audit.run import Watch, run_audit
 from facemix.audit.scene import Scene
@@ -139,6 +140,21 @@ def test_what_other_attacks_made_of_does_not_count_when_one_changed(one, tmp_pat
     digest = stored._digest
     monkeypatch.setattr(stored, "_digest", lambda path: "x" if path.name == "membership.py" else digest(path))
     assert Store(tmp_path, one, {}).find(made) is None
+
+
+def test_what_a_part_failed_of_counts_and_is_tried_again(one, tmp_path):
+    class Half(attack("half", FULL)):
+        fails = True
+
+        def run(self, scene, progress):
+            if Half.fails:
+                raise PartFailed(replace(FULL, says="half of it"))
+            return FULL
+
+    store = Store(tmp_path, one, {})
+    assert run_audit(one, [Half], store=store)["half"].says == "half of it"
+    Half.fails = False
+    assert run_audit(one, [Half], store=store)["half"].says == FULL.says
 
 
 def test_a_damaged_file_does_not_count(one, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ..attack import Attack, Progress
 from ..edge import Edge
-from ..failure import failed
+from ..failure import PartFailed, failed
 from ..outcome import Outcome, Variant
 from ..request import Request, Secrets
 from ..scene import Cloud, Scene
@@ -44,23 +45,34 @@ class OutputSide(Attack):
         assert scene.cloud is not None  # see `needs`
         outputs = replace(scene, edge=_Outputs(scene.edge, scene.cloud))
         parts = [attack for attack in PARTS if attack.needs(scene) is None]
-        found = [_tried(attack, outputs, _part_of(progress, done, len(parts))) for done, attack in enumerate(parts)]
+        found, errors = [], {}
+        for done, attack in enumerate(parts):
+            try:
+                found.append(attack.run(outputs, _part_of(progress, done, len(parts))))
+            except Exception as error:
+                errors[attack.name] = error
+                found.append(failed(type(attack), error))
+        if len(errors) == len(parts):
+            raise next(iter(errors.values()))
         first, *others = sorted(found, key=lambda outcome: _clear(outcome, len(found)), reverse=True)
         unanswered = [outcome for outcome in found if outcome.status != "done"]
         if unanswered and not _clear(first, len(found)):
-            return unanswered[0]  # the other part got nothing, and this one may have
+            # The other part got nothing, and this one may have.
+            return _counted(unanswered[0], errors)
         more = [
             Variant(outcome.measure, outcome.result, outcome.floor, outcome.ceiling)
             for outcome in others
             if outcome.result is not None
         ]
-        return replace(
+        broken = "".join(f" Its part {name} failed, and may have got more." for name in errors)
+        outcome = replace(
             first,
             measure=f"from the outputs: {first.measure}",
-            says=f"From what it computes itself: {first.says[0].lower()}{first.says[1:]}",
+            says=f"From what it computes itself: {first.says[0].lower()}{first.says[1:]}{broken}",
             variants=(*more, *(variant for outcome in found for variant in outcome.variants)),
             pictures=(),  # outputs do not look like anything
         )
+        return _counted(outcome, errors)
 
 
 def _clear(outcome: Outcome, among: int) -> float:
@@ -68,11 +80,11 @@ def _clear(outcome: Outcome, among: int) -> float:
     return (outcome.recovered or 0.0) if outcome.beyond_chance(among) else 0.0
 
 
-def _tried(attack: Attack, scene: Scene, progress: Progress) -> Outcome:
-    try:
-        return attack.run(scene, progress)
-    except Exception as error:
-        return failed(type(attack), error)
+def _counted(outcome: Outcome, errors: Mapping[str, Exception]) -> Outcome:
+    """``outcome``, where no part of it failed."""
+    if errors:
+        raise PartFailed(outcome)
+    return outcome
 
 
 PARTS: tuple[Attack, ...] = (Membership(), Attributes())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from ..span import basis
 __all__ = ["Pooling", "common"]
 
 BUDGET = {"quick": (8, 4), "full": (32, 8)}  # photographs, how often each is sent
+MOST = 64  # times, where others drop out late
 ALSO = 0.1  # of other photographs at most are in all requests of one, on average
 
 
@@ -39,13 +42,14 @@ class Pooling(Attack):
     source = "common subspace: Kettenring 1971 (MAXVAR), by singular values; averaging"
 
     def needs(self, scene: Scene) -> Outcome | None:
-        others, (_, times) = len(scene.victims) - 1, BUDGET[scene.effort]
-        if others and others * ((scene.edge.group_size - 1) / others) ** times < ALSO:
+        others, companions = len(scene.victims) - 1, scene.edge.group_size - 1
+        if others > companions and _times(others, companions) <= MOST:
             return None
         return Outcome("skipped", "It needs more victims: of so few others are in all requests as well.")
 
     def run(self, scene: Scene, progress: Progress) -> Outcome:
         photographs, times = BUDGET[scene.effort]
+        times = max(times, _times(len(scene.victims) - 1, scene.edge.group_size - 1))
         order = torch.randperm(len(scene.victims), generator=scene.generator(self.name))[:photographs]
         firsts, sources, found, result, ceiling, once = [], [], [], [], [], []
         for turn, photograph in enumerate(order.tolist()):
@@ -104,6 +108,11 @@ def common(received: list[Tensor], count: int) -> Tensor:
     values, axes = torch.linalg.eigh(torch.stack(squares).mean(0))
     sources = axes / values.clamp(min=torch.finfo(values.dtype).tiny).sqrt() @ axes.T @ shared
     return sources.float().view(count, *received[0].shape[1:])
+
+
+def _times(others: int, companions: int) -> int:
+    """How many requests of one photograph it takes until others have dropped out."""
+    return math.ceil(math.log(ALSO / others) / math.log(companions / others)) if companions else 1
 
 
 def _with(scene: Scene, photograph: int, number: int) -> Request:
