@@ -72,10 +72,10 @@ void conv_mix(const facemix_conv_mix_args& args) {
     const Array weight("weight", args.weight, {a.OC, a.C, a.KH, a.KW}, element);
     const Array bias("bias", args.bias, {args.bias ? a.OC : 0}, element);
     const Array y("y", args.y, {B, a.OC, a.PH, a.PW}, bytes_of(a.y_dtype));
+    check_apart("y", y, args.key);
     check_apart("y", y, "x", x);
     check_apart("y", y, "weight", weight);
     check_apart("y", y, "bias", bias);
-    check_apart("y", y, args.key);
     check_finite("weight", args.weight, a.OC * a.C * a.KH * a.KW, a.x_dtype);
     check_finite("bias", args.bias, args.bias ? a.OC : 0, a.x_dtype);
     a.x = args.x, a.weight = args.weight, a.bias = args.bias, a.y = args.y;
@@ -94,8 +94,8 @@ void group_mix(const facemix_group_mix_args& args, bool transpose) {
     a.key = check_key(args.key);
     const Array x("x", args.x, {a.key.groups, a.key.size, a.n}, bytes_of(a.dtype));
     const Array y("y", args.y, {a.key.groups, a.key.size, a.n}, bytes_of(a.dtype));
-    check_apart("y", y, "x", x);
     check_apart("y", y, args.key);
+    check_apart("y", y, "x", x);
     a.x = args.x, a.y = args.y;
     kernels().group_mix(a);
 }
@@ -113,10 +113,10 @@ void unmix_linear(const facemix_unmix_linear_args& args) {
     const Array weight("weight", args.weight, {a.N, a.K}, element);
     const Array bias("bias", args.bias, {args.bias ? a.N : 0}, element);
     const Array out("out", args.out, {G, S, a.M, a.N}, element);
+    check_apart("out", out, args.key);
     check_apart("out", out, "y", y);
     check_apart("out", out, "weight", weight);
     check_apart("out", out, "bias", bias);
-    check_apart("out", out, args.key);
     check_finite("weight", args.weight, a.N * a.K, a.dtype);
     check_finite("bias", args.bias, args.bias ? a.N : 0, a.dtype);
     a.y = args.y, a.weight = args.weight, a.bias = args.bias, a.out = args.out;
