@@ -12,6 +12,7 @@ from pathlib import Path
 import facemix
 from facemix.commands import audit, blind, collapse, cost, demo, export, infer, report, serve, sweep, train
 from facemix.commands.parsing import Parser
+from facemix.damaged import NO_MEMORY
 from facemix.errors import FacemixError
 from facemix.imports import add_import, import_modules
 
@@ -24,8 +25,6 @@ EXTRA_OF = {
 }
 EDGE = {"grpc", "google", "PIL", "tqdm", "rich"}
 PIPE = 141  # as a shell says it of a command that SIGPIPE ended
-
-NO_MEMORY = ("can't allocate memory", "out of memory")  # PyTorch's words, of a CPU and of a GPU
 
 #: Commands that build no network of a user's.
 WITHOUT_IMPORT = ("demo", "report")

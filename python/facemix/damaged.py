@@ -9,7 +9,9 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypeVar
 
-__all__ = ["read_json", "undamaged"]
+__all__ = ["NO_MEMORY", "read_json", "undamaged"]
+
+NO_MEMORY = ("can't allocate memory", "out of memory")  # PyTorch's words, of a CPU and of a GPU
 
 Kind = TypeVar("Kind", dict[str, Any], list[Any])
 
@@ -31,6 +33,8 @@ def undamaged(rule: str, advice: str) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
+        if any(words in str(error) for words in NO_MEMORY):  # the file may be as good as ever
+            raise
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{rule}, got {type(error).__name__}: {reason}: {advice}") from error
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from facemix.cli import main
+from facemix.damaged import undamaged
 from facemix.storage import load_tensors, save_tensors
 from facemix.training import stage
 from facemix.training.learner import Learner
@@ -111,6 +112,11 @@ def test_what_mixes_notices_that_it_began_from_another_network(
     save_tensors(weights, {name: tensor + 1 for name, tensor in tensors.items()}, config)
     assert train(tmp_path / "weights", *MIXED) == 1
     assert "it holds one whose start.weights differ" in capsys.readouterr().err
+
+
+def test_a_file_is_not_called_damaged_where_memory_is_short() -> None:
+    with pytest.raises(RuntimeError, match="out of memory"), undamaged("x must be y", "remove it"):
+        raise RuntimeError("CUDA out of memory")
 
 
 def not_finished(folder: Path, checkpoint: bytes) -> None:
