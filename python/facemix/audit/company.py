@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .grouping import groups_of_images
-from .matching import correlation, matched
+from .matching import correlation, likeness
 from .outcome import Variant
 from .scene import Scene, send
 
@@ -68,9 +68,9 @@ def given_away(first: Tensor, second: Tensor, size: int) -> Tensor:
 def _groups(products: Tensor, size: int) -> Tensor:
     """Which rows of `products` [b, b] are of the same group, by where they are not zero: int64 [b / size, size]."""
     energy = (products.square() + NOISE).log()
-    likeness, left, groups = correlation(energy, energy), torch.arange(len(products)), []
+    alike, left, groups = correlation(energy, energy), torch.arange(len(products)), []
     while len(left):
-        nearest = likeness[left[0], left].argsort(descending=True)
+        nearest = alike[left[0], left].argsort(descending=True)
         groups.append(left[nearest[:size]])
         left = left[nearest[size:]]
     return torch.stack(groups)
@@ -78,4 +78,4 @@ def _groups(products: Tensor, size: int) -> Tensor:
 
 def _recovered(sources: Tensor, found: Tensor) -> float:
     """The share of `sources` that `found` has."""
-    return float((matched(correlation(sources, found).abs())[1] > LIKE).double().mean())
+    return float((likeness(sources, found) > LIKE).double().mean())

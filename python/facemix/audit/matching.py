@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-__all__ = ["amari", "correlation", "matched", "standard"]
+__all__ = ["amari", "correlation", "likeness", "matched", "standard"]
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -30,6 +30,11 @@ def matched(likeness: Tensor) -> tuple[Tensor, Tensor]:
     value = torch.zeros(len(known), dtype=torch.float64)
     value[sources] = known[sources, found]
     return which, value
+
+
+def likeness(sources: Tensor, found: Tensor) -> Tensor:
+    """How like each source [n, ...] its match among what was found [m, ...] is: |correlation|, float64 [n]."""
+    return matched(correlation(sources, found).abs())[1]
 
 
 def amari(product: Tensor) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .matching import correlation, matched
+from .matching import likeness
 from .outcome import Variant
 from .scene import Scene, send
 
@@ -36,8 +36,8 @@ def in_the_same_company(scene: Scene) -> Iterator[Variant]:
         received = [request.received.flatten(1).double() for request in requests]
         turned = torch.linalg.pinv(received[0])
         found = axes(torch.cat([each @ turned for each in received]), scene.generator("axes", number)).T @ received[0]
-        result.append(_likeness(sources, found))
-        floor.append(_likeness(sources, first))
+        result.append(float(likeness(sources, found).mean()))
+        floor.append(float(likeness(sources, first).mean()))
     name = f"if a group were sent {times} times, in the same company: correlation with its photographs"
     yield Variant(name, sum(result) / groups, sum(floor) / groups)
 
@@ -63,7 +63,3 @@ def axes(rows: Tensor, generator: torch.Generator) -> Tensor:
             found = left @ right
         tries.append(found)
     return min(tries, key=lambda found: float(((rows @ found) ** 4).sum()))
-
-
-def _likeness(sources: Tensor, found: Tensor) -> float:
-    return float(matched(correlation(sources, found).abs())[1].mean())

@@ -12,7 +12,7 @@ import facemix_ops as fo
 
 from .edge import MixingEdge
 from .grouping import groups_of_images
-from .matching import correlation, matched
+from .matching import correlation, likeness
 from .outcome import Variant
 from .recovery import recover
 from .request import Request, Secrets
@@ -51,7 +51,7 @@ def _likeness(scene: Scene, request: Request, pool: Tensor) -> float:
     order, and perhaps further channels after them.
     """
     found = recover(scene, pool, "reused").rows[:, : request.received.shape[1]]
-    return float(matched(correlation(request.truth.sources, found).abs())[1].mean())
+    return float(likeness(request.truth.sources, found).mean())
 
 
 def _without_blinders(received: list[Tensor]) -> Tensor:

@@ -14,7 +14,7 @@ from ..control import judged, nothing_mixed
 from ..display import compared
 from ..gallery import nearest_people
 from ..grouping import groups_of_images
-from ..matching import amari, correlation, matched
+from ..matching import amari, likeness, matched
 from ..outcome import Outcome, Variant, interval
 from ..recovery import recover
 from ..request import Request, numbered
@@ -93,10 +93,10 @@ class _Scores:
     def add(self, rows: Tensor, request: Request, found: Tensor, product: Tensor) -> None:
         """Of the photographs `rows`, of what was `found`, and of un-mixing times mixing matrix."""
         sources, image = request.truth.sources, request.truth.image
-        likeness = matched(correlation(sources, found).abs())[1]
-        self.values["likeness"].append(likeness)
+        alike = likeness(sources, found)
+        self.values["likeness"].append(alike)
         self.groups.append(request.truth.group_of_source)
-        self.values[FACES].append((likeness > FACE).double())
+        self.values[FACES].append((alike > FACE).double())
         if product.shape[0] == product.shape[1]:
             self.values[AMARI].append(torch.tensor([1 - amari(product)]))
         victims = self._scene.victims.identity

@@ -11,7 +11,7 @@ from ..attack import Attack, Progress
 from ..control import judged, nothing_mixed
 from ..display import compared
 from ..grouping import groups_of_images
-from ..matching import correlation, matched
+from ..matching import likeness
 from ..outcome import Outcome, Variant, interval
 from ..request import Truth, numbered
 from ..scene import Scene
@@ -116,4 +116,4 @@ def _groups(truth: Truth) -> tuple[Tensor, Tensor]:
 
 def _likeness(sources: Tensor, found: Tensor) -> Tensor:
     """How like each source [g, n, c, h, w] its match is among what its group gave [g, b, t]: float64 [g * n]."""
-    return torch.cat([matched(correlation(s, f).abs())[1] for s, f in zip(sources, found, strict=True)])
+    return torch.cat([likeness(s, f) for s, f in zip(sources, found, strict=True)])

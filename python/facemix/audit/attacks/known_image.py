@@ -15,7 +15,7 @@ from ..control import judged, too_few
 from ..curves import roc
 from ..detector import Detector, detectors
 from ..display import compared
-from ..matching import correlation, matched
+from ..matching import likeness
 from ..outcome import Outcome, Variant, interval
 from ..request import Request, Truth
 from ..scene import Scene, send
@@ -105,9 +105,9 @@ def _last(scene: Scene, request: Request, number: int) -> tuple[Tensor, Tensor]:
 def _variants(last: list[tuple[Tensor, Tensor]]) -> tuple[Variant, ...]:
     if not last:
         return ()
-    likeness = [float(matched(correlation(sources, found).abs())[1].mean()) for sources, found in last]
+    alike = [float(likeness(sources, found).mean()) for sources, found in last]
     name = "if all other photographs of a request are known: correlation with the features of the one that is not"
-    return (Variant(name, sum(likeness) / len(likeness)),)
+    return (Variant(name, sum(alike) / len(alike)),)
 
 
 def _pictures(scene: Scene, last: list[tuple[Tensor, Tensor]]) -> tuple[Line, ...]:

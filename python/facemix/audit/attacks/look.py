@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..attack import Attack, Progress
 from ..display import compared
-from ..matching import correlation, matched
+from ..matching import correlation, likeness, matched
 from ..outcome import Outcome, interval
 from ..request import numbered
 from ..scene import Scene
@@ -32,10 +32,10 @@ class Look(Attack):
         for number in range(requests):
             request = scene.request(number)
             sources = request.truth.sources
-            likeness = correlation(sources, sources).abs()
-            values["floor"].append(matched(likeness * _strangers(scene, number, request.truth.image))[1])
-            values["result"].append(matched(correlation(sources, request.received).abs())[1])
-            values["ceiling"].append(matched(likeness)[1])
+            alike = correlation(sources, sources).abs()
+            values["floor"].append(matched(alike * _strangers(scene, number, request.truth.image))[1])
+            values["result"].append(likeness(sources, request.received))
+            values["ceiling"].append(matched(alike)[1])
             groups.append(request.truth.group_of_source)
             progress((number + 1) / requests)
         floor, result, ceiling = (float(torch.cat(value).mean()) for value in values.values())

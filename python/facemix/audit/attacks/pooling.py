@@ -10,7 +10,7 @@ from torch import Tensor
 from ..attack import Attack, Progress
 from ..company import in_other_company
 from ..display import compared
-from ..matching import correlation, matched
+from ..matching import likeness
 from ..outcome import Outcome, Variant, interval
 from ..repeats import in_the_same_company
 from ..request import Request, Truth
@@ -60,9 +60,9 @@ class Pooling(Attack):
                 unmixed(scene, common(rows, len(source)), self.name, photograph)
                 for rows in ([each.received for each in requests], [each.truth.sources for each in requests])
             )
-            result.append(_likeness(source, pooled))
-            ceiling.append(_likeness(source, bare))
-            once.append(_likeness(source, requests[0].received))
+            result.append(float(likeness(source, pooled).mean()))
+            ceiling.append(float(likeness(source, bare).mean()))
+            once.append(float(likeness(source, requests[0].received).mean()))
             firsts.append(requests[0].received)
             sources.append(source)
             found.append(pooled)
@@ -123,12 +123,8 @@ def _with(scene: Scene, photograph: int, number: int) -> Request:
     return send(scene.edge, scene.victims, torch.cat((torch.tensor([photograph]), others)), generator)
 
 
-def _likeness(sources: Tensor, found: Tensor) -> float:
-    return float(matched(correlation(sources, found).abs())[1].mean())
-
-
 def _strangers(scene: Scene, rows: Tensor, sources: list[Tensor], found: list[Tensor]) -> float:
     """How like the sources of a photograph is what was found for others, of other people where people are known."""
     who = rows if scene.victims.identity is None else scene.victims.identity[rows]
-    likeness = [_likeness(sources[i], found[j]) for i, a in enumerate(who) for j, b in enumerate(who) if a != b]
-    return sum(likeness) / max(len(likeness), 1)
+    pairs = [(i, j) for i, a in enumerate(who) for j, b in enumerate(who) if a != b]
+    return sum(float(likeness(sources[i], found[j]).mean()) for i, j in pairs) / max(len(pairs), 1)
