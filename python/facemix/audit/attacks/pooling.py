@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ..attack import Attack, Progress
-from ..company import in_other_company
 from ..display import compared
 from ..matching import likeness
 from ..outcome import Outcome, Variant, interval
+from ..regrouped import in_other_company
 from ..repeats import in_the_same_company
 from ..request import Request, Truth
 from ..reuse import reused

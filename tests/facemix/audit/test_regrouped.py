@@ -1,7 +1,7 @@
 import pytest
 import torch
 from audit_scenes import OneTimePad, PixelEdge, RectifiedEdge, scene
-from facemix.audit.company import given_away, in_other_company
+from facemix.audit.regrouped import given_away, in_other_company
 
 import facemix_ops as fo
 
