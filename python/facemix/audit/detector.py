@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .bare import Bare, noise
 from .moments import Moments
+from .noiseless import Noiseless, noise
 from .scene import Scene, send
 from .span import basis, outside
 
@@ -107,7 +107,7 @@ def detectors(scene: Scene, seed: str) -> tuple[Detector, Detector]:
     values = edge.clean(torch.from_numpy(np.asarray(own.images[:1]))).numel()
     groups = min(len(own), VALUES // values) // edge.group_size
     rows = torch.randperm(len(own), generator=generator)[: max(groups, 1) * edge.group_size]
-    request = send(Bare(edge), own, rows, generator)
+    request = send(Noiseless(edge), own, rows, generator)
     strength = float(noise(edge, own, rows, generator).square().mean())
     kind = Mixtures if edge.group_size > 1 else Singles
     return kind(Moments(request.received), strength), kind(Moments(request.truth.sources), 0.0)

@@ -12,8 +12,8 @@ from torch import Tensor
 from facemix.data import Labelled
 from facemix.data.labelled import split_rows
 
-from .bare import Bare, noise
 from .edge import Edge
+from .noiseless import Noiseless, noise
 from .request import Request
 from .scene import GROUPS, Scene, joined, send
 
@@ -115,7 +115,7 @@ def rehearsed(edge: Edge, faces: Labelled, passes: int, generator: torch.Generat
     """The rows of so many passes of `rehearse` over all photographs, beneath no noise, and some of that; fewer where
     they would not fit into memory.
     """
-    requests = rehearse(Bare(edge), faces, generator)
+    requests = rehearse(Noiseless(edge), faces, generator)
     first = next(requests)
     count = min(passes * requests_a_pass(edge, faces), VALUES // first.received.numel())
     rows = gathered((first, *islice(requests, count - 1)))

@@ -10,12 +10,12 @@ from facemix.pictures import COLUMNS, Line
 from facemix.report.spread import percent
 
 from ..attack import Attack, Progress
-from ..bare import Bare
 from ..control import judged, too_few
 from ..curves import roc
 from ..detector import Detector, detectors
 from ..display import compared
 from ..matching import likeness
+from ..noiseless import Noiseless
 from ..outcome import Outcome, Variant, interval
 from ..request import Request, Truth
 from ..scene import Scene, send
@@ -51,8 +51,8 @@ class KnownImage(Attack):
         clean = scene.edge.clean(images)
         known = clean
         if scene.edge.group_size == 1:  # whoever has the edge's software has what it makes of the photograph
-            bare = Bare(scene.edge)
-            known = send(bare, scene.victims, torch.arange(len(images)), scene.generator(self.name)).received
+            edge = Noiseless(scene.edge)
+            known = send(edge, scene.victims, torch.arange(len(images)), scene.generator(self.name)).received
         sees, sees_unprotected = detectors(scene, self.name)
         scores, result, ceiling, last = [], [], [], []
         for number in range(requests):

@@ -11,12 +11,12 @@ from .edge import Edge
 from .request import Request, Secrets
 from .scene import send
 
-__all__ = ["Bare", "noise"]
+__all__ = ["Noiseless", "noise"]
 
 NOTHING = Secrets(blinders=torch.zeros(1, 1, 1, 1))
 
 
-class Bare:
+class Noiseless:
     """An edge without its noise. What rows hold is learned from these exactly, and of the noise its strength is enough;
     rows beneath one draw of it teach that draw as well.
 
@@ -48,5 +48,5 @@ def noise(edge: Edge, faces: Labelled, rows: Tensor, generator: torch.Generator)
     """
     state = generator.get_state()
     sent = send(edge, faces, rows, generator).received
-    bare = send(Bare(edge), faces, rows, generator.set_state(state)).received
-    return sent - bare
+    clear = send(Noiseless(edge), faces, rows, generator.set_state(state)).received
+    return sent - clear
