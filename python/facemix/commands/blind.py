@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from facemix.atomic import check_place
-from facemix.counted import counted
+from facemix.plural import plural
 
 __all__ = ["add", "run"]
 
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
     values, outputs = math.prod(cloud.input_shape), math.prod(cloud.output_shape)
     size, blinding = arguments.out.stat().st_size, pool.blinding
     print(
-        f"facemix blind: {counted(arguments.rows, 'row')} for {half.bundle.name} in {arguments.out}, "
+        f"facemix blind: {plural(arguments.rows, 'row')} for {half.bundle.name} in {arguments.out}, "
         f"{size / KIB:.0f} KiB; a mixed row's share is {blinding.share:.3g}, the noise has standard deviation "
         f"{blinding.level:.3g}\n"
         f"an image costs beforehand {multiply_adds(cloud.module, cloud.input_shape)} multiply-adds and "

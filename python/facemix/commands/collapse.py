@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facemix.atomic import check_place
-from facemix.counted import counted
+from facemix.plural import plural
 
 if TYPE_CHECKING:
     from facemix.collapse import Collapse
@@ -133,7 +133,7 @@ def _show(found: Collapse, title: str) -> None:
     console = Console()
     console.print(table)
     console.print(
-        f"the mean of {counted(found.images, 'derivative')}; of {counted(found.decisions, 'decision')}; agreement "
+        f"the mean of {plural(found.images, 'derivative')}; of {plural(found.decisions, 'decision')}; agreement "
         "with the network, and of the network with itself under another key; guessing the commonest is right in "
         f"{found.chance:.1%}\n"
         f"{found.verdict}"

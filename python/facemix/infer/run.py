@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from facemix.atomic import atomic_path, check_place
-from facemix.counted import counted
 from facemix.edge import Answer, Cost, Prediction
 from facemix.edge.grouping import Remembered
 from facemix.edge.images import ImageError, load_images
+from facemix.plural import plural
 from facemix_ops.edge import Bundle, EdgeModel
 from facemix_ops.edge.company import digest
 
@@ -76,12 +76,12 @@ class Tally:
                 f"each {cost['bytes_up'] / KIB:.2f} KiB up, {cost['bytes_down'] / KIB:.2f} KiB down, "
                 f"{1e3 * cost['edge_seconds']:.2f} ms edge, {1e3 * cost['cloud_seconds']:.2f} ms cloud, "
                 f"{1e3 * cost['network_seconds']:.2f} ms network; "
-                f"{counted(int(self.cost['requests']), 'request')}, {counted(int(self.cost['attempts']), 'attempt')}"
+                f"{plural(int(self.cost['requests']), 'request')}, {plural(int(self.cost['attempts']), 'attempt')}"
             )
         else:
             details = f"each {1e3 * cost['edge_seconds']:.2f} ms; nothing was mixed or sent"
         return (
-            f"{counted(self.classified, 'image')} classified, {self.refused} refused, in {seconds:.2f} s "
+            f"{plural(self.classified, 'image')} classified, {self.refused} refused, in {seconds:.2f} s "
             f"({self.classified / seconds:.0f}/s); {details}"
         )
 

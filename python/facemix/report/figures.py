@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from facemix.counted import counted
+from facemix.plural import plural
 
 from .paper import BASELINE, PAPER_SETTINGS, PaperRow, paper_rows
 from .results import Runs
@@ -26,8 +26,8 @@ def accuracy(runs: Runs) -> Table:
     data = runs.first["data"]
     seeds = ", ".join(str(seed["seed"]) for seed in runs.seeds)
     note = (
-        f"On {counted(data[data['evaluated_on']], 'photograph')} of the {data['evaluated_on']} set; seeds {seeds}: "
-        f"mean ± standard deviation. Through the mix: {counted(runs.first.settings['rounds'], 'round')} for each seed, "
+        f"On {plural(data[data['evaluated_on']], 'photograph')} of the {data['evaluated_on']} set; seeds {seeds}: "
+        f"mean ± standard deviation. Through the mix: {plural(runs.first.settings['rounds'], 'round')} for each seed, "
         "with fresh keys and groups."
     )
     if "baseline_longer" in runs.networks:
@@ -87,7 +87,7 @@ def paper(runs: Runs) -> Table | None:
     names = dict.fromkeys((runs.first.settings["model"]["name"], runs.deployed["name"]))  # of the baseline; what mixes
     ours_are = f"{' and '.join(names)}, {len(runs.first['data']['labels'])} labels, groups of {size}"
     note = (
-        f"The paper's are of {PAPER_SETTINGS}; these are of {ours_are}, {counted(len(runs.seeds), 'seed')}. Its "
+        f"The paper's are of {PAPER_SETTINGS}; these are of {ours_are}, {plural(len(runs.seeds), 'seed')}. Its "
         "attacks are `identity` and `attributes` of facemix audit, which has stronger ones."
     )
     columns = (

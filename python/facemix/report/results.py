@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from facemix.counted import counted
+from facemix.plural import plural
 from facemix.training.deciding import deciding
 from facemix.training.difference import difference
 
@@ -131,7 +131,7 @@ class Runs:
         """How long "baseline" was trained for, or "mixed" went on, in words: at most that, with early stopping."""
         fit = self.first.settings[training]
         limit = "" if fit.get("early_stopping") is None else "at most "
-        return f"{limit}{counted(fit['epochs'], 'epoch')}"
+        return f"{limit}{plural(fit['epochs'], 'epoch')}"
 
     def spread(self, figure: Callable[[Result], float]) -> Spread:
         """A figure over the seeds."""

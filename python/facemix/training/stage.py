@@ -18,8 +18,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from facemix.atomic import atomic_path
-from facemix.counted import counted
 from facemix.damaged import read_json, undamaged
+from facemix.plural import plural
 from facemix.storage import load_tensors, save_tensors
 
 from .deciding import plain
@@ -90,7 +90,7 @@ def train_stage(
         best.unlink(missing_ok=True)  # of a training that ended in its first epoch, and may have been another
     trainer = _trainer(learner, folder, options)
     if trainer.is_global_zero:  # the progress bar shows on a terminal only
-        data, epochs = counted(learner.photographs, "photograph"), counted(learner.settings.epochs, "epoch")
+        data, epochs = plural(learner.photographs, "photograph"), plural(learner.settings.epochs, "epoch")
         print(f"facemix train: {name}: {data}, {epochs}", flush=True)
     with torch.random.fork_rng(), warnings.catch_warnings():
         # About workers that nobody asked for.

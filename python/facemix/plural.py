@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["counted"]
+__all__ = ["plural"]
 
 
-def counted(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
     """Return "1 epoch", or "2 epochs"; the noun is given for one, and takes an s."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
