@@ -12,8 +12,8 @@ __all__ = ["roc"]
 POINTS = 200
 
 
-def roc(name: str, true: ArrayLike, scores: ArrayLike) -> Roc | None:
-    """The curve of a score that is to tell what is true from what is not, or None where all or nothing is true.
+def roc(name: str, true: ArrayLike, scores: ArrayLike) -> tuple[Roc, ...]:
+    """The curve of a score that is to tell what is true from what is not, or none where all or nothing is true.
 
     Args:
         name: of the curve.
@@ -24,10 +24,8 @@ def roc(name: str, true: ArrayLike, scores: ArrayLike) -> Roc | None:
 
     labels = np.asarray(true, bool)
     if labels.all() or not labels.any():
-        return None
+        return ()
     false_positive, true_positive, _ = roc_curve(labels, np.asarray(scores))
     at = np.linspace(0, len(false_positive) - 1, min(POINTS, len(false_positive))).astype(int)
-    return Roc(
-        name, tuple(false_positive[at].tolist()), tuple(true_positive[at].tolist()),
-        float(roc_auc_score(labels, np.asarray(scores))),
-    )  # fmt: skip
+    area = float(roc_auc_score(labels, np.asarray(scores)))
+    return (Roc(name, tuple(false_positive[at].tolist()), tuple(true_positive[at].tolist()), area),)

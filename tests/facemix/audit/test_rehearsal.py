@@ -103,16 +103,14 @@ def test_an_attack_that_fails_unprotected_is_not_converged():
 
 def test_the_curve_of_a_score_that_tells_and_of_one_that_does_not():
     true = np.arange(1000) % 2 == 0
-    perfect, chance = roc("p", true, true * 1.0), roc("c", true, np.random.default_rng(0).normal(size=1000))
-    assert perfect is not None
-    assert chance is not None
+    (perfect,), (chance,) = roc("p", true, true * 1.0), roc("c", true, np.random.default_rng(0).normal(size=1000))
     assert perfect.auc == 1
     assert abs(chance.auc - 0.5) < 0.06
     for curve in (perfect, chance):
         assert len(curve.false_positive) == len(curve.true_positive) <= 200
         assert curve.false_positive[0] == curve.true_positive[0] == 0
         assert curve.false_positive[-1] == curve.true_positive[-1] == 1
-    assert roc("all", [True, True], [0, 1]) is None
+    assert roc("all", [True, True], [0, 1]) == ()
 
 
 def test_pictures_of_photographs_and_of_rows():

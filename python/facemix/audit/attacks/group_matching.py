@@ -114,8 +114,7 @@ class _Scores:
     def curves(self) -> tuple[Roc, ...]:
         """Of the chosen statistic, over all pairs of rows."""
         same, affinity = (torch.cat(parts).numpy() for parts in zip(*self._pairs, strict=True))
-        curve = roc("two rows of the same group from two of different groups", same, affinity)
-        return (curve,) if curve else ()
+        return roc("two rows of the same group from two of different groups", same, affinity)
 
 
 def _ranked_rightly(affinity: Tensor, same: Tensor) -> Tensor:

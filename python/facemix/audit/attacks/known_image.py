@@ -67,7 +67,7 @@ class KnownImage(Attack):
             progress((number + 1) / (requests + 1))
         high, top = (sum(values) / requests for values in (result, ceiling))
         status, reason = judged(CHANCE, high, top, ended=1)
-        curve = roc("a photograph that was sent from one that was not", *map(torch.cat, zip(*scores, strict=True)))
+        curves = roc("a photograph that was sent from one that was not", *map(torch.cat, zip(*scores, strict=True)))
         return Outcome(
             status,
             reason,
@@ -79,7 +79,7 @@ class KnownImage(Attack):
             says=f"Asked which of two photographs that it has was sent, the cloud is right in {percent(high)} of cases "
             f"({percent(CHANCE)} by chance).",
             variants=_variants(last),
-            curves=(curve,) if curve else (),
+            curves=curves,
             pictures=_pictures(scene, last),
         )
 

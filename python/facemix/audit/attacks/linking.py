@@ -55,7 +55,7 @@ class Linking(Attack):
         result, ceiling = float(right.mean()), float(_ranked_rightly(bare).mean())
         status, reason = judged(CHANCE, result, ceiling, ended=1)
         shared = torch.tensor([True, False]).expand(trials, 2)
-        curve = roc("requests that share a photograph from others", shared.flatten(), received.flatten())
+        curves = roc("requests that share a photograph from others", shared.flatten(), received.flatten())
         return Outcome(
             status,
             reason,
@@ -66,7 +66,7 @@ class Linking(Attack):
             interval=interval(right.numpy(), scene.seed_of(self.name, "interval")),
             says=f"Asked which of two requests holds a photograph of a third, the cloud is right in {percent(result)} "
             f"of cases ({percent(CHANCE)} by chance).",
-            curves=(curve,) if curve else (),
+            curves=curves,
         )
 
 

@@ -72,14 +72,14 @@ class Membership(Attack):
         variants = [
             Variant("with one photograph of each person, no others", float(_named(alone, inside).mean()), floor)
         ]
-        curves = [roc("from one row: who is in it", inside.flatten(), scores.flatten())]
+        curves = roc("from one row: who is in it", inside.flatten(), scores.flatten())
         if rows.members.shape[1] > 1:
             energy, of_group = _together(rows, scores, inside)
             variants += [
                 Variant("as many people named as are in a row: share that are", _found(scores, inside), floor),
                 Variant("the same of a group, if one knows which rows it has", _found(energy, of_group), floor),
             ]
-            curves.append(roc("from a group's rows: who is in it", of_group.flatten(), energy.flatten()))
+            curves += roc("from a group's rows: who is in it", of_group.flatten(), energy.flatten())
         return Outcome(
             "done",
             measure="share of rows of which the person named first is in them",
@@ -90,7 +90,7 @@ class Membership(Attack):
             says=f"Asked who of {len(people)} people is in a received row, the cloud names one who is in "
             f"{percent(result)} of cases ({percent(floor)} by chance).",
             variants=tuple(variants),
-            curves=tuple(curve for curve in curves if curve),
+            curves=curves,
             pictures=_pictures(scene, rows, scores, inside),
         )  # fmt: skip
 
