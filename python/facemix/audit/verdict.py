@@ -74,7 +74,7 @@ def level(outcome: Outcome, among: int = 1) -> Level:
 def verdict(outcomes: Mapping[str, Outcome]) -> Verdict:
     """Weigh the outcomes of attacks, by name."""
     far = levels(outcomes)
-    done = {n: o.recovered for n, o in outcomes.items() if o.status == "done" and o.recovered is not None}
+    done = {n: o.recovered for n, o in outcomes.items() if o.recovered is not None}
     order = sorted(done, key=lambda name: (-round(done[name], 2), name != FIRST))
     unknown = tuple(name for name, one in far.items() if one == "unknown")
     speaks = next((name for name in order if far[name] in ("recovered", "partly")), None)

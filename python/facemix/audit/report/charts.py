@@ -14,21 +14,21 @@ SIDE, LEFT, BOTTOM, MARGIN = 220, 40, 36, 8
 
 def gauge(outcome: Outcome) -> Markup:
     """A line from floor to ceiling, with the result on it, and its interval; nothing where no result counts."""
-    if outcome.recovered is None or outcome.status != "done":
+    floor, result, ceiling = outcome.floor, outcome.result, outcome.ceiling
+    if outcome.recovered is None or floor is None or result is None or ceiling is None:
         return Markup("")
-    floor, ceiling = outcome.floor or 0.0, outcome.ceiling or 0.0
     middle = HEIGHT / 2
 
     def x(value: float) -> float:
-        share = (value - floor) / (ceiling - floor) if ceiling > floor else float(value >= ceiling)
+        share = (value - floor) / (ceiling - floor)
         return EDGE + min(max(share, 0.0), 1.0) * (WIDTH - 2 * EDGE)
 
-    low, high = (x(value) for value in outcome.interval or (outcome.result or 0.0, outcome.result or 0.0))
+    low, high = map(x, outcome.interval or (result, result))
     return Markup(
         f'<svg class="strip" width="{WIDTH}" height="{HEIGHT}" role="img"><title>from floor to ceiling</title>'
         f'<line class="axis" x1="{EDGE}" x2="{WIDTH - EDGE}" y1="{middle}" y2="{middle}"/>'
         f'<line class="interval" x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}"/>'
-        f'<circle class="result" cx="{x(outcome.result or 0.0):.1f}" cy="{middle}" r="4"/></svg>'
+        f'<circle class="result" cx="{x(result):.1f}" cy="{middle}" r="4"/></svg>'
     )
 
 

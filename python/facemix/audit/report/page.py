@@ -57,7 +57,7 @@ def page(audit: Audit, pictures: Mapping[str, Path]) -> str:
 def _figures(outcome: Outcome) -> tuple[str, ...]:
     """Floor, result, interval, ceiling, recovered."""
     interval = "" if outcome.interval is None else " to ".join(map(_figure, outcome.interval))
-    recovered = outcome.recovered if outcome.status == "done" else None
+    recovered = outcome.recovered
     share = "unknown" if level(outcome) == "unknown" else "" if recovered is None else percent(recovered)
     return _figure(outcome.floor), _figure(outcome.result), interval, _figure(outcome.ceiling), share
 
