@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .atomic import atomic_path
 
-__all__ = ["CLOUD_KIND", "atomic_path", "digest", "fingerprint", "load_tensors", "save_tensors"]
+__all__ = ["CLOUD_KIND", "atomic_path", "digest", "file_digest", "fingerprint", "load_tensors", "save_tensors"]
 
 CONFIG_KEY = "facemix"
 
@@ -75,6 +75,11 @@ def digest(weights: Mapping[str, Tensor]) -> str:
     total = hashlib.sha256()
     _add(total, weights)
     return total.hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _add(total: hashlib._Hash, weights: Mapping[str, Tensor]) -> None:

@@ -12,7 +12,6 @@ import pytest
 import torch
 from audit_outcomes import FULL, KINDS, attack
 from facemix.audit.record import Audit
-from facemix.audit.target import file_digest
 from facemix.cli import main
 from facemix.cloud.model import CloudModel
 from facemix.data import Labelled, synthetic_faces
@@ -26,6 +25,7 @@ from facemix.demo.run import run_demo
 from facemix.demo.settings import DemoSettings
 from facemix.environment import environment
 from facemix.errors import FacemixError
+from facemix.storage import file_digest
 from facemix.training.settings import FitSettings
 from PIL import Image
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from facemix.data import Labelled, Splits
 from facemix.device import best_device
 from facemix.training.batches import seed_of
+from facemix_ops.edge.company import digest
 
 from .decoder import Decoder
 from .edge import Edge
@@ -64,11 +63,8 @@ class Scene:
         owner: dict[bytes, str] = {}
         for name, faces in sets.items():
             for image in faces.images:
-                digest = _digest(image)
-                if owner.setdefault(digest, name) != name:
-                    raise ValueError(
-                        f"audit: a photograph must be in one set only, got one in {owner[digest]} and {name}"
-                    )
+                if (other := owner.setdefault(digest(image), name)) != name:
+                    raise ValueError(f"audit: a photograph must be in one set only, got one in {other} and {name}")
 
     @classmethod
     def of(
@@ -179,16 +175,11 @@ def _turns(identity: Tensor) -> Tensor:
 
 def _unseen(known: Labelled, victims: Labelled) -> Tensor:
     """The rows of `known` that are not among the victims, each photograph once."""
-    seen = {_digest(image) for image in victims.images}
+    seen = {digest(image) for image in victims.images}
     rows = []
     for row, image in enumerate(known.images):
-        digest = _digest(image)
-        if digest not in seen:
+        name = digest(image)
+        if name not in seen:
             rows.append(row)
-        seen.add(digest)
+        seen.add(name)
     return torch.tensor(rows, dtype=torch.int64)
-
-
-def _digest(image: NDArray[np.uint8]) -> bytes:
-    """What tells a photograph from others."""
-    return hashlib.sha256(image.tobytes()).digest()

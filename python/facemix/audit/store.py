@@ -17,7 +17,7 @@ from torch import Tensor
 import facemix
 import facemix_ops as fo
 from facemix.pictures import Line
-from facemix.storage import load_tensors, save_tensors
+from facemix.storage import file_digest, load_tensors, save_tensors
 
 from .attack import Attack
 from .outcome import Outcome, Roc, Variant
@@ -47,7 +47,7 @@ class Store:
             "effort": scene.effort,
             "device": scene.device.type,
             "versions": [facemix.__version__, fo.__version__, torch.__version__],
-            "code": [_digest(path) for place in CODE for path in sorted(Path(__file__).parent.glob(place))],
+            "code": [file_digest(path) for place in CODE for path in sorted(Path(__file__).parent.glob(place))],
         }
 
     def find(self, attack: type[Attack]) -> Outcome | None:
@@ -86,7 +86,7 @@ class Store:
         return self._folder / f"{attack.name}.safetensors"
 
     def _key(self, attack: type[Attack]) -> str:
-        decides = {**self._decides, "attack": [attack.__qualname__, _digest(Path(inspect.getfile(attack)))]}
+        decides = {**self._decides, "attack": [attack.__qualname__, file_digest(Path(inspect.getfile(attack)))]}
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
@@ -115,7 +115,3 @@ def _outcome(values: dict[str, Any], tensors: Mapping[str, Tensor]) -> Outcome:
         ),
         "pictures": tuple(lines),
     })  # fmt: skip
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,13 +18,14 @@ from facemix.edge import load_half
 from facemix.edge.blinders import Blinders
 from facemix.edge.blinding import Blinding
 from facemix.edge.torch_bundle import TorchBundle
+from facemix.storage import file_digest
 from facemix.training.settings import DataSettings
 from facemix_ops.edge import Bundle
 
 from .edge import load_edge
 from .scene import Cloud, Scene
 
-__all__ = ["Target", "file_digest", "open_cloud"]
+__all__ = ["Target", "open_cloud"]
 
 ROWS = 256  # that the cloud computes at a time
 
@@ -120,8 +120,3 @@ def open_cloud(path: Path, network: str | None = None) -> Cloud:
         return torch.from_numpy(np.concatenate(parts))
 
     return run
-
-
-def file_digest(path: Path) -> str:
-    """What tells a file from others."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -15,10 +15,11 @@ from facemix.audit.report import write_audit
 from facemix.audit.run import run_audit
 from facemix.audit.scene import Scene
 from facemix.audit.store import Store
-from facemix.audit.target import file_digest, open_cloud
+from facemix.audit.target import open_cloud
 from facemix.data import Labelled, Splits
 from facemix.environment import environment
 from facemix.pictures import Line
+from facemix.storage import file_digest
 
 __all__ = ["audit_demo", "recovered"]
 

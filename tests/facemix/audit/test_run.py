@@ -137,8 +137,8 @@ def test_what_other_attacks_made_of_does_not_count_when_one_changed(one, tmp_pat
     """`output_side` runs two others."""
     made = attack("a", FULL)
     Store(tmp_path, one, {}).keep(made, FULL)
-    digest = stored._digest
-    monkeypatch.setattr(stored, "_digest", lambda path: "x" if path.name == "membership.py" else digest(path))
+    digest = stored.file_digest
+    monkeypatch.setattr(stored, "file_digest", lambda path: "x" if path.name == "membership.py" else digest(path))
     assert Store(tmp_path, one, {}).find(made) is None
 
 
