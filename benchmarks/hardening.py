@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from facemix.atomic import atomic_path
 from facemix.audit.registry import ATTACKS
 from facemix.audit.run import run_audit
 from facemix.audit.target import Target
@@ -33,7 +34,6 @@ from facemix.cloud.model import CloudModel
 from facemix.data import Labelled, channels_last, open_data
 from facemix.edge import BlindedHalf, load_half
 from facemix.environment import environment
-from facemix.storage import atomic_path
 from facemix.training.deploy import CLOUD, EDGE
 from facemix.training.settings import DataSettings
 from hardening_choice import choice

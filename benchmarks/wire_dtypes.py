@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from facemix.atomic import atomic_path
 from facemix.calibration import mixtures
 from facemix.data import MEAN, STD, load_orl, normalise
 from facemix.demo.models import train_baseline, train_mixed
@@ -31,7 +32,6 @@ from facemix.demo.settings import DemoSettings
 from facemix.environment import environment
 from facemix.export import export_edge
 from facemix.partition import partition
-from facemix.storage import atomic_path
 from facemix.wire import get_features, get_outputs, packed_features, put_outputs
 from facemix.wire.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from pytest_benchmark.utils import get_commit_info

@@ -24,11 +24,12 @@ from facemix_ops.edge.safetensors import DIGEST_KEY, NO_DIGEST, seal
 from facemix_ops.keys import check_group_size
 from facemix_ops.spec import LEAKY, RELU, is_plain, parse_activation, parse_pool
 
+from .atomic import atomic_path
 from .calibration import mixtures, scales
 from .cloud.model import CloudModel
 from .edge.halves import first_half, last_half
 from .partition import partition
-from .storage import CLOUD_KIND, atomic_path, fingerprint, save_tensors
+from .storage import CLOUD_KIND, fingerprint, save_tensors
 
 __all__ = ["check_plain", "export_cloud", "export_edge", "features_of"]
 

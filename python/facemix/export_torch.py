@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from .atomic import atomic_path
 from .calibration import mixtures, scales
 from .edge.torch_bundle import written
 from .edge.torch_half import TorchHalf
 from .export import check_plain, features_of
 from .partition import partition
-from .storage import atomic_path, fingerprint
+from .storage import fingerprint
 
 __all__ = ["export_edge_torch"]
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .atomic import atomic_path
 
-__all__ = ["CLOUD_KIND", "atomic_path", "digest", "file_digest", "fingerprint", "load_tensors", "save_tensors"]
+__all__ = ["CLOUD_KIND", "digest", "file_digest", "fingerprint", "load_tensors", "save_tensors"]
 
 CONFIG_KEY = "facemix"
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from facemix.atomic import atomic_path
 from facemix.models import build
 from facemix.partition import partition
-from facemix.storage import atomic_path, fingerprint, load_tensors, save_tensors
+from facemix.storage import fingerprint, load_tensors, save_tensors
 from safetensors.torch import save_file
 
 
