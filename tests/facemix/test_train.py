@@ -18,7 +18,7 @@ import torch
 from facemix.cli import main
 from facemix.storage import load_tensors
 from facemix.training import experiment, learner
-from facemix.training.difference import difference
+from facemix.training.deciding import difference
 from facemix.training.mixed_network import MixedNetwork
 from tiny_experiment import OPTIONS
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from facemix.plural import plural
-from facemix.training.deciding import deciding
-from facemix.training.difference import difference
+from facemix.training.deciding import deciding, difference
 
 from .spread import Spread
 from .table import NETWORKS

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from facemix.atomic import atomic_path
 from facemix.damaged import read_json, undamaged
 from facemix.report.results import RESULTS
-from facemix.training.deciding import deciding, plain
-from facemix.training.difference import difference
+from facemix.training.deciding import deciding, difference, plain
 from facemix_ops.rules import MAX_GROUP
 
 if TYPE_CHECKING:

@@ -21,9 +21,8 @@ from facemix.report.results import KIND, RESULTS, read_result
 
 from .batches import seed_of
 from .collapsing import collapse_trained
-from .deciding import deciding, plain
+from .deciding import deciding, difference, plain
 from .deploy import write_halves
-from .difference import difference
 from .measure import draw_group, draw_protected, measure
 from .processes import processes
 from .settings import Experiment

@@ -22,8 +22,7 @@ from facemix.damaged import read_json, undamaged
 from facemix.plural import plural
 from facemix.storage import load_tensors, save_tensors
 
-from .deciding import plain
-from .difference import difference
+from .deciding import difference, plain
 from .learner import Learner
 from .processes import new_trainer
 from .stopping import Best, Patience
