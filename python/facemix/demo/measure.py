@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from torch import Tensor
 from facemix.data import Labelled, channels_last
 from facemix.edge import Answer, Client
 from facemix.training.stages import Trained
-from facemix_ops.edge import EdgeModel, MixedRequest
+from facemix_ops.edge import EdgeModel
 
 from .cloud_process import cloud_process
 from .halves import write_halves
+from .recorder import Mixed, Recorder
 from .settings import DemoSettings
 
 __all__ = ["Passage", "through_cloud"]
@@ -52,19 +54,6 @@ class Passage:
     edge: Path
 
 
-class _Recorder:
-    """An edge half that remembers what it mixed last, to show it."""
-
-    def __init__(self, half: EdgeModel) -> None:
-        self._half, self.bundle = half, half.bundle
-        self.mixed: NDArray[np.floating] = np.empty(0)
-
-    def mix(self, images: NDArray[np.uint8], *, wire_dtype: str) -> MixedRequest:
-        request = self._half.mix(images, wire_dtype=wire_dtype)
-        self.mixed = request.payload
-        return request
-
-
 def through_cloud(
     trained: Trained, name: str, settings: DemoSettings, test: Labelled, decoys: NDArray[np.uint8], folder: Path
 ) -> Passage:
@@ -81,7 +70,9 @@ def through_cloud(
     identity = test.labels("identity")
     channels, height, width = test.images.shape[1:]
     path, bundle = write_halves(trained, name, settings, (channels, height, width), decoys, folder)
-    half, images = _Recorder(EdgeModel.load(bundle)), channels_last(test.images)
+    half, images = Recorder(EdgeModel.load(bundle)), channels_last(test.images)
+    mixed = deque[Mixed](maxlen=1)
+    half.listen = mixed.append
     with (
         cloud_process(path) as address,
         Client(half, address, request_groups=settings.request_groups) as client,
@@ -109,7 +100,7 @@ def through_cloud(
         faces=test.images[chunk.numpy()],
         identity=identity[chunk],
         predicted=torch.from_numpy(answers[-1].labels),
-        received=half.mixed,
+        received=mixed[0].rows(),
         cloud=path,
         edge=bundle,
     )

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemix.data import Labelled, channels_last
+from facemix.demo.recorder import Mixed
 from facemix.edge import Answer, CloudError
 from facemix.wire import DATATYPE_OF
 
 from .heat import heat_maps
-from .recorder import Mixed
 from .trip import Trip
 from .words import HONESTY, in_words
 

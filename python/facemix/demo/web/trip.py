@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facemix.demo.recorder import Mixed, Recorder
 from facemix.edge import Answer, Client, CloudError, CloudUnreachable
-
-from .recorder import Mixed, Recorder
 
 __all__ = ["Trip"]
 

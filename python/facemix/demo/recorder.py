@@ -1,4 +1,4 @@
-"""An edge half that lets the page see what it mixes."""
+"""An edge half that lets others see what it mixes."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ class Recorder:
         """See `EdgeModel.mix`."""
         request = self._half.mix(images, wire_dtype=wire_dtype)
         if self.listen is not None:
-            self.listen(Mixed(images, request.payload, getattr(request, "scales", None)))
+            self.listen(Mixed(images, request.payload, request.scales))
         return request
