@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from types import TracebackType
 from typing import Any
 
 
@@ -66,7 +65,5 @@ class Cloud:
     def __enter__(self) -> Cloud:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *unused: object) -> None:
         self.kill()

@@ -6,7 +6,6 @@ import socket
 import struct
 import threading
 from contextlib import suppress
-from types import TracebackType
 
 HEADERS, DATA, SETTINGS, PING = 1, 0, 4, 6
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
@@ -51,9 +50,7 @@ class Unread:
     def __enter__(self) -> Unread:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *unused: object) -> None:
         self._connection.shutdown(socket.SHUT_RDWR)
         self._connection.close()
 

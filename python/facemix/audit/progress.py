@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from facemix.console import Console
@@ -29,9 +27,7 @@ class Terminal(Watch):
         self._bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *unused: object) -> None:
         self._bars.stop()
 
     def started(self, attack: type[Attack]) -> None:

@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable
 from contextlib import aclosing
 from functools import partial
-from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -180,9 +179,7 @@ class AsyncClient:
         self.check_open()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *unused: object) -> None:
         await self.close()
 
     def _started(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -114,9 +113,7 @@ class BlindedRequest:
     def __enter__(self) -> BlindedRequest:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *unused: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Generator, Iterable
-from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -88,9 +87,7 @@ class Client:
         self._client.check_open()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *unused: object) -> None:
         self.close()
 
     async def _start_stream(self, images: Any, max_wait: float) -> AsyncGenerator[Prediction, None]:
