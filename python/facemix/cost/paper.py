@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -68,17 +68,12 @@ class Row:
         return {"method": self.method, "cells": cells, "why": self.why}
 
 
-@dataclass
-class _Transfer:
+class _Transfer(NamedTuple):
     """Bytes there and back, and how often."""
 
     up: int
     down: int
     round_trips: int = 1
-    size: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.size = self.up + self.down
 
 
 def paper_tables() -> dict[str, list[Row]]:
@@ -115,10 +110,10 @@ def _ours(cost: PartitionCost) -> _Transfer:
 def _transfer_row(
     method: str, computation: str | None, transfer: _Transfer, paper: tuple[str, str, str], why: str = ""
 ) -> Row:
-    seconds = transfer_seconds(PAPER_4G, transfer.up, transfer.down, transfer.round_trips)
+    seconds = transfer_seconds(PAPER_4G, *transfer)
     cells = {
         "Computation (on edge)": Cell(computation, paper[0]),
-        "Transmission size": Cell(f"{transfer.size / MIB:.1f} MB", paper[1]),
+        "Transmission size": Cell(f"{(transfer.up + transfer.down) / MIB:.1f} MB", paper[1]),
         "Transmission time": Cell(f"{seconds:.1f} sec", paper[2]),
     }
     return Row(method, cells, "" if all(cell.equal for cell in cells.values()) else why)
