@@ -66,13 +66,14 @@ ROWS = {
     "known_image": (
         Row("Which of two photographs was sent? (`known_image`)", "the edge's software, both photographs"),
         Row(
-            "All photographs of a request but one are known: that one (`known_image`, correlation)",
+            "All photographs of a request but one are known: how well does that one come out? (`known_image`, "
+            "correlation)",
             "the edge's software, the other photographs",
             percent=False,
             variant=LAST,
         ),
     ),
-    "linking": (Row("Which of two requests holds a photograph of a third? (`linking`)", "nothing else"),),
+    "linking": (Row("Which of two requests has a photograph in common with a third? (`linking`)", "nothing else"),),
     "identity": (
         Row("Whose row is it? The paper's attack and network (`identity`)", LABELLED, variant=PAPER),
         Row("The same, by our best read-out (`identity`)", LABELLED, variant="linear read-out"),

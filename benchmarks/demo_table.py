@@ -19,7 +19,7 @@ def section(data: dict[str, Any]) -> str:
         [
             f"{data['test_images']} test faces of 40 people, groups of {settings['group_size']}",
             "without mixing",
-            f"through the cloud, mixed: mean of {settings['rounds']} (lowest, highest)",
+            f"through the cloud, mixed: mean of {settings['rounds']} rounds (lowest, highest)",
             "recovered by the audit",
         ],
         [
@@ -34,8 +34,8 @@ def section(data: dict[str, Any]) -> str:
     text = (
         f"A photograph costs {mixed['bytes_up_per_image'] / 1024:.1f} KiB up and "
         f"{mixed['bytes_down_per_image'] / 1024:.1f} KiB down, {mixed['edge_ms_per_image']:.2f} ms of computing on the "
-        f"edge and {mixed['cloud_ms_per_image']:.2f} ms in the cloud. The demo took {seconds['total']:.0f} s, the "
-        f"audit {seconds['audit']:.0f} s of them. ({where['cpu']}, {where['cores']} cores; PyTorch "
+        f"edge and {mixed['cloud_ms_per_image']:.2f} ms in the cloud. The demo took {seconds['total']:.0f} s, "
+        f"{seconds['audit']:.0f} s of them for the audit. ({where['cpu']}, {where['cores']} cores; PyTorch "
         f"{where['versions']['torch']}; commit {where['commit'][:7]}.)"
     )
     return f"{table}\n\n{text}\n"

@@ -58,8 +58,8 @@ def _main() -> dict[str, Cell]:
         "baseline": _network("baseline"),
         "baseline, equal total epochs": _network("baseline_longer"),
         "through the mix": lambda runs: f"**{_network('mixing_aware')(runs)}**",
-        "edge": _share,
-        "edge alone, and its accuracy": _alone,
+        "edge's share": _share,
+        "edge alone: its share, its accuracy": _alone,
     }
 
 
@@ -92,7 +92,7 @@ def _easy() -> str:
     experiments = [_runs(name) for name in EASY]
     rows = {
         "baseline": "baseline",
-        "baseline_longer": "the same, equal total epochs (control 4)",
+        "baseline_longer": "the baseline, equal total epochs (control 4)",
         "baseline_mixed": "the baseline through the mix (control 1)",
         "mixing_aware": "mixing-aware, through the mix",
         "linear_cloud": "with no activation in the cloud part (control 2)",
@@ -111,7 +111,7 @@ def _figure4() -> str:
         cells.setdefault((seed["settings"]["model"]["pre"], seed["settings"]["mix"]["group_size"]), []).append(seed)
     found = {where: Runs(tuple(seeds)) for where, seeds in sorted(cells.items())}
     blocks, sizes = (sorted(set(each)) for each in zip(*found, strict=True))
-    lines = [["blocks before the mix", "edge", *(f"S = {size}" for size in sizes)]]
+    lines = [["blocks before the mix", "edge's share", *(f"S = {size}" for size in sizes)]]
     for pre in blocks:
         row = [found[pre, size] for size in sizes]
         lines.append([str(pre), _share(row[0]), *map(_network("mixing_aware"), row)])

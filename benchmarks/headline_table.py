@@ -32,7 +32,7 @@ def section(data: dict[str, Any]) -> str:
         _link(_committed(link_table)),
         _crypten(_committed(crypten_table)),
     ]
-    table = markdown_table(["what", "facemix", "beside it", "measured on"], filter(None, rows))
+    table = markdown_table(["what", "facemix", "for comparison", "measured on"], filter(None, rows))
     return f"{table}\n\n{_range(data)}\n"
 
 
@@ -58,7 +58,12 @@ def _device(data: dict[str, Any]) -> list[str]:
         return f"{rows[who]['install_mb']:.0f} MB, {rows[who]['peak_mb']:.0f} MB"
 
     beside = f"with PyTorch {says('torch')}; with ONNX Runtime {says('onnxruntime')}"
-    return ["the edge's half on a device: installed; peak memory", says("facemix"), beside, _where(data["environment"])]
+    return [
+        "the edge's half on a device: size installed, peak memory",
+        says("facemix"),
+        beside,
+        _where(data["environment"]),
+    ]
 
 
 def _service(data: dict[str, Any]) -> list[str]:
@@ -110,7 +115,7 @@ def _range(data: dict[str, Any]) -> str:
         ]
         if ratios:
             parts.append(f"{who} {min(ratios):.2f} to {max(ratios):.2f} times as long as ours")
-    return f"By kernel, shape and layout, {', '.join(parts)}."
+    return f"Over all kernels, shapes and layouts, {', '.join(parts)}."
 
 
 def _ratio(result: Result, who: tuple[str, ...], ours: str) -> float:

@@ -142,9 +142,9 @@ COLUMNS: dict[str, Callable[[Result, str], str]] = {
     "workload": _workload,
     "ms": _variant(""),
     "of FMA peak": _of_peak(""),
-    "AVX2 of its peak": _of_peak("+avx2"),
-    "bf16 out, ms": _variant("+bf16-out"),
-    "bf16, ms": _variant("+bf16"),
+    "AVX2 kernels, of AVX2's peak": _of_peak("+avx2"),
+    "bfloat16 out, ms": _variant("+bf16-out"),
+    "bfloat16 in and out, ms": _variant("+bf16"),
     "on 1 thread": _takes(lambda _, ours: f"{ours}+1-thread"),
     "without `out=`": _takes(lambda _, ours: ours.replace("facemix", "fresh")),
     "plain copy": _takes(lambda *_: "copy"),
@@ -163,7 +163,8 @@ def _rounds(results: list[Result]) -> str:
     count = str(*rounds) if len(rounds) == 1 else f"{min(rounds)} to {max(rounds)}"
     dropped = sum(result.repeated for result in results)
     kept = sum(result.rounds - result.steady for result in results)
-    return f"{count} interleaved rounds (threads did not add up in {dropped} more, dropped, and in {kept} of these)"
+    slow = "in which the threads together were slower than their number promises"
+    return f"{count} interleaved rounds ({dropped} more were dropped, and {kept} of these kept, {slow})"
 
 
 def _peaks(results: list[Result]) -> str:

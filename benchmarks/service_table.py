@@ -31,7 +31,7 @@ def load_table(rows: list[dict[str, Any]]) -> str:
 
 def soak_table(result: dict[str, Any]) -> str:
     """A row for each side."""
-    header = ["resident memory, MiB", "after a quarter", "at the end", "a minute", "peak"]
+    header = ["resident memory, MiB", "after a quarter of the run", "at the end", "growth a minute", "peak"]
     figures = ("first_mib", "last_mib", "mib_a_minute", "peak_mib")
     lines = [[side, *(_digits(result[side][figure]) for figure in figures)] for side in ("cloud", "edge")]
     counts = result["counts"]
@@ -47,7 +47,17 @@ def split_table(result: dict[str, dict[str, dict[str, list[float]]]]) -> str:
     """A row for each activation and contestant: times per image, and how many times as long as the fastest in one piece
     it takes.
     """
-    header = ["ResNet-18", "32 images", "ms an image", "edge", "cloud", "network", "KiB up", "messages", "takes"]
+    header = [
+        "ResNet-18",
+        "32 images",
+        "ms an image",
+        "edge",
+        "cloud",
+        "network",
+        "KiB up",
+        "messages",
+        "relative time",
+    ]
     lines = []
     for activation, contestants in result.items():
         wholes = {name: row["seconds"] for name, row in contestants.items() if "cloud_seconds" not in row}

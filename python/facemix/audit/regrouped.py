@@ -35,7 +35,7 @@ def in_other_company(scene: Scene) -> Iterator[Variant]:
         return  # one group is the same company each time
     received = [request.received.flatten(1).double() for request in requests]
     found = [given_away(*pair, size) for pair in combinations(received, 2)]
-    name = f"if photographs were sent {len(requests)} times, in other company: share that comes out"
+    name = f"if photographs were sent {len(requests)} times, in other groups: share that comes out"
     sources = first.truth.sources
     yield Variant(name, _recovered(sources, torch.cat(found)), _recovered(sources, first.received))
 

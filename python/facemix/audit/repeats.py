@@ -38,7 +38,7 @@ def in_the_same_company(scene: Scene) -> Iterator[Variant]:
         found = axes(torch.cat([each @ turned for each in received]), scene.generator("axes", number)).T @ received[0]
         result.append(float(likeness(sources, found).mean()))
         floor.append(float(likeness(sources, first).mean()))
-    name = f"if a group were sent {times} times, in the same company: correlation with its photographs"
+    name = f"if the same group were sent {times} times: correlation with its photographs"
     yield Variant(name, sum(result) / groups, sum(floor) / groups)
 
 

@@ -9,7 +9,7 @@ import facemix_ops as fo
 @pytest.mark.parametrize("edge", [PixelEdge(4), RectifiedEdge(4)])
 def test_photographs_that_are_sent_again_in_other_company_come_out(edge):
     (variant,) = in_other_company(scene(edge))
-    assert variant.name == "if photographs were sent 3 times, in other company: share that comes out"
+    assert variant.name == "if photographs were sent 3 times, in other groups: share that comes out"
     assert variant.result > 0.8
     assert variant.floor < 0.3
 

@@ -30,7 +30,7 @@ def test_the_same_group_again_and_again():
     (bounded,), (free,), (pad,) = (
         tuple(in_the_same_company(scene(edge))) for edge in (BoundedEdge(4), PixelEdge(4), OneTimePad(4))
     )
-    assert bounded.name == "if a group were sent 8 times, in the same company: correlation with its photographs"
+    assert bounded.name == "if the same group were sent 8 times: correlation with its photographs"
     assert bounded.result > 0.95
     assert free.result < free.floor + 0.15
     assert pad.result < 0.2
