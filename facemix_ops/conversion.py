@@ -7,12 +7,13 @@ from typing import TypeVar
 from torch import nn
 
 from .absorbed import STAGES, Intact
+from .flow import refuse
 from .keys import check_group_size
 from .nn import MixConv2d, UnmixLinear
 from .pairing import pair
 from .rules import bad_type, check_max_coeff
 from .spec import check_layer, parse_activation, parse_pool
-from .tracing import check_hooks, follow, refuse
+from .tracing import check_hooks, follow
 
 M = TypeVar("M", bound=nn.Module)
 L = TypeVar("L", bound=nn.Module)

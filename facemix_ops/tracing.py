@@ -1,16 +1,15 @@
-"""A model's forward pass, followed with torch.fx on no data: what comes after the first convolution, and whether the
-two layers fit."""
+"""A model's forward pass, followed with torch.fx on no data: what comes after the first convolution."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
 
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
 from .absorbed import STAGES
+from .flow import check_flow, refuse
 
 # What may be the first thing in the cloud's part: layers and calls that are linear in the rows, or begin with a layer
 # that is. Anything else right behind the mix (an activation, a norm, a max-pool) belongs before it.
@@ -22,10 +21,6 @@ LINEAR = frozenset((
     "cat", "stack", "chunk", "split", "getitem", "mean", "sum", "size", "getattr", "dim", "to", "float",
 ))  # fmt: skip
 TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout2d)
-
-
-def refuse(name: str, why: str) -> NoReturn:
-    raise ValueError(f"convert: cannot convert {name!r}: {why}")
 
 
 def check_hooks(name: str, module: nn.Module) -> None:
@@ -160,32 +155,5 @@ def follow(model: nn.Module, modules: dict[str, nn.Module], first: str, last: st
     graph = _trace(model, (first, last), training)
     node = _call(graph, first)
     chain = list(_chain(graph, node, modules))
-    _check_flow(graph, chain[-1] if chain else node, _call(graph, last), last, "training" if training else "eval")
+    check_flow(graph, chain[-1] if chain else node, _call(graph, last), "training" if training else "eval")
     return [str(follower.target) for follower in chain]
-
-
-def _check_flow(graph: fx.Graph, mixed: fx.Node, unmixed: fx.Node, last: str, mode: str) -> None:
-    """Nothing of the input may get past the mix, and nothing mixed past the un-mixing layer."""
-    output = next(n for n in graph.nodes if n.op == "output")
-    shape_only = {"size", "dim", "getattr", "ndimension", "numel"}
-
-    def reaches(start: fx.Node, walls: set[fx.Node]) -> set[fx.Node]:
-        seen: set[fx.Node] = set()
-        queue = [start]
-        while queue:
-            node = queue.pop()
-            if node in seen or node in walls:
-                continue
-            seen.add(node)
-            name = getattr(node.target, "__name__", str(node.target))
-            if node is start or name not in shape_only:
-                queue += node.users
-        return seen
-
-    if unmixed not in reaches(mixed, set()):
-        refuse(last, "it does not come after the first convolution")
-    for source in (n for n in graph.nodes if n.op == "placeholder"):
-        if {output, unmixed} & reaches(source, {mixed}):
-            refuse(source.name, f"this input reaches the cloud's part, or the output, around the mix, in {mode} mode")
-    if output in reaches(mixed, {unmixed}):
-        refuse(last, f"mixed rows reach the output around it, in {mode} mode")

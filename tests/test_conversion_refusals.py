@@ -124,6 +124,57 @@ def test_modules_with_two_names(name: str) -> None:
     assert "alias.0" in message
 
 
+class Past(Resnet):
+    """Something gets past a layer where the result of a call is not looked at, or by an attribute."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.skip = nn.Conv2d(3, 8, 4, 4, bias=False)
+        self.register_buffer("kept", torch.zeros(8, 8, 8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        aside = torch.zeros(8, 8, 8, 8)
+        match self.way:
+            case "behind the mix":
+                z.add_(self.skip(x))
+            case "view":
+                z[:, 1:].view(-1).add_(self.skip(x)[:, 1:].view(-1))
+            case "out":
+                torch.add(z, self.skip(x), out=z)
+            case "constant":
+                aside[:] = self.skip(x)
+                z = z + aside
+            case "buffer":
+                self.kept.copy_(self.skip(x))
+                z = z + self.kept
+            case "attribute":
+                z = z + self.skip(x.data)
+            case "nothing":
+                x.sub_(0.5)
+                z.mul_(2)
+                z = z.add(aside.to(x.device, x.dtype)).reshape(x.shape[0], 8, 8, 8)
+        z = self.avgpool(self.layer1(z)).flatten(1)
+        out = self.fc(z)
+        if self.way == "behind the un-mix":
+            out.add_(z[:, :5])
+        return out
+
+
+@pytest.mark.parametrize("way", ["behind the mix", "view", "out", "constant", "buffer", "attribute"])
+def test_input_past_the_mix(way: str) -> None:
+    assert "around the mix" in refused(Past(way), "x")
+
+
+def test_mixed_rows_past_the_last_layer() -> None:
+    assert "mixed rows reach the output" in refused(Past("behind the un-mix"), "fc")
+
+
+def test_changes_in_place_that_let_nothing_past() -> None:
+    convert(Past("nothing"), group_size=4)
+
+
 class Moody(Resnet):
     """Its forward pass is not the same in training and in eval."""
 
