@@ -74,7 +74,7 @@ def convert(
     check_max_coeff("convert", max_coeff, group_size)
     conv = _layer(model, "first", first, nn.Conv2d)
     linear = _layer(model, "last", last, nn.Linear)
-    modules = dict(model.named_modules(remove_duplicate=False))  # fx may call one by any of its names
+    modules = dict(model.named_modules())
     chains = [follow(model, modules, first, last, training) for training in (True, False)]
     chain = chains[0]
     if chain != chains[1]:

@@ -274,7 +274,8 @@ def test_computed_parameters(parametrize: Any, module: str, name: str) -> None:
     assert f"must have a plain parameter as its {name}, got a computed one" in refused(model, module)
 
 
-def test_hooks_on_what_is_fused() -> None:
+@pytest.mark.parametrize("name", ["conv1", "relu", "fc"])
+def test_hooks_on_what_is_replaced_or_fused(name: str) -> None:
     model = Resnet()
-    model.relu.register_forward_hook(lambda *_: None)
-    assert "hooks" in refused(model, "relu")
+    getattr(model, name).register_forward_hook(lambda *_: None)
+    assert "hooks" in refused(model, name)

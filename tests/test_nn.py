@@ -274,10 +274,11 @@ def test_from_layers_share_parameters() -> None:
     assert mix.weight is conv.weight
     assert mix.bias is conv.bias
     assert (mix.training, mix.stride, mix.padding, mix.padding_mode) == (False, (2, 2), "valid", "circular")
-    linear = nn.Linear(3, 4, bias=False)
+    linear = nn.Linear(3, 4, bias=False).eval()
     unmix = UnmixLinear.from_linear(linear)
     assert unmix.weight is linear.weight
     assert unmix.bias is None
+    assert not unmix.training
 
 
 def test_norms_and_slopes_lie_below_their_names() -> None:

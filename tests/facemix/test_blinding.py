@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,12 @@ def test_noise_is_normal_and_its_seed_decides_it():
     assert np.abs(np.corrcoef(values[:25].ravel(), values[25:].ravel())[0, 1]) < 0.02  # the two halves of pairs
 
 
+@pytest.mark.parametrize("byte", [b"\0", b"\xff"])
+def test_noise_is_finite_whatever_bits_it_is_made_of(monkeypatch, byte):
+    monkeypatch.setattr("hashlib.shake_256", lambda seed: SimpleNamespace(digest=lambda count: byte * count))
+    assert np.isfinite(normal(b"0" * 32, (3, 3))).all()
+
+
 def test_rows_keep_the_energy_that_the_cloud_was_trained_with(half):
     pictures = images(4 * GROUP)
     blinding = Blinding.of(half, pictures, share=0.5)
@@ -34,6 +41,8 @@ def test_rows_keep_the_energy_that_the_cloud_was_trained_with(half):
 def test_the_share_shrinks_with_the_number_of_values_that_could_give_a_photograph_away(half):
     blinding = Blinding.of(half, images(GROUP))
     assert blinding.share == pytest.approx(0.25 / math.sqrt(math.prod(half.bundle.features_shape)))
+    half.rows_per_image = 4
+    assert Blinding.of(half, images(GROUP)).share == pytest.approx(blinding.share / 2)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, math.nan])

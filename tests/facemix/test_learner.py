@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -253,34 +254,51 @@ def learner_of(mix: MixSettings, held_out: int = 2, teacher: nn.Module | None = 
     return Learner(network, IdentityTask(5), train, validation, DataSettings(), FitSettings(**fit), mix, 0, teacher)
 
 
-def test_every_step_of_every_epoch_has_a_key_of_its_own_below_the_bound() -> None:
-    learner = learner_of(MixSettings(8, max_coeff=0.6))
+def test_every_step_of_every_epoch_and_seed_has_a_key_of_its_own_below_the_bound() -> None:
+    learner, keys = learner_of(MixSettings(8, max_coeff=0.6)), []
     learner._trainer = SimpleNamespace(world_size=1)
-    keys = [learner._sample(16, 8, epoch, step) for epoch in range(2) for step in range(2)]
-    assert len({key.coeffs.numpy().tobytes() for key in keys}) == 4
+    for learner.seed, epoch, step in itertools.product(range(2), repeat=3):
+        keys.append(learner._sample(16, 8, epoch, step))
+    assert len({key.coeffs.numpy().tobytes() for key in keys}) == 8
     assert max(key.coeffs.abs().max().item() for key in keys) <= 0.6
 
 
 def test_the_validation_loss_is_of_each_photograph_once_through_the_mix(monkeypatch: pytest.MonkeyPatch) -> None:
-    learner, logged, found = learner_of(MixSettings(4), batch_size=8).eval(), {}, []
+    learner, logged, found = learner_of(MixSettings(4, max_coeff=0.7), batch_size=8).eval(), {}, []
     forward = learner.network.forward
 
     def watched(images: torch.Tensor, key: fo.MixKey) -> torch.Tensor:
         assert key.group_size == 4
+        assert key.coeffs.abs().max() <= 0.7
         found.append(forward(images, key))
         return found[-1]
 
     monkeypatch.setattr(learner.network, "forward", watched)
     monkeypatch.setattr(learner, "log", lambda name, value, **_: logged.update({name: value.item()}))
     batches = list(learner.val_dataloader())  # of 8 and of 8, of which 6 fill
-    with torch.no_grad():
-        for step, batch in enumerate(batches):
-            learner.validation_step(batch, step)
-    learner.on_validation_epoch_end()
-    real = torch.cat([batch["real"] for batch in batches])
-    scores, labels = torch.cat(found)[real], torch.cat([batch["identity"] for batch in batches])[real]
-    assert len(scores) == 10 < len(real)
-    assert logged["validation_loss"] == pytest.approx(F.cross_entropy(scores, labels).item(), rel=1e-5)
+    assert sum(map(len, (batch["real"] for batch in batches))) == 16
+    for epoch, count in ((batches, 10), (batches[:1], 8)):  # the second tells nothing of the first
+        found.clear()
+        with torch.no_grad():
+            for step, batch in enumerate(epoch):
+                learner.validation_step(batch, step)
+        learner.on_validation_epoch_end()
+        real = torch.cat([batch["real"] for batch in epoch])
+        scores, labels = torch.cat(found)[real], torch.cat([batch["identity"] for batch in epoch])[real]
+        assert len(scores) == count
+        assert logged["validation_loss"] == pytest.approx(F.cross_entropy(scores, labels).item(), rel=1e-5)
+
+
+def test_a_step_goes_through_a_key_of_its_epochs_size_that_is_zeroed_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, keys = learner_of(MixSettings(8, warm_up=[1, 2]), epochs=8), []
+    forward = learner.network.forward
+    monkeypatch.setattr(learner.network, "forward", lambda images, key: keys.append(key) or forward(images, key))
+    for epoch in (0, 2, 4):
+        learner._trainer = SimpleNamespace(current_epoch=epoch, world_size=1)
+        learner.loss(torch.randn(8, 1, 16, 16), {"identity": torch.arange(8) % 5}, 0).backward()
+        learner.on_train_batch_end(None, None, 0)
+    assert [key and key.group_size for key in keys] == [None, 2, 8]
+    assert all(key.closed for key in keys[1:])
 
 
 def test_distillation_adds_the_share_of_the_teachers_softened_scores() -> None:
@@ -362,6 +380,33 @@ def test_what_layers_draw_depends_on_epoch_step_and_process(monkeypatch: pytest.
         learner._trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank, world_size=2)
         learner.training_step(batch, step)
     assert len(set(seeds)) == 4
+
+
+def test_the_optimizer_has_the_settings_and_the_schedule_the_steps() -> None:
+    settings = {"optimizer": "adamw", "lr": 0.01, "weight_decay": 0.3}
+    (group,) = learner_of(MixSettings(1), schedule="constant", **settings).configure_optimizers().param_groups
+    assert {name: group[name] for name in ("lr", "weight_decay")} == {"lr": 0.01, "weight_decay": 0.3}
+    learner = learner_of(MixSettings(1), schedule="onecycle", **settings)
+    learner._trainer = SimpleNamespace(estimated_stepping_batches=7)
+    schedule = learner.configure_optimizers()["lr_scheduler"]
+    assert (schedule["interval"], schedule["scheduler"].total_steps) == ("step", 7)
+
+
+def test_the_loss_of_an_epoch_is_of_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, losses = learner_of(MixSettings(1)), iter([1.0, 3.0, 5.0])
+    monkeypatch.setattr(learner, "loss", lambda *_: torch.tensor(next(losses)))
+    monkeypatch.setattr(learner, "log_dict", lambda *_, **__: None)
+    batch = next(iter(learner.val_dataloader())) | {"augment": torch.zeros(10, 7)}
+    trainer = {
+        "strategy": SimpleNamespace(reduce=lambda loss, reduce_op: loss), "callback_metrics": {},
+        "optimizers": [SimpleNamespace(param_groups=[{"lr": 0.1}])], "global_rank": 0,
+    }  # fmt: skip
+    for epoch, steps in enumerate((2, 1)):
+        learner._trainer = SimpleNamespace(current_epoch=epoch, **trainer)
+        for step in range(steps):
+            learner.training_step(batch, step)
+        learner.on_train_epoch_end()
+    assert [point["loss"] for point in learner.curves] == [2, 5]
 
 
 def test_figures_are_of_the_photographs_that_are_asked_for() -> None:

@@ -239,6 +239,12 @@ def test_refuses_to_answer_beyond_the_datatype(datatype: str) -> None:
         put_outputs(pb.ModelInferResponse(), np.full((1, 2), 3.4e38, np.float32), datatype)
 
 
+def test_no_bits_of_a_nan_round_to_a_number() -> None:
+    bits = np.array([[0x7F800001, 0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF]], np.uint32)
+    with pytest.raises(WireError, match="mixed_outputs must be finite in BF16, got 4 values that are not"):
+        put_outputs(pb.ModelInferResponse(), bits.view(np.float32), "BF16")
+
+
 def test_refuses_what_does_not_go_together() -> None:
     message, array = pb.ModelInferRequest(), np.ones((2, *SHAPE), np.float32)
     with pytest.raises(ValueError, match="datatype must be one of FP32, FP16, BF16, INT8, got 'FP64'"):

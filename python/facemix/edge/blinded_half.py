@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -28,9 +27,8 @@ class BlindedHalf:
         blinders: for that network.
 
     Attributes:
-        bundle: the half's, but that float32 is sent: what is un-blinded is a small difference.
-        rows_per_image: the half's.
-        wire_dtype: the only one that it sends.
+        bundle, rows_per_image: the half's.
+        wire_dtype: the only one that it sends: what is un-blinded is a small difference.
 
     Raises:
         TypeError: if `half` is none.
@@ -48,7 +46,7 @@ class BlindedHalf:
         ):
             if ours != theirs:
                 raise ValueError(f"BlindedHalf: {what} of the blinders must be the half's, {ours}, got {theirs}")
-        self._half, self._blinders, self.bundle = half, blinders, replace(bundle, wire_dtype=self.wire_dtype)
+        self._half, self._blinders, self.bundle = half, blinders, bundle
         self.rows_per_image: int = getattr(half, "rows_per_image", 1)
 
     def mix(self, images: NDArray[np.uint8], *, wire_dtype: str = wire_dtype) -> BlindedRequest:

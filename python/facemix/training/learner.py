@@ -38,7 +38,7 @@ class Learner(L.LightningModule):
         train, validation: photographs to learn from, and, if there are any, to look at after each epoch.
         data, fit, mix: see `settings`; with `mix.group_size` 1 nothing is mixed.
         seed: a number for this very training.
-        teacher: whose scores are learned too, where `mix.distillation` says so.
+        teacher: in eval mode, whose scores are learned too, where `mix.distillation` says so.
 
     Attributes:
         curves: for each epoch a dict with "epoch", "loss", "validation_loss" (None without such a set) and "lr".
@@ -131,7 +131,7 @@ class Learner(L.LightningModule):
         loss = self.task.loss(scores, batch[self.task.name])
         if self.mix.distillation and self._teacher[0] is not None:
             with torch.no_grad():
-                expected = self._teacher[0].to(self.device).eval()(images)
+                expected = self._teacher[0].to(self.device)(images)
             share = self.mix.distillation
             loss = (1 - share) * loss + share * self.task.distillation(scores, expected, self.mix.temperature)
         return loss

@@ -102,11 +102,19 @@ def test_only_float32_is_sent(half, pool, server):
     assert pool.left == 3 * GROUP
 
 
-def test_blinders_of_another_network_are_refused(half, pool):
+@pytest.mark.parametrize(
+    ("network", "shape", "message"),
+    [
+        ("another", None, "network of the blinders must be the half's, 0123456789abcdef, got another"),
+        (None, (1, 2, 3), r"features_shape of the blinders must be the half's, .*, got \(1, 2, 3\)"),
+    ],
+)
+def test_blinders_of_another_network_are_refused(half, pool, network, shape, message):
     strange = Blinders.create(
-        pool.path.parent / "other", "another", pool.blinding, pool.features_shape, [(b"0" * 32, np.zeros(7))]
-    )
-    with pytest.raises(ValueError, match=r"network of the blinders must be the half's, 0123456789abcdef, got another"):
+        pool.path.parent / "other", network or pool.network, pool.blinding, shape or pool.features_shape,
+        [(b"0" * 32, np.zeros(7))],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=message):
         BlindedHalf(half, strange)
 
 
