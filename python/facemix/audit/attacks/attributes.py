@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -66,7 +67,7 @@ class Attributes(Attack):
         if failed:
             return failed
         values = by_victim(_success(mixed[chosen], truth), rows.owner)
-        result, top = sum(values) / len(values), sum(ceiling) / len(ceiling)
+        result, top = fmean(values), fmean(ceiling)
         variants = [
             Variant(
                 name, float(_success(mixed[name], truth).mean()), CHANCE, float(_success(clean[name], truth).mean())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -62,8 +63,8 @@ class Identity(Attack):
         failed = fails_unprotected(ceiling, floor, scene.seed_of(self.name, "ceiling"))
         if failed:
             return failed
-        result, within = _mean(values), mixed[chosen][:, None] == members
-        variants = [Variant(name, _mean(success(mixed[name])), floor, _mean(success(clean[name]))) for name in mixed]
+        result, within = fmean(values), mixed[chosen][:, None] == members
+        variants = [Variant(name, fmean(success(mixed[name])), floor, fmean(success(clean[name]))) for name in mixed]
         if members.shape[1] > 1:
             inside = (members[:, :, None] == torch.arange(len(people))).any(1)
             variants += [
@@ -77,10 +78,10 @@ class Identity(Attack):
             measure="class-balanced success: the person of row k",
             floor=floor,
             result=result,
-            ceiling=_mean(ceiling),
+            ceiling=fmean(ceiling),
             interval=interval(values, scene.seed_of(self.name, "interval")),
             says=f"A classifier trained on received rows names the person whose row it is in {percent(result)} of "
-            f"cases ({percent(floor)} by chance, {percent(_mean(ceiling))} without protection).",
+            f"cases ({percent(floor)} by chance, {percent(fmean(ceiling))} without protection).",
             variants=tuple(variants),
         )
 
@@ -119,7 +120,3 @@ def _numbers(identity: Tensor, people: Tensor) -> Tensor:
     """The places in `people` [P], distinct, of each of `identity` [n]; -1 of who is not there: int64 [n]."""
     found = identity[:, None] == people
     return torch.where(found.any(1), found.int().argmax(1), -1)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

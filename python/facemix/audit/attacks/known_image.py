@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -65,7 +67,7 @@ class KnownImage(Attack):
             if scene.edge.group_size > 1:
                 last.append(_last(scene, request, number))
             progress((number + 1) / (requests + 1))
-        high, top = (sum(values) / requests for values in (result, ceiling))
+        high, top = map(fmean, (result, ceiling))
         status, reason = judged(CHANCE, high, top, ended=1)
         curves = roc("a photograph that was sent from one that was not", *map(torch.cat, zip(*scores, strict=True)))
         return Outcome(
@@ -107,7 +109,7 @@ def _variants(last: list[tuple[Tensor, Tensor]]) -> tuple[Variant, ...]:
         return ()
     alike = [float(likeness(sources, found).mean()) for sources, found in last]
     name = "if all other photographs of a request are known: correlation with the features of the one that is not"
-    return (Variant(name, sum(alike) / len(alike)),)
+    return (Variant(name, fmean(alike)),)
 
 
 def _pictures(scene: Scene, last: list[tuple[Tensor, Tensor]]) -> tuple[Line, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ class Pooling(Attack):
         what_if: tuple[Variant, ...] = ()
         if scene.edge.group_size > 1:
             what_if = (*reused(scene), *in_other_company(scene), *in_the_same_company(scene))
-        high, alone = (sum(values) / len(values) for values in (result, once))
+        high, alone = map(fmean, (result, once))
         image = torch.arange(len(order)).repeat_interleave(len(sources[0]))
         empty = torch.empty(0)
         together = Request(torch.cat(firsts), Truth(torch.cat(sources), image, empty, empty))
@@ -79,7 +80,7 @@ class Pooling(Attack):
             measure="mean |correlation| with the photograph's features",
             floor=_strangers(scene, order, sources, found),
             result=high,
-            ceiling=sum(ceiling) / len(ceiling),
+            ceiling=fmean(ceiling),
             interval=interval(result, scene.seed_of(self.name)),
             says=f"A photograph that is sent {times} times comes out at a correlation of {high:.3f} "
             f"(sent once, without any attack: {alone:.2f}).",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -56,17 +57,17 @@ class Reconstruction(Attack):
         clear, one = self._drawn(scene, known, rows, Rows.unprotected, lambda share: progress((1 + share) / 2))
         average = _signed(np.asarray(known.images.mean(0))).expand_as(truth)
 
-        values, ceiling, floor = _likeness(drawn, truth), _likeness(clear, one), _mean(_likeness(average, truth))
+        values, ceiling, floor = _likeness(drawn, truth), _likeness(clear, one), fmean(_likeness(average, truth))
         strange = (rows.members[:, None, :, None] != rows.members[:, None]).all(-1).all(-1)  # no photograph in common
         if strange.any(1).all():
             other = strange.double().multinomial(1, generator=scene.generator(self.name, "other rows"))[:, 0]
-            floor = max(floor, _mean(_likeness(_matched(drawn[other], truth), truth)))
+            floor = max(floor, fmean(_likeness(_matched(drawn[other], truth), truth)))
         clear_by_victim = by_victim(torch.tensor(ceiling, dtype=torch.float64), rows.owner)
         failed = fails_unprotected(clear_by_victim, floor, scene.seed_of(self.name, "ceiling"))
         if failed:
             return failed
-        by_group = [_mean([values[row] for row in (rows.group == group).nonzero()]) for group in rows.group.unique()]
-        errors = [-_mean(_error(*pair)) for pair in ((drawn, truth), (average, truth), (clear, one))]
+        by_group = [fmean([values[row] for row in (rows.group == group).nonzero()]) for group in rows.group.unique()]
+        errors = [-fmean(_error(*pair)) for pair in ((drawn, truth), (average, truth), (clear, one))]
         variants = [Variant("mean squared error of pixels 0 to 1, times -1", *errors)]
         if len(scene.gallery) > 1:
             variants.append(_identity(scene, (drawn, rows.members), (clear, rows.unprotected().members)))
@@ -74,11 +75,11 @@ class Reconstruction(Attack):
             "done",
             measure=f"structural similarity (SSIM) of the photographs drawn, by a generator {_told(_size(scene))}",
             floor=floor,
-            result=_mean(values),
-            ceiling=_mean(ceiling),
+            result=fmean(values),
+            ceiling=fmean(ceiling),
             interval=interval(by_group, scene.seed_of(self.name, "interval")),
-            says=f"A generator draws the photographs in a row with a structural similarity of {_mean(values):.2f} "
-            f"(by chance {floor:.2f}; without protection it draws with {_mean(ceiling):.2f}).",
+            says=f"A generator draws the photographs in a row with a structural similarity of {fmean(values):.2f} "
+            f"(by chance {floor:.2f}; without protection it draws with {fmean(ceiling):.2f}).",
             variants=tuple(variants),
             pictures=(
                 photographs("in the row, among others", scene.victims, rows.members[:COLUMNS, 0]),
@@ -165,7 +166,3 @@ def _identity(scene: Scene, mixed: tuple[Tensor, Tensor], clear: tuple[Tensor, T
 def _picture(image: Tensor) -> NDArray[np.generic]:
     shown = ((image + 1) / 2).numpy()
     return shown[0] if len(shown) == 1 else shown.transpose(1, 2, 0)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
