@@ -11,16 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
+import environment
 import numpy as np
 from cpuinfo import get_cpu_info
 from edge_table import table
@@ -31,7 +30,6 @@ from safetensors.numpy import save as save_tensors
 
 from facemix_ops.edge.bundle import CONFIG_KEY, KIND
 from facemix_ops.edge.safetensors import DIGEST_KEY, NO_DIGEST, seal
-from facemix_ops.native import C
 
 HERE = Path(__file__).resolve().parent
 CONTESTANTS = {"facemix": ("numpy",), "torch": ("torch", "numpy"), "onnxruntime": ("onnxruntime", "numpy")}
@@ -165,25 +163,6 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def environment(threads: int) -> dict[str, Any]:
-    """Where the figures come from."""
-    commit = get_commit_info()
-    packages = ("facemix", "numpy", "torch", "onnxruntime", "onnx")
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit["id"] + (" and changes" if commit["dirty"] else ""),
-        "machine": {
-            "cpu": get_cpu_info().get("brand_raw", "unknown"),
-            "cores": os.cpu_count(),
-            "capability": C.capability(),
-            "system": f"{platform.system()} {platform.machine()}",
-        },
-        "threads": threads,
-        "versions": {"python": platform.python_version(), "compiler": C.compiler}
-        | {package: version(package) for package in packages},
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compare the edge half on facemix_ops.edge, PyTorch and ONNX Runtime.")
     parser.add_argument("--rounds", type=int, default=5, help="processes of each contestant (default: %(default)s)")
@@ -210,9 +189,10 @@ def main() -> None:
             sys.exit(f"edge: the contestants must send mixtures of the same features, got energies {energies}")
         results[workload] = {name: {"install_mb": sizes[name] / 1e6, **summary(runs[name])} for name in CONTESTANTS}
     print(table(results))
+    where = environment.describe(get_commit_info(), get_cpu_info())
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(
-        json.dumps({"environment": environment(options.threads), "results": results}, indent=1) + "\n"
+        json.dumps({"environment": where | {"threads": options.threads}, "results": results}, indent=1) + "\n"
     )
     print(f"written to {options.json}")
 
