@@ -10,6 +10,7 @@ import time
 __all__ = ["LEVELS", "Seldom", "log_to_stderr"]
 
 LEVELS = ("debug", "info", "warning", "error")
+SECONDS = 10.0  # see Seldom
 
 # What every record has; the rest came as `extra`.
 PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
@@ -36,17 +37,17 @@ def log_to_stderr(level: str) -> None:
 
 
 class Seldom:
-    """Logs an event that strangers can cause as often as they like, once in `seconds` for each reason."""
+    """Logs an event that strangers can cause as often as they like, once in SECONDS for each reason."""
 
-    def __init__(self, log: logging.Logger, seconds: float = 10.0) -> None:
-        self._log, self._seconds = log, seconds
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
         self._seen: dict[str, tuple[float, int]] = {}  # when it was logged, how often since
 
     def warning(self, event: str, reason: str, **fields: object) -> None:
         """Log it, with how many of the same reason were left out since the last one."""
         now = time.monotonic()
-        then, left_out = self._seen.get(reason, (now - self._seconds, 0))
-        if now - then < self._seconds:
+        then, left_out = self._seen.get(reason, (now - SECONDS, 0))
+        if now - then < SECONDS:
             self._seen[reason] = (then, left_out + 1)
             return
         self._seen[reason] = (now, 0)
