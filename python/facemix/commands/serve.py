@@ -156,13 +156,12 @@ def run(arguments: argparse.Namespace) -> None:
     from facemix.cloud.model import CloudModel
     from facemix.cloud.repository import Repository
     from facemix.cloud.server import serve
+    from facemix.device import best_device
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device == "cuda" and not torch.cuda.is_available():
+    device = best_device().type if settings.device == "auto" else settings.device
+    if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("serve: --device must be cpu where PyTorch finds no GPU, got cuda")
     repository = Repository(settings.model, lambda path: CloudModel(path, device=device, compile=settings.compile))
     if arguments.engine == "kserve":

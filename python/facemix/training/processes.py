@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from facemix.device import best_device
 
 __all__ = ["new_trainer", "processes"]
 
@@ -27,7 +28,7 @@ def new_trainer(options: Mapping[str, Any], **ours: Any) -> L.Trainer:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # else it advertises, and lists devices, for each stage
     # Apple's accelerator has no double precision, for keys.
-    where: dict[str, Any] = {"accelerator": "cuda" if torch.cuda.is_available() else "cpu"}
+    where: dict[str, Any] = {"accelerator": best_device().type}
     if not (TorchElasticEnvironment.detect() or SLURMEnvironment.detect()):
         where["devices"] = 1
     try:
