@@ -1,4 +1,4 @@
-"""What the PyTorch face and the edge share: how errors read, and the bounds of keys. It imports neither of them."""
+"""What the PyTorch face and the edge share: how errors read, the bounds of keys and windows. It imports neither."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from typing import Any, NoReturn
 
 MIN_GROUP, MAX_GROUP = 2, 64
+MAX_WINDOW = 127  # elements of a pooling window, the kernels' limit
 
 
 def short(value: Any) -> str:

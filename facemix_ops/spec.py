@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .checks import as_pair
-from .rules import bad_type, bad_value, short
+from .rules import MAX_WINDOW, bad_type, bad_value, short
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -117,8 +117,8 @@ def parse_pool(op: str, value: Any) -> list[int]:
     kernel = as_pair(op, "pool kernel", value[0], 1)
     stride = as_pair(op, "pool stride", value[1], 1)
     padding = as_pair(op, "pool padding", value[2], 0)
-    if kernel[0] * kernel[1] > 127:
-        bad_value(op, "pool kernel", "have at most 127 elements", f"{kernel}")
+    if kernel[0] * kernel[1] > MAX_WINDOW:
+        bad_value(op, "pool kernel", f"have at most {MAX_WINDOW} elements", f"{kernel}")
     if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
         bad_value(op, "pool padding", f"be at most half of the kernel {kernel}", f"{padding}")
     return [*kernel, *stride, *padding]

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rules import MAX_GROUP, MIN_GROUP, check_max_coeff
+from ..rules import MAX_GROUP, MAX_WINDOW, MIN_GROUP, check_max_coeff
 from . import safetensors
 from .errors import BundleError
 from .fields import Fields
@@ -40,7 +40,6 @@ MAX_NAME = 200
 MAX_VERSION = 1 << 20
 MAX_MAP = 1 << 27  # elements of a padded image, so that no offset in it overflows 32 bits
 MIN_STD = 1e-6
-MAX_WINDOW = 127  # elements of a pooling window, the kernels' limit
 
 
 @dataclass(frozen=True, eq=False)
