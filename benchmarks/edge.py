@@ -23,6 +23,7 @@ import environment
 import numpy as np
 from cpuinfo import get_cpu_info
 from edge_table import table
+from marked_pages import write
 from onnx import TensorProto, checker, helper, numpy_helper, save
 from packaging.requirements import Requirement
 from pytest_benchmark.utils import get_commit_info
@@ -38,7 +39,7 @@ GROUP, HEIGHT, WIDTH, CHANNELS, FEATURES, SCORES = 8, 218, 178, 64, 512, 80
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
-def write(folder: Path, pool: Any) -> None:
+def write_network(folder: Path, pool: Any) -> None:
     """The same network for all: an edge bundle, arrays, and two ONNX graphs; images, a reply and a key."""
     draw = np.random.default_rng(0)
     weight = (draw.standard_normal((CHANNELS, 3, 7, 7)) * 0.1).astype(np.float32)
@@ -179,7 +180,7 @@ def main() -> None:
     results: dict[str, dict[str, dict[str, float]]] = {}
     for workload, pool in WORKLOADS.items():
         with tempfile.TemporaryDirectory() as folder:
-            write(Path(folder), pool)
+            write_network(Path(folder), pool)
             runs: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTESTANTS}
             for _ in range(options.rounds):
                 for name in CONTESTANTS:
@@ -190,10 +191,8 @@ def main() -> None:
         results[workload] = {name: {"install_mb": sizes[name] / 1e6, **summary(runs[name])} for name in CONTESTANTS}
     print(table(results))
     where = environment.describe(get_commit_info(), get_cpu_info())
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(
-        json.dumps({"environment": where | {"threads": options.threads}, "results": results}, indent=1) + "\n"
-    )
+    data = {"environment": where | {"threads": options.threads}, "results": results}
+    write(options.json, json.dumps(data, indent=1) + "\n")
     print(f"written to {options.json}")
 
 

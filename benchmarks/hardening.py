@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from facemix.atomic import atomic_path
 from facemix.audit.registry import ATTACKS
 from facemix.audit.run import run_audit
 from facemix.audit.target import Target
@@ -38,6 +37,7 @@ from facemix.training.deploy import CLOUD, EDGE
 from facemix.training.settings import DataSettings
 from hardening_choice import choice
 from hardening_table import COMMITTED, tables
+from marked_pages import write
 from pytest_benchmark.utils import get_commit_info
 
 GROUPS = 8  # in a request, but for the last
@@ -167,8 +167,7 @@ def main() -> None:
         ],
     }
     print("\n\n".join(tables(data).values()))
-    with atomic_path(options.json) as temporary:
-        temporary.write_text(json.dumps(data, indent=1) + "\n")
+    write(options.json, json.dumps(data, indent=1) + "\n")
     print(f"written to {options.json}")
 
 

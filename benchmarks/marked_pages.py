@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from facemix.atomic import atomic_path
 
 ROOT = Path(__file__).parents[1]
 #: Each section stands between its markers on one of these.
@@ -19,9 +20,8 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers
 
 def write(path: Path, text: str) -> None:
     """A file that is either new or as it was."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
 
 
 def rewrite(pages: Sequence[Path], sections: dict[str, str]) -> None:

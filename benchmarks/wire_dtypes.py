@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from facemix.atomic import atomic_path
 from facemix.calibration import mixtures
 from facemix.data import MEAN, STD, load_orl, normalise
 from facemix.demo.models import train_baseline, train_mixed
@@ -34,6 +33,7 @@ from facemix.export import export_edge
 from facemix.partition import partition
 from facemix.wire import get_features, get_outputs, packed_features, put_outputs
 from facemix.wire.open_inference_pb2 import ModelInferRequest, ModelInferResponse
+from marked_pages import write
 from pytest_benchmark.utils import get_commit_info
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -207,8 +207,7 @@ def main() -> None:
     cache = options.cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facemix"
     data = measure(options.rounds, options.calls, cache)
     print(table(data))
-    with atomic_path(options.json) as temporary:
-        temporary.write_text(json.dumps(data, indent=1) + "\n")
+    write(options.json, json.dumps(data, indent=1) + "\n")
     print(f"written to {options.json}")
 
 
