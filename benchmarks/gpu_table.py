@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from marked_pages import markdown_table
-from results import Quartiles, quartiles
+from results import Quartiles, ms, quartiles
 
 COMMITTED = Path(__file__).parent / "results" / "gpu.json"
 COLORS = {"native": "tab:blue", "triton": "tab:cyan", "compile": "tab:orange", "eager": "tab:red"}
@@ -102,11 +102,6 @@ def section(data: Entry) -> str:
         f"{data['commit'][:7]}, {data['date']}. Left out for want of time: {left_out} races."
     )
     return f"{table}\n\n{source}\n"
-
-
-def ms(seconds: float) -> str:
-    """Milliseconds with three digits."""
-    return f"{seconds * 1e3:.0f}" if seconds >= 0.1 else f"{seconds * 1e3:.3g}"
 
 
 def draw(data: Entry, path: Path) -> None:

@@ -21,7 +21,7 @@ import link_table
 import service_table
 import wire_table
 from marked_pages import PAGES, markdown_table, rewrite, write
-from results import Result
+from results import Result, ms
 
 COMMITTED = Path(__file__).parent / "results" / "cpu.json"
 TABLES = {
@@ -48,7 +48,7 @@ def text_table(entries: list[dict[str, Any]]) -> str:
         for name in result.seconds:
             time, ratio = result.time(name), result.ratio(name, ours)
             lines.append(
-                f"  {name:32}{_ms(time.median):>9}{f'({_ms(time.low)}-{_ms(time.high)})':>20}{ratio.median:8.2f}"
+                f"  {name:32}{ms(time.median):>9}{f'({ms(time.low)}-{ms(time.high)})':>20}{ratio.median:8.2f}"
                 f"{f'({ratio.low:.2f}-{ratio.high:.2f})':>15}{result.of_fma_peak(name):8.0%}"
                 f"{result.of_write_peak(name):12.0%}"
             )
@@ -107,7 +107,7 @@ def _workload(result: Result, ours: str) -> str:
 
 def _variant(suffix: str) -> Callable[[Result, str], str]:
     """Milliseconds of a variant of ours."""
-    return lambda result, ours: _ms(result.time(ours + suffix).median) if ours + suffix in result.seconds else ""
+    return lambda result, ours: ms(result.time(ours + suffix).median) if ours + suffix in result.seconds else ""
 
 
 def _of_peak(suffix: str) -> Callable[[Result, str], str]:
@@ -175,11 +175,6 @@ def _peaks(results: list[Result]) -> str:
 def _traffic(results: list[Result]) -> str:
     write, copy = (median(result.bandwidth[kind] for result in results) / 1e9 for kind in ("write", "copy"))
     return f"{write:.1f} GB/s writing, {copy:.1f} GB/s copying"
-
-
-def _ms(seconds: float) -> str:
-    """Milliseconds with three digits."""
-    return f"{seconds * 1e3:.0f}" if seconds >= 0.1 else f"{seconds * 1e3:.3g}"
 
 
 def rounded(value: Any) -> Any:

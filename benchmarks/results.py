@@ -23,6 +23,11 @@ def quartiles(values: Sequence[float]) -> Quartiles:
     return Quartiles(median, low, high)
 
 
+def ms(seconds: float) -> str:
+    """Milliseconds with three digits."""
+    return f"{seconds * 1e3:.0f}" if seconds >= 0.1 else f"{seconds * 1e3:.3g}"
+
+
 class Result:
     """One entry of a result file's ``results``. Rounds that were not steady count only where none was.
 
