@@ -4,8 +4,8 @@
  *     mix    y[order[g*S + i]] = sum_j A[g, i, j] * x[g*S + j]
  *     unmix  x[g*S + j]        = sum_i A[g, i, j] * y[order[g*S + i]]
  *
- * Images g*S to g*S + S-1 of x share a group: who does is the caller's to choose. Send no image twice in different
- * company: in the edge in Python it follows from the images, by their SHA-256; docs/security.md says why.
+ * Images g*S to g*S + S-1 of x share a group: which do is the caller's to choose. Send no image twice in different
+ * groups; docs/security.md says why. The edge in Python computes groups from the images, by their SHA-256.
  *
  * Mixing hides images from a casual look only: see "Honest limits" in the README.
  *
