@@ -123,6 +123,8 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
         sizes[dtype] = figures["bytes_up"], figures["bytes_down"]
     assert sizes == {"float32": (2048, 256), "float16": (1024, 128), "int8": (512 + 32, 256)}
     assert all(part["seconds"] > 0 for part in figures["parts"].values())
+    assert main([*small, "--option", "patches=2", "--wire-dtype", "int8", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bytes_up"] == 4 * (8 * 4 * 4 + 8 * 4)  # patches, each with its scales
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,11 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["--model", "x"], "name must be one of"),
         (["--option", "width"], "--option must be NAME=VALUE, got 'width'"),
         (["--option", "depth=3"], "options must suit resnet18"),
-        (["--link", "0", "30", "25"], "cost: --link must be two rates above 0 and a time of at least 0, got 0 30 25"),
+        (
+            ["--link", "0", "30", "25"],
+            "cost: --link must be two rates above 0 and a time of at least 0, all finite, got 0 30 25",
+        ),
+        (["--link", "15", "inf", "25"], "all finite, got 15 inf 25"),
         (["--group-size", "65"], "cost: --group-size must be between 1 and 64, got 65"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -77,9 +78,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"cost: --group-size must be between 1 and {MAX_GROUP}, got {arguments.group_size}")
 
     up, down, milliseconds = arguments.link
-    if not (up > 0 and down > 0 and milliseconds >= 0):
+    if not (0 < up < math.inf and 0 < down < math.inf and 0 <= milliseconds < math.inf):
         raise ValueError(
-            f"cost: --link must be two rates above 0 and a time of at least 0, got {up:g} {down:g} {milliseconds:g}"
+            "cost: --link must be two rates above 0 and a time of at least 0, all finite, "
+            f"got {up:g} {down:g} {milliseconds:g}"
         )
     model = build(arguments.model, dict(map(_option, arguments.option))).eval()
     image_shape, size = tuple(arguments.image), arguments.group_size
@@ -107,8 +109,8 @@ def _figures(cost: PartitionCost, link: Link, seconds: tuple[float, float, float
     """All figures of one image, as JSON values."""
     from facemix.cost import transfer_seconds
 
-    # int8 comes with a scale for each channel, a float32.
-    scales = 4 * cost.edge_first.output_shape[0] if wire_dtype == "int8" else 0
+    # int8 comes with a scale for each channel of a row, a float32.
+    scales = 4 * cost.edge_first.output_channels if wire_dtype == "int8" else 0
     up = cost.edge_first.output_bytes // 4 * WIRE_BYTES[wire_dtype] + scales
     answer_bytes = 4 if wire_dtype == "int8" else WIRE_BYTES[wire_dtype]
     down = cost.cloud.output_bytes // 4 * answer_bytes

@@ -31,12 +31,14 @@ class PartCost:
         parameters: of all layers but batch norms, which are folded into the convolution before them; so the paper
             counts.
         multiply_adds: of convolutions and matrix products, as the paper counts "FLOPs"; all else is left out.
-        output_shape: of what leaves it, for one image.
+        output_shape: of what leaves it, for one image; where that is several rows, patches, they come first.
+        output_channels: of all rows.
     """
 
     parameters: int
     multiply_adds: int
     output_shape: tuple[int, ...]
+    output_channels: int
 
     @property
     def output_bytes(self) -> int:
@@ -139,7 +141,7 @@ def _count(part: nn.Module, x: Tensor) -> tuple[PartCost, Tensor]:
     layers = (module for module in part.modules() if not isinstance(module, NORMS))
     parameters = sum(parameter.numel() for layer in layers for parameter in layer.parameters(recurse=False))
     shape = y.shape[1:] if len(y) == 1 else y.shape  # several rows for one image: patches
-    return PartCost(parameters, counter.get_total_flops() // 2, tuple(shape)), y
+    return PartCost(parameters, counter.get_total_flops() // 2, tuple(shape), len(y) * y.shape[1]), y
 
 
 def part_seconds(parts: Parts, image_shape: tuple[int, int, int], batch: int) -> tuple[float, float, float]:
