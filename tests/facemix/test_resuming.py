@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +114,19 @@ def test_what_mixes_notices_that_it_began_from_another_network(
     save_tensors(weights, {name: tensor + 1 for name, tensor in tensors.items()}, config)
     assert train(tmp_path / "weights", *MIXED) == 1
     assert "it holds one whose start.weights differ" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    """PyTorch's own writer speaks of positions in the file."""
+    path = tmp_path / "last.ckpt"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))  # a write beyond it fails, as on a full disk
+    try:
+        with pytest.raises(OSError, match=re.escape(str(path))):
+            stage.WholeFiles().save_checkpoint({"state_dict": {"weight": torch.zeros(1000)}}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_is_not_called_damaged_where_memory_is_short() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import warnings
@@ -45,8 +46,10 @@ class WholeFiles(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write it beside `path` first."""
+        data = io.BytesIO()  # where the disk is full, PyTorch's own writer raises an error that is no OSError
+        torch.save(checkpoint, data)
         with atomic_path(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+            temporary.write_bytes(data.getbuffer())
 
     def load_checkpoint(self, path: Any, *arguments: Any, **more: Any) -> dict[str, Any]:
         """Read one of ours."""
