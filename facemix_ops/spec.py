@@ -17,7 +17,7 @@ NONE, RELU, LEAKY = 0, 1, 2
 
 
 class Activation(NamedTuple):
-    """max(z, 0), or z where it is positive and ``slope`` (``weight`` when it is trained) times z elsewhere."""
+    """z where it is positive, elsewhere ``slope`` times z: 1 for NONE, 0 for RELU, ``weight`` when it is trained."""
 
     kind: int = NONE
     slope: float = 1.0

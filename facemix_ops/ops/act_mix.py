@@ -17,7 +17,7 @@ from ..keys import MixKey, check_key
 from ..native import C
 from ..reference.act_mix import affine, max_pool
 from ..spec import Activation, needs_codes, parse_activation, parse_pool, pooled_size
-from .act_mix_linear import IDENTITY_POOL, grad_preactivation, grad_slope, slope_args, slope_of
+from .act_mix_linear import IDENTITY_POOL, grad_preactivation, grad_slope, slope_args
 from .library import (
     DTYPE_CODE,
     address,
@@ -57,7 +57,7 @@ def _native(x: Tensor, coeffs: Tensor, order: Tensor, scale: Tensor | None, shif
     coeffs, order, key = key_args(x, coeffs, order)
     last = is_channels_last(x)
     x, residual, scale, shift = _dense(x, residual, scale, shift)
-    slope, slope_at = slope_args(slope_of(kind, slope), weight)
+    slope, slope_at = slope_args(slope, weight)
     C.act_mix(
         x.data_ptr(), DTYPE_CODE[x.dtype], tuple(x.shape[1:]), address(scale), address(shift), address(residual),
         kind, slope, address(slope_at), tuple(pool or IDENTITY_POOL), tuple(y.shape[2:]),
@@ -74,7 +74,7 @@ def _triton(x: Tensor, coeffs: Tensor, order: Tensor, scale: Tensor | None, shif
     coeffs, order, _ = key_args(x, coeffs, order)
     last = is_channels_last(x)
     x, residual, scale, shift = _dense(x, residual, scale, shift)
-    slope, pool = slope_of(kind, slope), pool or list(IDENTITY_POOL)
+    pool = pool or list(IDENTITY_POOL)
     act_mix(x, coeffs, order, scale, shift, residual, kind, slope, plain(weight), pool, last, y, codes)
 
 

@@ -21,7 +21,7 @@ from .. import reference
 from ..keys import MixKey
 from ..native import C
 from ..rules import bad_value
-from ..spec import NONE, RELU, needs_codes, pooled_size
+from ..spec import needs_codes, pooled_size
 from .library import (
     DTYPE_CODE,
     address,
@@ -37,11 +37,6 @@ from .library import (
 )
 
 IDENTITY_POOL = (1, 1, 1, 1, 0, 0)
-
-
-def slope_of(kind: int, slope: float) -> float:
-    """What an activation multiplies the negative side with, where that is not trained."""
-    return 1.0 if kind == NONE else 0.0 if kind == RELU else slope
 
 
 def slope_args(slope: float, weight: Tensor | None) -> tuple[float, Tensor | None]:
@@ -186,7 +181,7 @@ def grad_preactivation(
         vjp = torch.ops.facemix_ops.act_mix_vjp
         positive = vjp(grad, codes, *key, height, width, 1.0, 0.0, pool)
         return positive + weight.to(dtype) * vjp(grad, codes, *key, height, width, 0.0, 1.0, pool)
-    return torch.ops.facemix_ops.act_mix_vjp(grad, codes, *key, height, width, 1.0, slope_of(kind, slope), pool, weight)
+    return torch.ops.facemix_ops.act_mix_vjp(grad, codes, *key, height, width, 1.0, slope, pool, weight)
 
 
 def grad_slope(grad: Tensor, z: Tensor, codes: Tensor, key: tuple[Tensor, Tensor], weight: Tensor,

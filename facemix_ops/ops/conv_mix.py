@@ -19,7 +19,7 @@ from ..native import C
 from ..spec import Activation, convolved_size, needs_codes, parse_activation, parse_pool, pooled_size
 from . import conv_mix_vjp
 from .act_mix import check_wire_dtype, mix_reference, results
-from .act_mix_linear import IDENTITY_POOL, grad_preactivation, grad_slope, slope_args, slope_of
+from .act_mix_linear import IDENTITY_POOL, grad_preactivation, grad_slope, slope_args
 from .library import (
     CUDNN,
     DTYPE_CODE,
@@ -45,7 +45,7 @@ def _native(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, orde
             y: Tensor, codes: Tensor | None) -> None:  # fmt: skip
     coeffs, order, key = key_args(x, coeffs, order)
     x, weight, bias = x.resolve_neg(), plain(weight), plain(bias)
-    slope, slope_at = slope_args(slope_of(kind, slope), prelu)
+    slope, slope_at = slope_args(slope, prelu)
     oc, _, kh, kw = weight.shape
     C.conv_mix(
         x.data_ptr(), DTYPE_CODE[x.dtype], tuple(x.shape[1:]), x.stride(), weight.data_ptr(), address(bias),
@@ -64,7 +64,7 @@ def _triton(x: Tensor, weight: Tensor, bias: Tensor | None, coeffs: Tensor, orde
     coeffs, order, _ = key_args(x, coeffs, order)
     conv_mix(
         x.resolve_neg(), weight.resolve_neg(), plain(bias), coeffs, order, stride, padding, dilation, kind,
-        slope_of(kind, slope), plain(prelu), pool or list(IDENTITY_POOL),
+        slope, plain(prelu), pool or list(IDENTITY_POOL),
         convolved_size(x, weight.shape[2:], stride, padding, dilation), is_channels_last(x), y, codes,
     )  # fmt: skip
 
@@ -114,7 +114,7 @@ def _backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Any, ...]:
     if conv_mix_vjp.serves(x) and need[1] and not need[0] and prelu is None:
         taken = codes if needs_codes(ctx.kind, ctx.pool) else None
         grad_weight, grad_bias = torch.ops.facemix_ops.conv_mix_vjp(
-            grad.to(x.dtype), x, taken, *key, weight.shape[2:], *ctx.conv, slope_of(ctx.kind, ctx.slope), ctx.pool
+            grad.to(x.dtype), x, taken, *key, weight.shape[2:], *ctx.conv, ctx.slope, ctx.pool
         )
         return None, grad_weight, grad_bias if need[2] else None, *[None] * 11
     size = torch.Size(convolved_size(x, weight.shape[2:], *ctx.conv))

@@ -60,9 +60,14 @@ def test_every_row_once_and_different_people_in_a_group(group_size: int) -> None
 
 
 def test_rows_that_come_again_differ() -> None:
-    rows = epoch_batches(None, 21, 16, 4, seed=0, epoch=0)
-    assert rows.flatten().bincount().max() == 2
-    assert most(torch.arange(21), rows.view(-1, 4)) == 1
+    again = set()
+    for epoch in range(3):
+        rows = epoch_batches(None, 21, 16, 4, seed=0, epoch=epoch)
+        times = rows.flatten().bincount()
+        assert times.max() == 2
+        assert most(torch.arange(21), rows.view(-1, 4)) == 1
+        again.add(tuple((times == 2).tolist()))
+    assert len(again) == 3  # others in each epoch
 
 
 def test_every_pair_of_people_meets() -> None:

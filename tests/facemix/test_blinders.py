@@ -208,10 +208,11 @@ def test_what_is_no_pool_is_refused(tmp_path, make):
         Blinders(tmp_path / "other")
 
 
-def test_a_damaged_row_is_refused_and_gone(make):
+@pytest.mark.parametrize("part", ["seed", "output"])
+def test_a_damaged_row_is_refused_and_gone(make, part):
     pool = make(3)
     with pool._open() as database:
-        database.execute("UPDATE rows SET output = x'00' WHERE number = 1")
+        database.execute(f"UPDATE rows SET {part} = x'00' WHERE number = 1")
     with pytest.raises(BlindersError, match="got a damaged one"):
         pool.take(1)
     assert pool.left == 2

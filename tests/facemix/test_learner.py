@@ -382,6 +382,14 @@ def test_what_layers_draw_depends_on_epoch_step_and_process(monkeypatch: pytest.
     assert len(set(seeds)) == 4
 
 
+def test_a_training_that_goes_on_reads_ahead_in_its_own_epoch() -> None:
+    """Workers begin before Lightning says which one it is."""
+    learner = learner_of(MixSettings(1))
+    learner._trainer = SimpleNamespace(world_size=1, global_rank=0)
+    learner.on_load_checkpoint({"curves": [], "epoch": 3})
+    assert learner.train_dataloader().sampler.epoch == 4
+
+
 def test_the_optimizer_has_the_settings_and_the_schedule_the_steps() -> None:
     settings = {"optimizer": "adamw", "lr": 0.01, "weight_decay": 0.3}
     (group,) = learner_of(MixSettings(1), schedule="constant", **settings).configure_optimizers().param_groups

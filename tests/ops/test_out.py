@@ -24,6 +24,20 @@ OPS: dict[str, Callable[..., Tensor]] = {
     "unmix_linear": lambda key, x=X, **kwargs: unmix_linear(x, key, V, **kwargs),
 }
 every_op = pytest.mark.parametrize("op", OPS)
+# What an op takes besides, and a call with it.
+S = torch.tensor([0.2])
+OTHERS: dict[str, tuple[Tensor, Callable[..., Tensor]]] = {
+    "conv_mix weight": (W, lambda key, t, **kwargs: conv_mix(X, t, None, key, **kwargs)),
+    "conv_mix bias": (W[:, 0, 0, 0], lambda key, t, **kwargs: conv_mix(X, W, t, key, **kwargs)),
+    "conv_mix slope": (S, lambda key, t, **kwargs: conv_mix(X, W, None, key, activation=("prelu", t), **kwargs)),
+    "act_mix scale": (W[0, :, 0, 0], lambda key, t, **kwargs: act_mix(X, key, scale=t, **kwargs)),
+    "act_mix shift": (W[0, :, 0, 0], lambda key, t, **kwargs: act_mix(X, key, shift=t, **kwargs)),
+    "act_mix residual": (X + 1, lambda key, t, **kwargs: act_mix(X, key, residual=t, **kwargs)),
+    "act_mix slope": (S, lambda key, t, **kwargs: act_mix(X, key, activation=("prelu", t), **kwargs)),
+    "unmix_linear weight": (V, lambda key, t, **kwargs: unmix_linear(X, key, t, **kwargs)),
+    "unmix_linear bias": (V[:, 0], lambda key, t, **kwargs: unmix_linear(X, key, V, t, **kwargs)),
+}
+every_other_input = pytest.mark.parametrize("other", OTHERS)
 
 
 @pytest.fixture
@@ -73,6 +87,14 @@ def test_aliases_are_refused(op: str, key: MixKey) -> None:
         OPS[op](key, x=x, out=out)
 
 
+@every_other_input
+def test_aliases_of_other_inputs_are_refused(other: str, key: MixKey) -> None:
+    values, call = OTHERS[other]
+    out = torch.zeros_like(call(key, values))
+    with pytest.raises(ValueError, match=f"^{other.split()[0]}: out must not share memory with an input"):
+        call(key, out.flatten()[-values.numel() :].view(values.shape), out=out)
+
+
 @every_op
 def test_aliases_of_a_copied_input_are_refused_or_harmless(op: str, key: MixKey) -> None:
     """Also where the input is not dense, so that kernels read a copy of it."""
@@ -106,6 +128,14 @@ def test_negative_bit(op: str, key: MixKey) -> None:
     fresh = OPS[op](key, x=x)
     assert_near(fresh, OPS[op](key, x=-X).double())
     assert_near(OPS[op](key, x=x, out=torch.empty_like(fresh)), OPS[op](key, x=-X).double())
+
+
+@every_other_input
+def test_negative_bit_of_other_inputs(other: str, key: MixKey) -> None:
+    values, call = OTHERS[other]
+    negated = torch.complex(values, values).conj().imag
+    assert negated.is_neg()
+    assert_near(call(key, negated), call(key, -values).double())
 
 
 @every_op
