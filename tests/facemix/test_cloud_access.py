@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from pathlib import Path
 
 import grpc
@@ -113,6 +114,23 @@ def test_a_bad_token_file_puts_out_whom_it_does_not_list_and_lets_nobody_in(
     token_file(path, "bert two\ncarl three\n")
     tokens.refresh()
     assert [tokens.client(token) for token in ("one", "two", "three")] == [None, "bert", "carl"]
+
+
+def test_a_token_file_is_read_again_where_its_text_is_not_what_changed(tmp_path: Path) -> None:
+    """But who may read it; or which file it is, of the same age and size."""
+    path = token_file(tmp_path / "tokens", "anna one\n")
+    tokens = Tokens(path)
+    token_file(path, "bert two\n", 0o604)
+    tokens.refresh()
+    assert tokens.client("two") is None
+    path.chmod(0o600)
+    tokens.refresh()
+    assert tokens.client("two") == "bert"
+    other, age = token_file(tmp_path / "other", "anna one\n"), path.stat().st_mtime_ns
+    os.utime(other, ns=(age, age))
+    other.replace(path)
+    tokens.refresh()
+    assert (tokens.client("one"), tokens.client("two")) == ("anna", None)
 
 
 def test_who_was_the_only_client_can_be_put_out(tmp_path: Path) -> None:

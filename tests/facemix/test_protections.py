@@ -59,7 +59,12 @@ def test_an_edge_draws_noise_that_no_seed_decides() -> None:
     with repeatable(generator()):
         assert torch.equal(noise(x), first)
     assert not torch.equal(other[0], first)  # another thread's is its own
-    assert not torch.equal(noise(x), first)
+    seeded = generator()
+    with repeatable(seeded):
+        noise(x)
+    state = seeded.get_state()
+    noise(x)
+    assert torch.equal(seeded.get_state(), state)  # the block is over
 
 
 def test_a_blur_leaves_the_means_of_its_blocks_and_no_more() -> None:

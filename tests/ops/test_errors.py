@@ -34,6 +34,7 @@ CASES: list[tuple[str, str, Any, type[Exception], str]] = [
     *((op, next(iter(args)), v, e, m) for op, args in GOOD.items() for e, v, m in BAD_TENSOR),
     ("conv_mix", "x", X[0], ValueError, r"must have 4 dimensions, got shape \[3, 6, 6\]"),
     ("conv_mix", "x", X[None], ValueError, "must have 4 dimensions"),
+    ("conv_mix", "x", X[:, :, :0], ValueError, r"must have no empty dimension but the batch, got shape \[4, 3, 0, 6\]"),
     ("conv_mix", "weight", W.tolist(), TypeError, "must be a Tensor"),
     ("conv_mix", "weight", W[0], ValueError, "must have 4 dimensions"),
     ("conv_mix", "weight", W[:, :2], ValueError, r"must have shape \[OC, 3, KH, KW\] .*got \[2, 2, 3, 3\]"),

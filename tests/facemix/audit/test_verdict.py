@@ -120,6 +120,10 @@ def test_what_may_be_chance_is_not_called_a_leak():
     assert level(got(0.2, 0.08, 0.32), among=10) == "partly"
     assert level(got(0.2)) == "partly"  # nothing tells
     assert level(got(0.6, -0.1, 1.0), among=10) == "recovered"
+    ten = {f"attack_{n}": got(0.2, 0.01, 0.39) for n in range(10)}
+    assert set(levels(ten).values()) == {"withstood"}
+    silent = {name: KINDS["skipped"] for name in list(ten)[1:]}  # gave no figure
+    assert levels(ten | silent)["attack_0"] == "partly"
 
 
 def test_the_chance_of_one_does_not_silence_another():

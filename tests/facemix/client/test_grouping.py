@@ -80,12 +80,12 @@ def test_work_is_let_in_by_turns_while_there_is_room() -> None:
 
     async def run() -> None:
         ends = {name: asyncio.Event() for name in "abcd"}
-        tasks = [asyncio.create_task(work(n, a, ends[n])) for n, a in (("a", 3), ("b", 9), ("c", 1), ("d", 1))]
+        tasks = [asyncio.create_task(work(n, a, ends[n])) for n, a in (("a", 3), ("b", 4), ("c", 1), ("d", 1))]
         await asyncio.sleep(0.01)
         assert order == ["a", "b"]  # 3 left room for one more, of any size
         ends["a"].set()
         await asyncio.sleep(0.01)
-        assert order == ["a", "b"]
+        assert order == ["a", "b"]  # 4 leave none
         tasks[2].cancel()  # who waits may go
         ends["b"].set()
         await asyncio.sleep(0.01)

@@ -84,6 +84,7 @@ def test_a_token_never_goes_over_the_network_in_plain_text() -> None:
         ({"token": ""}, ValueError, "token must be"),
         ({"token": b"x"}, ValueError, "token must be"),
         ({"ca": PEM, "insecure": True}, ValueError, "insecure must not be set where ca or certificate is given"),
+        ({"certificate": PEM, "key": PEM, "insecure": True}, ValueError, "insecure must not be set where ca or cert"),
     ],
 )
 def test_bad_security(options: dict[str, object], error: type[Exception], text: str) -> None:
