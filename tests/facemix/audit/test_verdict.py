@@ -122,7 +122,7 @@ def test_what_may_be_chance_is_not_called_a_leak():
     assert level(got(0.6, -0.1, 1.0), among=10) == "recovered"
     ten = {f"attack_{n}": got(0.2, 0.01, 0.39) for n in range(10)}
     assert set(levels(ten).values()) == {"withstood"}
-    silent = {name: KINDS["skipped"] for name in list(ten)[1:]}  # gave no figure
+    silent = dict.fromkeys(list(ten)[1:], KINDS["skipped"])  # gave no figure
     assert levels(ten | silent)["attack_0"] == "partly"
 
 
