@@ -11,6 +11,15 @@ from facemix_ops.edge.company import decoys_for, digest, places
 NAMES = [digest(image) for image in images(40)]
 
 
+def test_a_digest_is_of_every_pixel_however_they_lie() -> None:
+    image, *_ = images(1)
+    assert digest(np.asfortranarray(image)) == digest(image)
+    for place in np.ndindex(image.shape):
+        other = image.copy()
+        other[place] ^= 1
+        assert digest(other) != digest(image)
+
+
 @pytest.mark.parametrize("parts", [1, 4])
 def test_places_are_the_images_wherever_they_stand(parts: int) -> None:
     rows = places(NAMES, parts)

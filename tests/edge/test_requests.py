@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles import CLASSES, FEATURES, OUTPUTS, bundle_bytes, images
+from bundles import CLASSES, FEATURES, GROUP, OUTPUTS, bundle_bytes, images
 
 from facemix_ops.edge import Bundle, EdgeModel, MixedRequest
 from facemix_ops.edge import key as key_module
@@ -200,6 +200,16 @@ def test_no_row_is_one_image(model: EdgeModel) -> None:
         unmixed = np.einsum("gij,gif->gjf", coeffs, sent[order].reshape(3, 8, -1)).reshape(24, -1)
         cosine = (sent @ unmixed.T) / np.linalg.norm(sent, axis=1)[:, None] / np.linalg.norm(unmixed, axis=1)
         assert np.abs(cosine).max() < 0.999
+
+
+def test_company_follows_from_the_images_and_not_from_their_order(model: EdgeModel) -> None:
+    def groups(shown: np.ndarray) -> set[frozenset[bytes]]:
+        with model.mix(shown) as request:
+            group = request._key.rows // GROUP
+        return {frozenset(image.tobytes() for image in shown[group == number]) for number in range(3)}
+
+    pictures = images(3 * GROUP)
+    assert groups(pictures) == groups(pictures[np.random.default_rng(0).permutation(3 * GROUP)])
 
 
 def test_names_and_labels(model: EdgeModel) -> None:
