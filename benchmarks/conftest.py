@@ -8,6 +8,7 @@ from typing import Any
 import environment
 import pytest
 import torch
+from kept_memory import keep_memory
 from race import Contestants, Race, check_agreement
 from report import rounded, text_table
 from torch import Tensor
@@ -16,12 +17,14 @@ from facemix_ops.native import C
 
 Entries = list[dict[str, Any]]
 RESULTS = pytest.StashKey[Entries]()
+MEMORY_KEPT = pytest.StashKey[bool]()
 MAX_THREADS = torch.get_num_threads()
 TRAFFIC_BYTES, TRAFFIC_SECONDS = 256 << 20, 0.05  # far more than a cache holds
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[RESULTS] = []
+    config.stash[MEMORY_KEPT] = keep_memory()
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +81,8 @@ def pytest_benchmark_generate_json(
     config: pytest.Config, machine_info: dict[str, Any], commit_info: dict[str, Any]
 ) -> dict[str, Any]:
     """Our own file in the place of pytest-benchmark's, which has one time a benchmark, and the host's name."""
-    return environment.describe(commit_info, machine_info["cpu"]) | {"results": rounded(config.stash[RESULTS])}
+    where = environment.describe(commit_info, machine_info["cpu"]) | {"memory kept": config.stash[MEMORY_KEPT]}
+    return where | {"results": rounded(config.stash[RESULTS])}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -12,7 +12,7 @@ import edge_table
 import link_table
 import service_table
 from marked_pages import markdown_table
-from results import Result, quartiles
+from results import Result, quartiles, says_of_memory
 
 KERNEL = ("conv_mix", "resnet-stem-pool")
 DEVICE = "resnet-stem, pool"
@@ -115,7 +115,7 @@ def _range(data: dict[str, Any]) -> str:
         ]
         if ratios:
             parts.append(f"{who} {min(ratios):.2f} to {max(ratios):.2f} times as long as ours")
-    return f"Over all kernels, shapes and layouts, {', '.join(parts)}."
+    return f"Over all kernels, shapes and layouts, {', '.join(parts)}. {says_of_memory(data)}"
 
 
 def _ratio(result: Result, who: tuple[str, ...], ours: str) -> float:

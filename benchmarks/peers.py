@@ -2,7 +2,7 @@
 
 The modules take the key as what suits them: ``coeffs`` float32 [G, S, S] and an index of rows [B]. With ``buffers``,
 which is where the result goes, they compute in memory that they keep as far as PyTorch lets them; without, as compiled
-code and autograd want it, in fresh memory.
+code and autograd want it, in memory of its own choice, which it keeps (kept_memory.py).
 """
 
 from __future__ import annotations

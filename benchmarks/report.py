@@ -21,7 +21,7 @@ import link_table
 import service_table
 import wire_table
 from marked_pages import PAGES, markdown_table, rewrite, write
-from results import Result, ms
+from results import Result, ms, says_of_memory
 
 COMMITTED = Path(__file__).parent / "results" / "cpu.json"
 TABLES = {
@@ -84,7 +84,7 @@ def kernels(data: dict[str, Any]) -> str:
     ]
     source = (
         f"{_threads(threads)}, float32, groups of 8; medians of {_rounds(results)}. Measured beside: "
-        f"{_peaks(results)}; {_traffic(results)}. {machine['cpu']} (family and model "
+        f"{_peaks(results)}; {_traffic(results)}. {says_of_memory(data)} {machine['cpu']} (family and model "
         f"{machine['family and model']}), {machine['cores']} cores, {machine['capability']}; PyTorch "
         f"{versions['torch']}, ONNX Runtime {versions['onnxruntime']}; commit {data['commit'][:7]}, {data['date']}."
     )

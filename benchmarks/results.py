@@ -28,6 +28,13 @@ def ms(seconds: float) -> str:
     return f"{seconds * 1e3:.0f}" if seconds >= 0.1 else f"{seconds * 1e3:.3g}"
 
 
+def says_of_memory(data: dict[str, Any]) -> str:
+    """What the peers' times hold besides their work, as a sentence for a caption."""
+    if data.get("memory kept"):
+        return "PyTorch keeps its memory from one call to the next."
+    return "PyTorch took fresh memory from the system at each call, which weighs more the larger the result is."
+
+
 class Result:
     """One entry of a result file's ``results``. Rounds that were not steady count only where none was.
 
