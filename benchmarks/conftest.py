@@ -10,7 +10,8 @@ import pytest
 import torch
 from kept_memory import keep_memory
 from race import Contestants, Race, check_agreement
-from report import rounded, text_table
+from report import text_table
+from result_file import rounded
 from torch import Tensor
 
 from facemix_ops.native import C

@@ -32,9 +32,8 @@ from edge_contestants import peak_bytes
 from facemix.demo.cloud_process import cloud_process
 from facemix.export import export_cloud, export_edge
 from facemix.models import build
-from marked_pages import write
 from pytest_benchmark.utils import get_commit_info
-from report import rounded
+from result_file import rounded, write
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 

@@ -15,6 +15,7 @@ import argparse
 import copy
 import datetime
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -29,10 +30,9 @@ import gpu_table
 import torch
 from facemix.models import build
 from gpu_contestants import runs, training
-from gpu_race import Device, race, roofline
+from gpu_race import Device, race, roofline, tf32
 from gpu_workloads import JOBS, TINY_JOBS, TRAINING_BATCH, Job
-from marked_pages import write
-from report import compact, rounded
+from result_file import compact, rounded, write
 from workloads import GROUP_SIZE
 
 import facemix_ops
@@ -87,10 +87,11 @@ class Bench:
         def entry() -> dict[str, Any]:
             # What fits the L2 cache stays there from one call to the next: memory is no limit.
             limit = {} if job.bytes <= self.device.cache else {"floor": job.floor(self.roofline["rates"])}
+            with tf32(job.tf32, torch.backends.cuda.matmul):
+                raced = race(self.device, runs(job, self.device.torch, who), self.rounds)
             return {
                 "op": job.op, "workload": job.work.name, "dtype": job.dtype, "backend": self.backend,
-                "flop": job.counted.flop, "bytes": job.bytes, **limit,
-                **race(self.device, runs(job, self.device.torch, who), self.rounds),
+                "flop": job.counted.flop, "bytes": job.bytes, **limit, **raced,
             }  # fmt: skip
 
         self._try(job.key, f"{job.key}: {', '.join(sorted(who))}", least, entry)
@@ -129,7 +130,7 @@ def first_line(error: Exception) -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """Date, commit and versions. No names of hosts, users or paths."""
+    """Date, commit (of git, else the variable COMMIT) and versions. No names of hosts, users or paths."""
 
     def git(*command: str) -> str:
         try:
@@ -147,7 +148,8 @@ def provenance() -> dict[str, Any]:
     packages = {name: of(name) for name in ("facemix", "torch", "triton", "nvidia-ml-py")}
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": (git("rev-parse", "HEAD") or "unknown") + (" and changes" if git("status", "--porcelain") else ""),
+        "commit": (git("rev-parse", "HEAD") or os.environ.get("COMMIT") or "unknown")
+        + (" and changes" if git("status", "--porcelain") else ""),
         "versions": {"python": platform.python_version(), "compiler": C.compiler, "cuda": torch.version.cuda or "none",
                      "cuda architectures": C.cuda_architectures or "none"} | packages,
     }  # fmt: skip

@@ -14,23 +14,33 @@
 # Everything runs from the tree. An extension that lies there already, built elsewhere for this Python, needs no build.
 # A stage that fails does not stop those behind it, but for build; the last lines say what failed, and so does the exit
 # status. PYTHON has PyTorch 2.10 or newer, Triton, pytest, pytest-timeout, pytest-xdist, nvidia-ml-py, matplotlib, and
-# what pyproject.toml wants for a build. Logs and results go to OUT. MINUTES is for all stages together: with more of
-# them more jobs are raced with torch.compile.
+# what pyproject.toml wants for a build. Results go to OUT, and what all stages print to gpu.log there. MINUTES, a whole
+# number, is for all stages together: with more of them more jobs are raced with torch.compile. COMMIT is what the result
+# calls its commit where the tree came without git.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 PYTHON="${PYTHON:-python3}"
 OUT="${OUT:-.benchmarks/gpu}"
 MINUTES="${MINUTES:-8}"
+kept=0 # seconds, for the races: what runs before them leaves them these
+if [[ ! "$MINUTES" =~ ^[0-9]+$ ]]; then
+    echo "gpu.sh: MINUTES must be a whole number, got $MINUTES" >&2
+    exit 2
+fi
 mkdir -p "$OUT"
 [ -d /usr/local/cuda ] && export CUDA_HOME="${CUDA_HOME:-/usr/local/cuda}" # where the build looks for nvcc, too
 failed=()
 
 left() { # seconds; bash counts in SECONDS since this script began
-    echo $((MINUTES * 60 - 10 - SECONDS))
+    echo $((MINUTES * 60 - 10 - SECONDS - kept))
 }
 
 share() { # of eight minutes, in seconds: as much of MINUTES
     echo $(($1 * MINUTES / 8))
+}
+
+say() { # to the log as well
+    echo "== $*" | tee -a "$OUT/gpu.log"
 }
 
 within() { # NAME SECONDS COMMAND...: runs it for so long at most, and keeps what it prints
@@ -38,20 +48,20 @@ within() { # NAME SECONDS COMMAND...: runs it for so long at most, and keeps wha
     shift 2
     ((limit > $(left))) && limit=$(left)
     if ((limit < 5)); then
-        echo "== $name: no time left" && failed+=("$name: no time left")
+        say "$name: no time left" && failed+=("$name: no time left")
         return 1
     fi
-    echo "== $name, at most $limit s: $*"
-    timeout --kill-after=5 "$limit" "$@" 2>&1 | tee "$OUT/$name.log"
+    say "$name, at most $limit s: $*"
+    timeout --kill-after=5 "$limit" "$@" 2>&1 | tee -a "$OUT/gpu.log"
     status="${PIPESTATUS[0]}"
-    echo "== $name: exit status $status, $SECONDS s since the beginning"
+    say "$name: exit status $status, $SECONDS s since the beginning"
     ((status == 0)) || failed+=("$name: exit status $status")
     return "$status"
 }
 
 toolkit() { # STAGE TOOL: where this tool of the CUDA toolkit is, as $found
     found="$(command -v "$2" || command -v "${CUDA_HOME:-}/bin/$2")" && return
-    echo "== $1: no $2 on the PATH or in CUDA_HOME/bin; it comes with the CUDA toolkit"
+    say "$1: no $2 on the PATH or in CUDA_HOME/bin; it comes with the CUDA toolkit"
     failed+=("$1: no $2")
     return 1
 }
@@ -131,6 +141,7 @@ export PYTHONPATH="$PWD:$PWD/python${PYTHONPATH:+:$PYTHONPATH}"
 PATH="${scripts:+$scripts:}$PATH" # PYTHON's cmake and ninja, not those that the system happens to have
 (($#)) || set -- build test sanitize bench
 for stage in "$@"; do
+    [[ "$stage" != bench && " $* " == *" bench "* ]] && kept="$(share 120)" || kept=0
     "stage_$stage"
 done
 ((${#failed[@]})) && printf '== FAILED: %s\n' "${failed[@]}" && exit 1

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from gpu_race import Run
+from gpu_race import Run, tf32
 from gpu_workloads import DTYPES, Job
 from peers import ConvMix, LinearUnmix, Mix, Unmix, UnmixLinear, compiled
 from torch import Tensor, nn
@@ -72,14 +72,8 @@ def check(job: Job, results: dict[str, Tensor], expected: Tensor) -> None:
 @contextmanager
 def exactly() -> Iterator[None]:
     """float32 as it is, and no gradients."""
-    modules = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = [module.allow_tf32 for module in modules]
-    for module in modules:
-        module.allow_tf32 = False
-    with torch.no_grad():
+    with tf32(False, torch.backends.cudnn, torch.backends.cuda.matmul), torch.no_grad():
         yield
-    for module, value in zip(modules, before, strict=True):
-        module.allow_tf32 = value
 
 
 def randn(job: Job, device: torch.device, *shape: int) -> Tensor:

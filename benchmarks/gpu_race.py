@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from random import Random
 from typing import Any
 
@@ -147,21 +147,33 @@ def race(device: Device, runs: dict[str, Run], rounds: int, capture: bool = True
     }
 
 
+@contextmanager
+def tf32(allowed: bool, *modules: Any) -> Iterator[None]:
+    """Whether float32 is multiplied in TF32 by these of ``torch.backends``."""
+    before = [module.allow_tf32 for module in modules]
+    for module in modules:
+        module.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        for module, value in zip(modules, before, strict=True):
+            module.allow_tf32 = value
+
+
 def roofline(device: Device, rounds: int) -> dict[str, Any]:
     """The limits of this machine: bytes a second that a copy reads and writes, FLOP/s of products of large matrices."""
     shrink = 1 if device.is_gpu else 64
     size = MATRIX // shrink
-    source = torch.empty(COPIED_BYTES // shrink**2, dtype=torch.uint8, device=device.torch)
+    # Of random bytes: a card is faster with zeros, which change nothing on its way.
+    source = torch.randint(256, (COPIED_BYTES // shrink**2,), dtype=torch.uint8, device=device.torch)
     target = torch.empty_like(source)
     work = {"copy": 2 * source.numel()} | dict.fromkeys(RATES, 2 * size**3)
     runs: dict[str, Run] = {"copy": lambda: target.copy_(source)}
-    before = torch.backends.cuda.matmul.allow_tf32
     found: dict[str, Any] = race(device, runs, rounds)
-    for name, (dtype, tf32) in RATES.items():
-        torch.backends.cuda.matmul.allow_tf32 = tf32  # read when a product is captured
+    for name, (dtype, allowed) in RATES.items():
         a, b = (torch.randn(size, size, device=device.torch).to(dtype) for _ in range(2))
-        one = race(device, {name: lambda a=a, b=b: a @ b}, rounds)
+        with tf32(allowed, torch.backends.cuda.matmul):  # read when a product is captured
+            one = race(device, {name: lambda a=a, b=b: a @ b}, rounds)
         found = {part: found[part] | one[part] for part in found}
-    torch.backends.cuda.matmul.allow_tf32 = before
     rates = {name: work[name] / statistics.median(times) for name, times in found["seconds"].items()}
     return {"rates": rates, "state": found["state"]}

@@ -97,9 +97,12 @@ def section(data: Entry) -> str:
     versions, rounds = data["versions"], max(run["rounds"] for run in data["runs"])
     left_out = sum(len(run["left_out"]) for run in data["runs"])
     source = (
-        f"Medians of {rounds} interleaved rounds, CUDA graphs, channels_last, groups of 8; the training step as users "
-        f"write it. {limits(data)}. PyTorch {versions['torch']}, Triton {versions['triton']}; commit "
-        f"{data['commit'][:7]}, {data['date']}. Left out for want of time: {left_out} races."
+        f"Medians of {rounds} interleaved rounds, CUDA graphs, channels_last, groups of 8. Calls follow each other: "
+        f"what fits the L2 cache is there, and has no roofline. float32 behind a convolution is TF32 for everybody. "
+        f"The training step is as users write it, beside that of the network without a mix. {limits(data)}, driver "
+        f"{data['machine'].get('driver', 'unknown')}. CUDA {versions['cuda']}, PyTorch {versions['torch']}, Triton "
+        f"{versions['triton']}; commit {data['commit'][:7]}, {data['date']}. Left out for want of time: {left_out} "
+        f"races."
     )
     return f"{table}\n\n{source}\n"
 

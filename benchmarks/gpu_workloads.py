@@ -63,11 +63,16 @@ class Job:
         """Read and written, at least."""
         return (self.counted.read + self.counted.written) * DTYPES[self.dtype].itemsize // FLOAT
 
+    @property
+    def tf32(self) -> bool:
+        """Whether float32 is multiplied in TF32: PyTorch's convolutions do unless told otherwise, its products do not.
+        Behind a convolution the mix, which `conv_mix` makes of rounded values too, may in everybody's.
+        """
+        return isinstance(self.work, Convolution)
+
     def floor(self, roofline: dict[str, float]) -> float:
         """Seconds below which nobody gets, with the rates of this machine as measured (see gpu_race.roofline)."""
-        # PyTorch takes TF32 for convolutions in float32, unless told otherwise, and not for matrix products.
-        float32 = "tf32" if isinstance(self.work, Convolution) else "float32"
-        rate = roofline["bfloat16" if self.dtype == "bfloat16" else float32]
+        rate = roofline["bfloat16" if self.dtype == "bfloat16" else "tf32" if self.tf32 else "float32"]
         return max(self.bytes / roofline["copy"], self.counted.flop / rate)
 
 

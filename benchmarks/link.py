@@ -36,9 +36,8 @@ from facemix.models import build
 from link_proxy import shaped
 from link_raw import raw_server, transfers
 from link_table import COMMITTED, section
-from marked_pages import write
 from pytest_benchmark.utils import get_commit_info
-from report import rounded
+from result_file import rounded, write
 
 from facemix_ops.edge import EdgeModel
 from facemix_ops.edge.wire import WIRE_DTYPES

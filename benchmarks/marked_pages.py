@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from facemix.atomic import atomic_path
+from result_file import write
 
 ROOT = Path(__file__).parents[1]
 #: Each section stands between its markers on one of these.
@@ -16,12 +16,6 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers
     """Rows of cells below a header; the last `numbers` columns are set to the right."""
     lines = [header, ["---"] * (len(header) - numbers) + ["---:"] * numbers, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def write(path: Path, text: str) -> None:
-    """A file that is either new or as it was."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text)
 
 
 def rewrite(pages: Sequence[Path], sections: dict[str, str]) -> None:

@@ -20,7 +20,8 @@ import headline_table
 import link_table
 import service_table
 import wire_table
-from marked_pages import PAGES, markdown_table, rewrite, write
+from marked_pages import PAGES, markdown_table, rewrite
+from result_file import compact, write
 from results import Result, ms, says_of_memory
 
 COMMITTED = Path(__file__).parent / "results" / "cpu.json"
@@ -175,21 +176,6 @@ def _peaks(results: list[Result]) -> str:
 def _traffic(results: list[Result]) -> str:
     write, copy = (median(result.bandwidth[kind] for result in results) / 1e9 for kind in ("write", "copy"))
     return f"{write:.1f} GB/s writing, {copy:.1f} GB/s copying"
-
-
-def rounded(value: Any) -> Any:
-    """All floats in ``value`` to the five digits that a measurement may have."""
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [rounded(item) for item in value]
-    return float(f"{value:.5g}") if isinstance(value, float) else value
-
-
-def compact(data: dict[str, Any]) -> str:
-    """The file as we commit it: one line a result."""
-    head = json.dumps({key: value for key, value in data.items() if key != "results"}, indent=4)
-    return head[:-2] + ',\n    "results": [\n' + ",\n".join(map(json.dumps, data["results"])) + "\n    ]\n}\n"
 
 
 def main() -> None:

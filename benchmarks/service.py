@@ -31,9 +31,8 @@ import numpy as np
 import psutil
 import torch
 from cpuinfo import get_cpu_info
-from marked_pages import write
 from pytest_benchmark.utils import get_commit_info
-from report import rounded
+from result_file import rounded, write
 from service_parts import FACES, GROUP, HERE, MEAN, MIB, RESNETS, STD, Network, cloud, resident_bytes, run
 from service_table import COMMITTED, text
 
@@ -224,7 +223,7 @@ def main() -> None:
             result = PARTS[part](options, Path(folder))
         where = environment.describe(get_commit_info(), get_cpu_info(), PACKAGES)
         data[part] = {"environment": where, "result": rounded(result)}
-    write(options.json, json.dumps(data, indent=1) + "\n")
+        write(options.json, json.dumps(data, indent=1) + "\n")  # what comes next may fail
     print(text(data))
     print(f"written to {options.json}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def entry(backend: str, **changes: Any) -> dict[str, Any]:
 def made_up(*results: dict[str, Any]) -> dict[str, Any]:
     run = {"backend": "native", "rounds": 3, "roofline": {"rates": RATES}, "left_out": ["one"], "failed": []}
     return {"date": "2000-01-01", "commit": "0123456789", "machine": {"name": "a card"}, "runs": [run],
-            "versions": {"torch": "2", "triton": "3"}, "results": list(results)}  # fmt: skip
+            "versions": {"torch": "2", "triton": "3", "cuda": "13"}, "results": list(results)}  # fmt: skip
 
 
 def test_the_workloads_are_those_of_the_goals() -> None:
@@ -197,6 +198,30 @@ def test_what_is_cut_off_loses_its_last_race(monkeypatch: pytest.MonkeyPatch, tm
     data = json.loads(bench.path.read_text())
     assert [entry["op"] for entry in data["results"]] == ["group_mix"]
     assert "group_mix tiny" in gpu_table.text(data)
+
+
+def test_the_key_is_multiplied_in_tf32_behind_a_convolution(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By the peers as by our op, while they are captured; what they found is as it was afterwards."""
+    allowed = {}
+
+    def seen(job: Job, *_: Any) -> Any:
+        allowed[job.op] = torch.backends.cuda.matmul.allow_tf32
+        raise RuntimeError("seen")
+
+    monkeypatch.setattr(gpu, "runs", seen)
+    gpu.Bench(Device("cpu"), 1, 60, tmp_path / "gpu.json").run(TINY_JOBS[:3], {"facemix"}, False)
+    assert allowed == {"group_mix": False, "unmix_linear": False, "conv_mix": True}
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize(("found", "said"), [("", "0123"), ("4567\n", "4567")])
+def test_a_tree_without_git_is_told_its_commit(found: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(command: list[str], **_: Any) -> Any:
+        return subprocess.CompletedProcess(command, 0, found if command[1] == "rev-parse" else "", "")
+
+    monkeypatch.setattr(gpu.subprocess, "run", git)
+    monkeypatch.setenv("COMMIT", "0123")
+    assert gpu.provenance()["commit"] == said
 
 
 def test_a_training_step() -> None:

@@ -54,7 +54,8 @@ def test_all_stages(run: Run, tmp_path: Path) -> None:
               for line in ran]  # fmt: skip
     assert stages == ["pip", "info", "-m pytest", "-m small", "-m small", "-m small", "gpu.py", "gpu.py", "gpu_table"]
     assert [line.split()[0] for line in ran[2:8]] == ["native", "triton", "native", "native", "native", "triton"]
-    assert (tmp_path / "out" / "test-native.log").exists()
+    log = (tmp_path / "out" / "gpu.log").read_text()
+    assert all(f"== {name}: exit status 0" in log for name in ("build", "test-native", "racecheck", "bench-triton"))
 
 
 def test_the_tools_of_that_python_come_first(run: Run) -> None:
@@ -115,6 +116,20 @@ def test_an_unknown_stage(run: Run) -> None:
     status, said, _ = run("benchmark")
     assert status == 2
     assert "a stage must be build, test, triton, sanitize, bench or profile, got benchmark" in said
+
+
+def test_the_races_are_left_their_time(run: Run) -> None:
+    """A build that takes all of its own does not take theirs."""
+    for stages, most in ((("build",), 110), (("build", "bench"), 80)):
+        (limit,) = re.findall(r"== build, at most (\d+) s", run(*stages, MINUTES="2")[1])
+        assert most - 20 < int(limit) <= most
+
+
+@pytest.mark.parametrize("minutes", ["9.5", "soon", "-1"])
+def test_minutes_that_are_none(run: Run, minutes: str) -> None:
+    status, said, ran = run("test", MINUTES=minutes)
+    assert (status, ran) == (2, [])
+    assert said == f"gpu.sh: MINUTES must be a whole number, got {minutes}\n"
 
 
 def test_without_time(run: Run) -> None:
