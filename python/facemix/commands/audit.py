@@ -23,11 +23,11 @@ __all__ = ["add", "run"]
 #: Settings of data that the edge decides, or that no attack uses: photographs are attacked as they are.
 WITHOUT = {"size", "channels", "augment", "distort", "workers"}
 DESCRIPTION = (
-    "Attack what an edge sends, and report what each attack recovers, between what chance gives and what there is to "
-    "recover. RUN is the folder of one seed of `facemix train`, such as runs/orl/seed-0; without it, give --edge and "
-    "the photographs (--data.*), and --cloud if its answers are to be attacked as well. Options win over RUN. "
-    "Photographs are attacked as they are, without data.distort. An audit that was interrupted goes on with the same "
-    "command. --import MODULE registers a network of your own. See docs/audit.md."
+    "Attack what an edge sends, and report how far each attack gets, from a floor, without attacking, to a ceiling, "
+    "where nothing is hidden. RUN is the folder of one seed of `facemix train`, such as runs/orl/seed-0; without it, "
+    "give --edge and the photographs (--data.*), and --cloud to attack the cloud's answers as well. Options win over "
+    "RUN. Photographs are attacked as they are, without data.distort. The same command resumes an interrupted audit. "
+    "--import MODULE registers a network of your own. See docs/audit.md."
 )
 
 
@@ -78,18 +78,23 @@ def _parser() -> ArgumentParser:
 
     parser = settings_parser("facemix audit [RUN]", DESCRIPTION)
     add = parser.add_argument
-    add("--out", type=Path | None, help="folder for the report, and for what is finished (default: RUN/audit)")
-    add("--quick", action="store_true", help="a minute instead of five, and weaker attacks")
+    add("--out", type=Path | None, help="folder for the report and for finished attacks (default: RUN/audit)")
+    add("--quick", action="store_true", help="fewer and weaker attacks: a minute instead of five")
     add("--attacks", type=str, nargs="+", metavar="NAME", help="only these; the others count as unknown")
     add("--attack-file", type=Path | None, metavar="FILE", help="a Python file with attacks of your own")
     add("--list", action="store_true", help="list the attacks, and what each knows")
     add("--victims", type=int, default=120, metavar="N", help="photographs of the test set to attack, at most")
-    add("--seed", type=int, default=0, help="of everything that is drawn")
+    add("--seed", type=int, default=0, help="seed of all random draws")
     add("--edge", type=Path | None, metavar="FILE", help="the edge's file")
     add("--cloud", type=Path | None, metavar="FILE", help="the cloud's file")
-    add("--max-coeff", type=float | None, metavar="C", help="another bound on the coefficients than the edge's")
-    add("--blinders", type=Path | None, metavar="FILE", help="beneath noise, as of this pool; none of it is used")
-    add("--wire-dtype", type=str | None, metavar="DTYPE", help="what is sent, if not what the edge's file says")
+    add("--max-coeff", type=float | None, metavar="C", help="bound on the coefficients, instead of the edge's")
+    add(
+        "--blinders",
+        type=Path | None,
+        metavar="FILE",
+        help="blind rows with noise like this pool's, of which none is used",
+    )
+    add("--wire-dtype", type=str | None, metavar="DTYPE", help="dtype on the wire, instead of the edge's")
     add(
         "--fail-above",
         type=float | None,

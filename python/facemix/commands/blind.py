@@ -16,8 +16,8 @@ DESCRIPTION = """\
 Make a pool of one-time blinders for `facemix infer --blinders`. A blinder is a secret row of noise that
 hides a mixed row, and what the cloud answers to it, which is why this takes both halves of a network: run
 it where you trust the machine, never in the cloud, and give each edge a pool of its own. A row is used
-once, and deleted before it is; a copy or a backup of a pool would use rows twice, and that gives images
-away. docs/hardening.md says what it protects, and what it costs.
+once, and deleted just before; with a copy or a backup of a pool rows would be used twice, and that gives
+images away. docs/hardening.md says what it protects, and what it costs.
 """
 KIB = 1024
 
@@ -33,19 +33,21 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--edge", type=Path, required=True, metavar="FILE", help="edge half, a .safetensors file")
     parser.add_argument("--cloud", type=Path, required=True, metavar="FILE", help="cloud half of the same network")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the pool, a new file")
-    parser.add_argument("--rows", type=int, required=True, metavar="N", help="one for each image that is sent")
+    parser.add_argument(
+        "--rows", type=int, required=True, metavar="N", help="number of rows: one for each image that is sent"
+    )
     parser.add_argument(
         "--share",
         type=float,
         metavar="A",
-        help="of a mixed row in what is sent, 0 to 1: less hides more and is less exact (default: 1 over 4 times the "
-        "square root of the values that are sent for an image)",
+        help="factor of the mixed row in what is sent, 0 to 1: less hides more and is less exact (default: 1 over 4 "
+        "times the square root of the values that are sent for an image)",
     )
     parser.add_argument(
         "--decoys",
         type=Path,
         metavar="DIR",
-        help="folder of public images of the same kind, to measure rows' energy (default: those in the edge half)",
+        help="folder of public images of the same kind, to measure the energy of rows (default: the edge half's)",
     )
     parser.set_defaults(run=run)
 

@@ -26,14 +26,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="replace a trained network's cloud part by one matrix, and say what is lost",
         description="Replace the cloud part of a network that `facemix train` left, and the edge's last layer, by "
         "their mean derivative: one matrix on the features, which the edge can compute by itself. Where it is right as "
-        "often as the network through the mix, the cloud is not needed. For a network of your own: the function "
-        "facemix.collapse.collapse.",
+        "often as the network through the mix, the cloud is not needed. For a network that was trained otherwise, "
+        "use the function facemix.collapse.collapse.",
     )
     parser.add_argument(
         "folder", type=Path, metavar="RUN", help="folder of one seed of an experiment, such as runs/orl/seed-0"
     )
     parser.add_argument(
-        "--stage", choices=STAGES, default=STAGES[0], help="which of its networks (default: %(default)s)"
+        "--stage", choices=STAGES, default=STAGES[0], help="which of the networks in RUN (default: %(default)s)"
     )
     parser.add_argument("--images", type=int, default=256, help="training photographs to use (default: %(default)s)")
     parser.add_argument(

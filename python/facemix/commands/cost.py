@@ -44,11 +44,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="NAME=VALUE",
         help="an option of the model, such as num_classes=80 or width=0.25; may be repeated",
     )
-    parser.add_argument("--image", type=int, nargs=3, metavar=("C", "H", "W"), help="shape (default: 3 218 178)")
+    parser.add_argument(
+        "--image", type=int, nargs=3, metavar=("C", "H", "W"), help="shape of an image (default: 3 218 178)"
+    )
     parser.add_argument("--pre", type=int, help="blocks of the edge's first part (default: 1)")
     parser.add_argument("--post", type=int, help="layers of the edge's last part (default: 1)")
     parser.add_argument("--group-size", type=int, metavar="S", help="images in a group (default: 8)")
-    parser.add_argument("--wire-dtype", choices=WIRE_BYTES, help="of what is sent (default: %(default)s)")
+    parser.add_argument("--wire-dtype", choices=WIRE_BYTES, help="dtype of what is sent (default: %(default)s)")
     parser.add_argument(
         "--link",
         type=float,
@@ -56,7 +58,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar=("UP", "DOWN", "MS"),
         help="Mibit/s up and down, milliseconds one way (default: 15 30 25, the paper's 4G)",
     )
-    parser.add_argument("--paper", action="store_true", help="the paper's Table 1 and the efficiency of Tables 2 and 3")
+    parser.add_argument(
+        "--paper",
+        action="store_true",
+        help="print the paper's Table 1 and the edge's cost in Tables 2 and 3, beside ours",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run, **ASKED)
 

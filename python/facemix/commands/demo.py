@@ -21,15 +21,16 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "with mixing in the loop; start the cloud half as a process of its own; send the 120 test faces "
         "through it with fresh keys; print accuracy, bytes and times; attack what the cloud received (a quick "
         "audit), and draw it. "
-        "Takes a few minutes the first time, seconds once all is in the cache. What was interrupted goes on where it "
-        "stopped.",
+        "Takes a few minutes the first time, seconds once all is in the cache. The same command resumes an "
+        "interrupted demo.",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("facemix-demo"),
         metavar="DIR",
-        help="folder for the picture and the report of the audit (default: %(default)s)",
+        help="folder for the picture, the report of the audit, and the files for `facemix serve` and `facemix infer` "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--cache",
@@ -41,7 +42,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--group-size", type=int, default=8, metavar="S", help="images in a group, 2 to 64 (default: 8)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of initial weights and training (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of initial weights and training (default: 0)")
     result = parser.add_mutually_exclusive_group()
     result.add_argument("--json", type=Path, default=None, metavar="FILE", help="write all figures to FILE")
     result.add_argument(

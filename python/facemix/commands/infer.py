@@ -45,8 +45,8 @@ images; an image that cannot be used is refused by name and stops no other.
 EPILOG = """\
 images:
   AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PNM, TIFF and WebP of at most 50 million pixels, at least 16 a side;
-  turned as their EXIF data says, transparency over mid grey, the first picture of several. What is not of
-  the network's proportions loses its ends.
+  rotated as their EXIF data says, transparency put over mid grey, and cropped around the centre to the
+  network's proportions. Of a file with several pictures the first is taken.
 
 exit status:
   0    every image was classified
@@ -55,9 +55,9 @@ exit status:
   130  Ctrl-C
 
 What was classified before Ctrl-C or a failure is written all the same, and JSON then says "complete": false. Run it
-again over the same images, or over the rest: what is sent again among others is given away (docs/security.md).
-Scores are the network's own, not probabilities. Of a network that predicts attributes each comes with yes or no and
-the probability of yes that the network gives it, uncalibrated.
+again over just the same images, or over the rest alone: images that are sent again together with others are given
+away (docs/security.md). Scores are the network's own, not probabilities. A network that predicts attributes answers
+yes or no for each, with the probability that it gives to yes, uncalibrated.
 """
 
 
@@ -71,7 +71,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGES", help="image files, folders of them, or - for a path a line on stdin"
+        "images",
+        nargs="+",
+        metavar="IMAGES",
+        help="image files, folders of them, or - to read paths from stdin, one a line",
     )
     parser.add_argument("--edge", type=Path, required=True, metavar="FILE", help="edge half, a .safetensors file")
     where = parser.add_mutually_exclusive_group(required=True)
@@ -84,10 +87,16 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "needs PyTorch",
     )
     results = parser.add_argument_group("results")
-    results.add_argument("--format", choices=FORMATS, default="table", help="of the results (default: %(default)s)")
+    results.add_argument(
+        "--format", choices=FORMATS, default="table", help="format of the results (default: %(default)s)"
+    )
     results.add_argument("--output", type=Path, metavar="FILE", help="write them to FILE, not to standard output")
     results.add_argument(
-        "--top", type=int, default=1, metavar="K", help="classes for each image (default: 1); attributes come all"
+        "--top",
+        type=int,
+        default=1,
+        metavar="K",
+        help="classes for each image (default: 1); of attributes all are shown",
     )
     results.add_argument("--quiet", action="store_true", help="no progress and no line about the cost")
     sending = parser.add_argument_group("sending")
@@ -101,31 +110,33 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--blinders",
         type=Path,
         metavar="FILE",
-        help="hide each mixed row behind a one-time row of this pool, which `facemix blind` made; sends float32",
+        help="hide each mixed row under a one-time row of noise of this pool (see `facemix blind`); sends float32",
     )
-    sending.add_argument("--wire-dtype", choices=WIRE_DTYPES, help="what to send (default: the edge half says)")
+    sending.add_argument("--wire-dtype", choices=WIRE_DTYPES, help="dtype of what is sent (default: the edge half's)")
     sending.add_argument(
         "--request-groups",
         type=int,
         default=8,
         metavar="N",
-        help="groups in a request; with --local, that are computed at once (default: %(default)s)",
+        help="groups in a request; with --local, groups computed at once (default: %(default)s)",
     )
     sending.add_argument(
         "--timeout",
         type=float,
         metavar="S",
-        help="seconds for a request, all its attempts (default: %(default)g)",
+        help="seconds for a request with all its attempts (default: %(default)g)",
     )
     sending.add_argument(
         "--attempts", type=int, metavar="N", help="how often a request may be sent (default: %(default)s)"
     )
-    security = parser.add_argument_group("security", "TLS is used for every server but this machine itself.")
+    security = parser.add_argument_group("security", "TLS is used for every server except on this machine.")
     security.add_argument("--ca", type=Path, metavar="FILE", help="certificates (PEM) that vouch for the server")
     security.add_argument("--cert", type=Path, metavar="FILE", help="certificate (PEM) of this client")
     security.add_argument("--key", type=Path, metavar="FILE", help="its private key (PEM)")
     security.add_argument("--token-file", type=Path, metavar="FILE", help="file with a bearer token")
-    security.add_argument("--insecure", action="store_true", help="no TLS: whoever listens has what the cloud has")
+    security.add_argument(
+        "--insecure", action="store_true", help="no TLS: whoever listens on the way sees what the cloud sees"
+    )
     parser.set_defaults(run=run, **SENDING)
 
 

@@ -14,7 +14,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "report",
         help="write the report of trained experiments, or of several beside one another",
         description="Read the results that `facemix train` left, and write report.html (one file, with everything in "
-        "it), report.md and results.json: does mixing pay off, accuracy over the seeds, controls, cost, curves, "
+        "it), report.md and results.json: whether mixing pays off, accuracy over the seeds, controls, cost, curves, "
         "confusion, settings, machine.",
     )
     parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="folder of an experiment (train's --out)")

@@ -12,10 +12,10 @@ from facemix.cloud.settings import Settings
 __all__ = ["add", "run"]
 
 EPILOG = """\
-Memory is bounded by the models, --queue-mib, --max-receiving and 16 more (for other methods) times --max-message-mib, a
-window of 64 KiB for each of at most 4096 calls that wait unread, and what a batch of --max-batch rows takes in the
-model. The queue has requests, and answers until they are sent; beyond it calls are refused with RESOURCE_EXHAUSTED and,
-in the trailing metadata, when to try again. docs/serving.md says more.
+Memory is bounded by the sum of the models, --queue-mib, --max-message-mib times --max-receiving plus 16 (for other
+methods), a window of 64 KiB for each of at most 4096 calls that wait unread, and what a batch of --max-batch rows takes
+in the model. The queue holds requests, and answers until they are sent. When it is full, calls are refused with
+RESOURCE_EXHAUSTED, and the trailing metadata says when to try again. docs/serving.md says more.
 """
 
 
@@ -67,13 +67,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--compile", action="store_true", help="run models with torch.compile; each then takes tens of seconds to load"
     )
     group = parser.add_argument_group("batches, of whole requests of any clients for the same model")
-    group.add_argument("--max-batch", type=int, metavar="ROWS", help="most rows of a batch (default: %(default)s)")
+    group.add_argument(
+        "--max-batch", type=int, metavar="ROWS", help="largest number of rows in a batch (default: %(default)s)"
+    )
     group.add_argument(
         "--max-delay-ms",
         type=float,
         metavar="MS",
-        help="wait so long for requests whose messages are being received; where none are, a batch starts at once "
-        "(default: %(default)g)",
+        help="wait at most so long for requests whose messages are being received; if there are none, a batch starts "
+        "at once (default: %(default)g)",
     )
     group = parser.add_argument_group("limits")
     group.add_argument(
@@ -94,7 +96,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--drain-seconds",
         type=float,
         metavar="S",
-        help="how long requests under way, and their answers, may take when told to stop (default: %(default)g)",
+        help="how long requests under way, and their answers, may take after a signal to stop (default: %(default)g)",
     )
     group = parser.add_argument_group("security")
     group.add_argument(
@@ -115,8 +117,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--rate",
         type=int,
         metavar="ROWS",
-        help="rows a second for each client (token, else certificate, else address), ten seconds' worth at once; "
-        "0: any (default: %(default)s)",
+        help="rows a second for each client (by token, else certificate, else address), up to ten seconds' worth at "
+        "once; 0: no limit (default: %(default)s)",
     )
     group.add_argument("--insecure", action="store_true", help="allow plain text outside loopback")
     group = parser.add_argument_group("observation")
@@ -124,15 +126,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--metrics-port",
         type=int,
         metavar="PORT",
-        help="serve Prometheus metrics here, with --engine kserve all of its HTTP; 0 takes a free one, see the log "
-        "(default: off, with --engine kserve 0)",
+        help="serve Prometheus metrics here; with --engine kserve, all of its HTTP; 0 takes a free one, see the log "
+        "(default: off; with --engine kserve, 0)",
     )
     group.add_argument("--metrics-host", metavar="HOST", help="address for them (default: %(default)s)")
     group.add_argument(
         "--log-level",
         choices=LEVELS,
         default="info",
-        help="least serious lines to log, as JSON on standard error (default: %(default)s)",
+        help="least level of the lines to log, as JSON on standard error (default: %(default)s)",
     )
     given = {name: getattr(Settings, name) for name in Settings.__dataclass_fields__ if hasattr(Settings, name)}
     parser.set_defaults(run=run, **given)

@@ -22,20 +22,34 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="train over group sizes and partitions: accuracy against privacy and against the edge's cost",
         description="Train a recipe's baseline, and its mixing-aware network for each group size and partition, "
         "several seeds each; write a table (sweep.csv, sweep.md) and the paper's Figure 4 (figure4a.png, "
-        "figure4b.png). Every seed of every row is a `facemix train` of its own. What is trained is not trained "
-        "again: an interrupted sweep goes on with the same command. Further options, such as --mixed.epochs 20, go "
+        "figure4b.png). Every seed of every row is a `facemix train` of its own. The same command resumes a "
+        "sweep that was interrupted, and trains nothing twice. Further options, such as --mixed.epochs 20, go "
         "to `facemix train`.",
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="of `facemix train`: a name, or a YAML file")
+    parser.add_argument("recipe", metavar="RECIPE", help="recipe of `facemix train`: a name, or a YAML file")
     parser.add_argument(
-        "--group-sizes", type=int, nargs="+", default=[1, 2, 4, 8], metavar="S", help="1: no mix (default: 1 2 4 8)"
+        "--group-sizes",
+        type=int,
+        nargs="+",
+        default=[1, 2, 4, 8],
+        metavar="S",
+        help="images in a group; 1: no mix (default: 1 2 4 8)",
     )
     parser.add_argument(
-        "--pre", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="blocks of its first part (default: 1 2 3)"
+        "--pre",
+        type=int,
+        nargs="+",
+        default=[1, 2, 3],
+        metavar="N",
+        help="blocks in the edge's first part (default: 1 2 3)",
     )
-    parser.add_argument("--seeds", type=int, default=4, metavar="N", help="of each row (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=4, metavar="N", help="seeds of each row (default: %(default)s)")
     parser.add_argument(
-        "--out", type=Path, default=Path("facemix-sweep"), metavar="DIR", help="folder for all (default: %(default)s)"
+        "--out",
+        type=Path,
+        default=Path("facemix-sweep"),
+        metavar="DIR",
+        help="folder for all results (default: %(default)s)",
     )
     parser.add_argument(
         "--jobs", type=int, metavar="N", help="trainings at once (default: one for each CUDA device, or one)"

@@ -87,13 +87,13 @@ def run(arguments: argparse.Namespace) -> None:
         "Train a baseline, then from it a network with the mix in its forward pass, and controls: the baseline itself "
         "for as many epochs more, and a network whose cloud part is linear; measure all of them, through the mix and "
         "without it; write the files that `facemix serve` and `facemix infer` take, and a report. RECIPE is one of "
-        f"{', '.join(recipes())}, or a YAML file; options win over it. What was interrupted goes on where it was. "
-        "Under torchrun, or with --trainer.devices, several processes share the work. With --import MODULE, model.name "
-        "may be a network of your own (docs/serving.md).",
+        f"{', '.join(recipes())}, or a YAML file; options win over it. The same command resumes an interrupted "
+        "training. Under torchrun, or with --trainer.devices, several processes share the work. With --import MODULE, "
+        "model.name may be a network of your own (docs/serving.md).",
     )
-    parser.add_argument("--out", type=Path, default=None, help="folder for all that comes out (default: runs/NAME)")
-    parser.add_argument("--seeds", type=int, default=1, help="how often, each time with another seed")
-    parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
+    parser.add_argument("--out", type=Path, default=None, help="folder for all results (default: runs/NAME)")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds to train")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first seed")
     parser.add_argument(
         "--baselines", type=Path, default=None, help="folder of baselines that several experiments share"
     )

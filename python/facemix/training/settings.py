@@ -53,22 +53,22 @@ class DataSettings:
 
     Attributes:
         source: "orl", "synthetic", "celeba", "lfwa", or "folder" (a CSV file and the images that it names).
-        root: the folder of celeba, lfwa and folder.
-        labels: the CSV file of folder.
-        task: "identity": who is it; "attributes": yes or no for each attribute, a two-way head each.
-        attributes: which, by name; default: all.
-        size: (height, width), to which photographs are resized: as at the edge, the largest part of these proportions
-            around the centre; of lfwa all, squeezed.
+        root: folder of the data, for celeba, lfwa and folder.
+        labels: CSV file, for folder.
+        task: "identity": who it is; "attributes": yes or no for each attribute, a two-way head each.
+        attributes: names of those to train; default: all.
+        size: (height, width) of the network's images. Photographs are cropped around the centre to these proportions,
+            and resized, as at the edge; those of lfwa are squeezed.
         channels: 1 (grey) or 3.
-        people: of synthetic: how many identities.
-        photos: of synthetic: how many images of each.
-        test_share: of the photographs that are tested on, for synthetic and folder; the other sources have a split.
-        validation_share: of each person's training photographs that are held out; celeba has a validation set.
-        split_seed: of these draws. It does not change with the seed of the training.
-        augment: changes in training.
-        distort: changes that belong to the task: drawn anew for each epoch in training, and for each round in tests.
+        people: for synthetic: number of people.
+        photos: for synthetic: photographs of each.
+        test_share: share of the photographs to test on, for synthetic and folder; the other sources have a split.
+        validation_share: share of each person's training photographs to hold out; celeba has a validation set.
+        split_seed: seed of these splits. It does not change with the seed of the training.
+        augment: random changes in training.
+        distort: random changes that belong to the task, drawn anew for each epoch in training and each round in tests.
         cache: where decoded photographs are kept.
-        workers: processes that load batches; 0: none but the training itself.
+        workers: processes that load batches; 0: the training's own.
     """
 
     source: Literal["orl", "synthetic", "celeba", "lfwa", "folder"] = "orl"
@@ -113,11 +113,11 @@ class ModelSettings:
     """The network, and where it is cut.
 
     Attributes:
-        name: of `facemix.models.names()`.
-        options: of its builder; those that follow from other settings are refused (number of classes, channels,
-            activation, patches, and where it is cut).
-        pre: blocks of the edge's first part (the paper's N_pre), see `facemix.partition`.
-        post: layers, or blocks, of its last part.
+        name: name of the network, one of `facemix.models.names()`.
+        options: options of its constructor; those that follow from other settings are refused (number of classes,
+            channels, activation, patches, and where it is cut).
+        pre: blocks in the edge's first part (the paper's N_pre), see `facemix.partition`.
+        post: layers, or blocks, in the edge's last part.
     """
 
     name: str = "resnet18"
@@ -139,13 +139,13 @@ class MixSettings:
     Attributes:
         group_size: images in a group (the paper's S_G), 2 to 64; 1: no mix.
         max_coeff: bound on the coefficients, see `facemix_ops.MixKey.sample`.
-        patches: into how many parts a side of the features is cut; each patch is mixed as a row of its own. For
+        patches: parts into which each side of the features is cut; each patch is mixed as a row of its own. For
             networks that end in a global average: resnet18.
-        activation: of the cloud part: "prelu", which begins as the identity, "relu", or "identity".
+        activation: activation in the cloud part: "prelu", which begins as the identity, "relu", or "identity".
         warm_up: group sizes to train with first, each for an equal part of the first half of the epochs; each a divisor
             of group_size, 1 for no mix.
         distillation: weight of the cross entropy with the baseline's softened scores, 0 to 1; the labels have the rest.
-        temperature: that softens them.
+        temperature: temperature that softens those scores.
     """
 
     group_size: int = 8
@@ -190,16 +190,16 @@ class ProtectionSettings:
     """What hides the images from the cloud: the mix, or one of the paper's baselines in its place.
 
     A baseline changes each image on the edge, and the whole network is in the cloud; nothing is mixed. It has one
-    setting, named behind it, which must be given. See `facemix.protections`.
+    setting, named after it below, which must be given. See `facemix.protections`.
 
     Attributes:
         name: "mix"; "plain": nothing, images are sent as they are (the paper's "all on Cloud"); "noise" (`sigma`);
-            "blur" (`size`); "anonymizer" (`width`): of Ren et al., which also learns, from the photographs' people, to
+            "blur" (`size`); "anonymizer" (`width`): that of Ren et al., which learns from the photographs' people to
             hide who it is: for the task "attributes".
-        sigma: of noise: standard deviation, of pixels from 0 to 255.
-        size: of blur: values on each side that are left of an image; 16 and 8 in the paper's rows, of 218 x 178.
-        width: of the anonymizer: channels of its generator; 64 in the paper's row.
-        hiding: of the anonymizer: how much hiding counts in its loss, beside the task. On ORL, 1 lost the task.
+        sigma: for noise: standard deviation, for pixels from 0 to 255.
+        size: for blur: values on each side that are left of an image; 16 and 8 in the paper's rows, of 218 x 178.
+        width: for the anonymizer: channels of its generator; 64 in the paper's row.
+        hiding: for the anonymizer: weight of hiding in its loss, beside the task. On ORL, 1 lost the task.
     """
 
     name: Literal["mix", "plain", "noise", "blur", "anonymizer"] = "mix"
@@ -221,7 +221,7 @@ class ProtectionSettings:
 
 @dataclass(frozen=True)
 class FitSettings:
-    """One training.
+    """How to train: baseline.* the baseline, mixed.* what is trained from it.
 
     Attributes:
         epochs: passes over the data.
@@ -230,7 +230,7 @@ class FitSettings:
         lr: peak learning rate.
         schedule: "onecycle" or "constant".
         weight_decay: see `optimizer`.
-        clip: largest norm of the gradient; None: any.
+        clip: largest norm of the gradient; None: no limit.
         early_stopping: epochs without a better loss on the validation set after which training ends; None: never.
     """
 
@@ -273,19 +273,19 @@ class Experiment:
     """A baseline, the mixing-aware network that starts from it, and the controls.
 
     Attributes:
-        name: heads the report; of the folder, and of the model that is served.
+        name: title of the report, and name of the folder and of the model that is served.
         data, model, mix: see there. `model.pre` and `model.post` are for the mix.
         protection: the mix, or a baseline of the paper in its place; then the settings of the mix have no effect.
-        mixed_model: what trains through the mix, where that is another network than the baseline; weights of the same
-            name and shape begin as the baseline's.
+        mixed_model: the network that is trained through the mix, if it is not the baseline's; weights of the same name
+            and shape begin as the baseline's.
         baseline, mixed: how to train each; the controls, and the network behind another protection, are trained like
             the second.
-        evaluate: the photographs that the figures are of. Choose settings on "validation", never on "test".
-        rounds: how often they go through the mix, each time with fresh keys and groups.
-        linear_control: train a network whose cloud part is linear, too.
-        longer_control: let the baseline go on by itself, too, for as many epochs as what is compared with it.
-        trainer: keyword arguments of `lightning.Trainer`: precision, devices, strategy, accumulate_grad_batches...; but
-            for max_epochs and gradient_clip_val, which `epochs` and `clip` are.
+        evaluate: photographs on which figures are measured. Choose settings on "validation", never on "test".
+        rounds: how often these go through the mix, each time with fresh keys and groups.
+        linear_control: also train a network whose cloud part is linear.
+        longer_control: also train the baseline on by itself, for as many epochs as what is compared with it.
+        trainer: keyword arguments of `lightning.Trainer`: precision, devices, strategy, accumulate_grad_batches...
+            For max_epochs and gradient_clip_val there are `epochs` and `clip`.
     """
 
     name: str = "experiment"
