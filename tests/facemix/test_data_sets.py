@@ -127,9 +127,9 @@ def test_a_folder_with_a_csv(tmp_path: Path) -> None:
     photos = load_folder(*folder_of(tmp_path, "image,identity,glasses\na.png,Ann,1\nsub/b.png,Bee,0\nc.png,Ann,\n"))
     assert photos.identity is not None
     assert (photos.identity.tolist(), photos.attributes["glasses"].tolist()) == ([0, 1, 0], [1, 0, UNKNOWN])
-    assert (photos.people, photos.names) == (2, ("Ann", "Bee"))
+    assert photos.names == ("Ann", "Bee")
     without = load_folder(*folder_of(tmp_path, "\ufeffimage,glasses\nsub/b.png, 1\n"))
-    assert (without.identity, without.people, without.names, len(without)) == (None, 0, None, 1)
+    assert (without.identity, without.names, len(without)) == (None, None, 1)
     assert load_folder(*folder_of(tmp_path, "image\na.png\n")).attributes == {}
 
 

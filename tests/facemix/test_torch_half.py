@@ -68,7 +68,7 @@ def exported(folder: Path, builder: str = "resnet18", pre: int = 2, post: int = 
 
 @pytest.fixture
 def half(tmp_path: Path) -> TorchHalf:
-    return TorchHalf.load(exported(tmp_path, calibration=images(16), classes=list("abcdef"), decoys=images(3)))
+    return load_half(exported(tmp_path, calibration=images(16), classes=list("abcdef"), decoys=images(3)))
 
 
 def by_loops(x: Tensor, request: TorchRequest, back: bool = False) -> Tensor:
@@ -94,7 +94,7 @@ def test_equals_plain_loops(builder: str, pre: int, post: int, wire_dtype: str, 
     export_edge_torch(tmp_path / "e", model, builder, options, SHAPE, pre=pre, post=post, **SETTINGS)
     parts = partition(copy.deepcopy(model).double(), pre, post)
     pictures = images(3 * GROUP)
-    half = TorchHalf.load(tmp_path / "e")
+    half = load_half(tmp_path / "e")
     with half.mix(pictures, wire_dtype=wire_dtype) as request, torch.no_grad():
         assert request.payload.shape == (3 * GROUP, *half.bundle.features_shape)
         assert request.payload.flags.c_contiguous
@@ -205,7 +205,7 @@ def test_a_key_leaves_no_trace(half: TorchHalf) -> None:
     ],
 )
 def test_bad_arguments(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    half = TorchHalf.load(exported(tmp_path))
+    half = load_half(exported(tmp_path))
     with pytest.raises((TypeError, ValueError), match=message):
         half.mix(**change)
 

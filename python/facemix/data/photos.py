@@ -43,11 +43,6 @@ class Photos:
     def __len__(self) -> int:
         return len(self.paths)
 
-    @property
-    def people(self) -> int:
-        """How many identities there are, 0 where they are not known."""
-        return 0 if self.identity is None or not len(self) else int(self.identity.max()) + 1
-
     def take(self, rows: Tensor) -> Photos:
         """Return the photographs of `rows` (int64 [M]), with their labels."""
         return Photos(

@@ -5,7 +5,6 @@ convolution, a last part that is more than one linear layer. `facemix.export_tor
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,26 +61,11 @@ class TorchHalf:
         self._offset = (-torch.tensor(bundle.mean, dtype=torch.float64) / std).float().view(-1, 1, 1)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> TorchHalf:
-        """The half in a file.
-
-        Raises:
-            OSError: if there is no such file, or it cannot be read.
-            BundleError: a ValueError; if it is no such half, was damaged or altered, or is newer than this version.
-        """
-        with open(path, "rb") as file:
-            data = file.read()
-        try:
-            return cls.parse(data)
-        except BundleError as error:
-            raise BundleError(f"{os.fspath(path)}: {error}") from None
-
-    @classmethod
     def parse(cls, data: bytes) -> TorchHalf:
-        """The half in the bytes of a file.
+        """The half in the bytes of a file; `facemix.edge.load_half` reads files.
 
         Raises:
-            BundleError: see `load`.
+            BundleError: a ValueError; if it is no such half, was damaged or altered, or is newer than this version.
         """
         return cls(*read(data))
 
