@@ -11,7 +11,7 @@ import pytest
 import torch
 from facemix.wire import DATATYPES, HEADER_BYTES, WireError, get_features, get_outputs, parse, put_outputs
 from facemix.wire import open_inference_pb2 as pb
-from facemix.wire.tensors import put_tensor
+from facemix.wire.tensors import checked
 from google.protobuf.message import DecodeError
 from wire_requests import put_features
 
@@ -246,11 +246,11 @@ def test_no_bits_of_a_nan_round_to_a_number() -> None:
 
 
 def test_refuses_what_does_not_go_together() -> None:
-    message, array = pb.ModelInferRequest(), np.ones((2, *SHAPE), np.float32)
+    array = np.ones((2, *SHAPE), np.float32)
     with pytest.raises(ValueError, match="datatype must be one of FP32, FP16, BF16, INT8, got 'FP64'"):
-        put_tensor(message, "x", array, "FP64")
+        checked("x", array, "FP64")
     with pytest.raises(ValueError, match="x must have dtype float16 for FP16, got float32"):
-        put_tensor(message, "x", array, "FP16")
+        checked("x", array, "FP16")
 
 
 def test_lives_in_one_process_with_tritonclient() -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .names import FEATURES, OUTPUTS, SCALES
 from .open_inference_pb2 import ModelInferRequest, ModelInferResponse
-from .tensors import FLOATS, TensorSpec, WireError, get_tensors, put_tensor
+from .tensors import FLOATS, TensorSpec, WireError, checked, get_tensors
 
 __all__ = ["as_float32", "get_features", "get_outputs", "put_outputs"]
 
@@ -48,9 +48,11 @@ def put_outputs(response: ModelInferResponse, values: NDArray[np.float32], datat
         WireError: if a value is not finite in it.
     """
     datatype = datatype if datatype in FLOATS else "FP32"
-    with np.errstate(over="ignore"):  # an overflow is the infinity that put_tensor finds
+    with np.errstate(over="ignore"):  # an overflow is the infinity that is found below
         converted = {"FP16": lambda: values.astype(np.float16), "BF16": lambda: _bfloat16(values)}
-        put_tensor(response, OUTPUTS, converted.get(datatype, lambda: values)(), datatype)
+        outputs = checked(OUTPUTS, converted.get(datatype, lambda: values)(), datatype)
+    response.outputs.add(name=OUTPUTS, datatype=datatype, shape=outputs.shape)
+    response.raw_output_contents.append(outputs.tobytes())
 
 
 def get_outputs(response: ModelInferResponse, rows: int, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -26,7 +26,7 @@ def packed_features(
     that is INT8.
 
     Raises:
-        ValueError, WireError: see `put_tensor`; ValueError if there are scales and the datatype is not INT8, or there
+        ValueError, WireError: see `checked`; ValueError if there are scales and the datatype is not INT8, or there
             are none and it is.
     """
     if (datatype == "INT8") != (scales is not None):

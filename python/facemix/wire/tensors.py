@@ -1,7 +1,7 @@
 """NumPy arrays in and out of protocol messages, as raw contents, with every field checked on the way in.
 
 A request and a response hold tensors alike: a list of descriptions (name, datatype, shape) and a list of bytes in the
-same order. `put_tensor` and `get_tensors` serve both.
+same order. `checked` and `get_tensors` serve both.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ __all__ = [
     "WireError",
     "checked",
     "get_tensors",
-    "put_tensor",
 ]
 
 #: Datatypes that we send and accept, and the arrays that hold them; NumPy has no bfloat16, uint16 holds its bits. The
@@ -67,33 +66,18 @@ class TensorSpec:
     datatypes: tuple[str, ...] = FLOATS
 
 
-def put_tensor(message: Message, name: str, array: NDArray[Any], datatype: str) -> None:
-    """Append `array`, of any strides and byte order, to `message`; it is copied once and never converted.
+def checked(name: str, array: NDArray[Any], datatype: str) -> NDArray[Any]:
+    """`array` as it goes over the wire: little-endian and contiguous; a copy only where it is not so already.
 
     Raises:
         ValueError: if there is no such datatype here, or it is not the array's.
         WireError: if a value of `array` is not finite.
     """
-    values = checked(name, array, datatype)
-    if isinstance(message, ModelInferRequest):
-        message.inputs.add(name=name, datatype=datatype, shape=values.shape)
-        message.raw_input_contents.append(values.tobytes())
-    else:
-        message.outputs.add(name=name, datatype=datatype, shape=values.shape)
-        message.raw_output_contents.append(values.tobytes())
-
-
-def checked(name: str, array: NDArray[Any], datatype: str) -> NDArray[Any]:
-    """`array` as it goes over the wire: little-endian and contiguous; a copy only where it is not so already.
-
-    Raises:
-        ValueError, WireError: see `put_tensor`.
-    """
     if datatype not in DATATYPES:
-        raise ValueError(f"put_tensor: datatype must be one of {', '.join(DATATYPES)}, got {datatype!r}")
+        raise ValueError(f"checked: datatype must be one of {', '.join(DATATYPES)}, got {datatype!r}")
     dtype = DATATYPES[datatype]
     if array.dtype.newbyteorder("<") != dtype:
-        raise ValueError(f"put_tensor: {name} must have dtype {dtype.name} for {datatype}, got {array.dtype}")
+        raise ValueError(f"checked: {name} must have dtype {dtype.name} for {datatype}, got {array.dtype}")
     values = np.ascontiguousarray(array, dtype)
     if bad := _not_finite(values, datatype):
         raise WireError(f"{name} must be finite in {datatype}, got {bad} values that are not")
