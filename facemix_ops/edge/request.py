@@ -63,7 +63,7 @@ class Request(ABC):
         shape = (len(self.payload), *self._bundle.outputs_shape)
         if reply.shape != shape:
             bad_value(op, "reply", f"have shape {list(shape)}", f"{list(reply.shape)}")
-        outputs = widened(op, "reply", reply)
+        outputs = widened(op, reply)
         check_finite(op, "be finite", outputs)
         with self:
             scores = self._scores(outputs)

@@ -23,17 +23,17 @@ FLOATS = tuple(dtype for name, dtype in WIRE_DTYPES.items() if name != "int8")
 LARGEST = 127
 
 
-def widened(op: str, argument: str, values: NDArray[Any]) -> NDArray[np.float32]:
-    """`values` as float32, contiguous and aligned; uint16 is taken for the bits of bfloat16.
+def widened(op: str, reply: NDArray[Any]) -> NDArray[np.float32]:
+    """A reply as float32, contiguous and aligned; uint16 is taken for the bits of bfloat16.
 
     Raises:
         TypeError: for any other dtype than these three.
     """
-    if values.dtype not in FLOATS:
-        bad_type(op, argument, "have dtype float32, float16, or uint16 (the bits of bfloat16)", str(values.dtype))
-    if values.dtype == np.uint16:
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return np.ascontiguousarray(values, np.float32) if values.flags.aligned else values.astype(np.float32)
+    if reply.dtype not in FLOATS:
+        bad_type(op, "reply", "have dtype float32, float16, or uint16 (the bits of bfloat16)", str(reply.dtype))
+    if reply.dtype == np.uint16:
+        return (reply.astype(np.uint32) << 16).view(np.float32)
+    return np.ascontiguousarray(reply, np.float32) if reply.flags.aligned else reply.astype(np.float32)
 
 
 def check_finite(op: str, rule: str, values: NDArray[np.float32]) -> None:

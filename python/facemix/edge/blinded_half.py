@@ -98,7 +98,7 @@ class BlindedRequest:
         """
         if isinstance(reply, np.ndarray) and reply.shape == self._outputs.shape:  # else the request refuses it
             with np.errstate(over="ignore", invalid="ignore"):  # the request refuses what is not finite
-                reply = (widened("BlindedRequest.classify", "reply", reply) - self._outputs) / np.float32(self._share)
+                reply = (widened("BlindedRequest.classify", reply) - self._outputs) / np.float32(self._share)
         result: Result = self._request.classify(reply)
         self.close()
         return result
