@@ -87,7 +87,9 @@ class Scene:
         if len(train) > ATTACKER:
             drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed_of(seed, "attacker")))
             train = train.take(drawn[:ATTACKER].sort().values)
-        strangers = train.identity is None or not bool(torch.isin(_people(test), _people(train)).all())
+        strangers = True
+        if train.identity is not None and test.identity is not None:
+            strangers = not bool(torch.isin(test.identity, train.identity).all())
         order = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed_of(seed, "victims")))
         chosen, rest = order[:victims], order[victims:]
         if strangers and test.identity is not None:  # every second photograph of everybody
@@ -157,10 +159,6 @@ def joined(first: Labelled, second: Labelled) -> Labelled:
         {name: torch.cat((value, second.attributes[name])) for name, value in first.attributes.items()},
         first.names,
     )
-
-
-def _people(faces: Labelled) -> Tensor:
-    return torch.full((1,), -1) if faces.identity is None else faces.identity
 
 
 def _turns(identity: Tensor) -> Tensor:
