@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from cloud_server import INFER, Doubler, answer, calls, code_of, message, repository, rows, run, serving, stub_of
-from facemix.cloud import small
+from facemix.cloud import small_messages
 from facemix.cloud.server import Server
 from facemix.wire import open_inference_pb2 as pb
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -82,7 +82,7 @@ def test_draining_waits_for_answers_on_the_way(tmp_path: Path) -> None:
 
 
 def test_strangers_who_read_nothing_leave_calls_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small, "MAX_STRANGERS", 3)
+    monkeypatch.setattr(small_messages, "MAX_STRANGERS", 3)
 
     async def scenario() -> None:
         async with serving(repository([Doubler()], tmp_path)) as (server, channel):

@@ -22,7 +22,7 @@ from .reflection import add_reflection
 from .repository import Repository
 from .servicer import Servicer
 from .settings import Settings
-from .small import SmallInterceptor
+from .small_messages import SmallInterceptor
 from .tls import credentials
 
 __all__ = ["Server", "serve"]

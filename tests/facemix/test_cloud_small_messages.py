@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from cloud_server import Doubler, code_of, repository, run, serving, stub_of
-from facemix.cloud import small
+from facemix.cloud import small_messages
 from facemix.wire import open_inference_pb2 as pb
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
@@ -50,7 +50,7 @@ def test_messages_that_are_large_or_none(tmp_path: Path, method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_messages_that_do_not_come_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    monkeypatch.setattr(small, "RECEIVE_SECONDS", 0.2)
+    monkeypatch.setattr(small_messages, "RECEIVE_SECONDS", 0.2)
 
     async def scenario() -> None:
         async with serving(repository([Doubler()], tmp_path)) as (_, channel):
@@ -70,13 +70,13 @@ def test_a_call_without_a_message_is_refused(tmp_path: Path) -> None:
 
 def test_who_holds_back_messages_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many are received at a time; those that have a token wait for no stranger."""
-    monkeypatch.setattr(small, "HURRIED_SECONDS", 0.5)
-    monkeypatch.setattr(small, "RECEIVE_SECONDS", 60.0)
+    monkeypatch.setattr(small_messages, "HURRIED_SECONDS", 0.5)
+    monkeypatch.setattr(small_messages, "RECEIVE_SECONDS", 60.0)
 
     async def scenario() -> None:
         async with serving(repository([Doubler()], tmp_path)) as (_, channel):
             stub, health = stub_of(channel), health_pb2_grpc.HealthStub(channel)
-            idle = [asyncio.ensure_future(call(channel, CHECK)) for _ in range(small.SLOTS)]
+            idle = [asyncio.ensure_future(call(channel, CHECK)) for _ in range(small_messages.SLOTS)]
             await asyncio.sleep(0.3)
             assert (await stub.ServerReady(pb.ServerReadyRequest())).ready
             assert not any(one.done() for one in idle)
@@ -92,7 +92,7 @@ def test_who_holds_back_messages_keeps_nobody_out(tmp_path: Path, monkeypatch: p
 
 
 def test_who_watches_holds_no_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small, "SLOTS", 1)
+    monkeypatch.setattr(small_messages, "SLOTS", 1)
 
     async def scenario() -> None:
         async with serving(repository([Doubler()], tmp_path)) as (_, channel):
@@ -106,7 +106,7 @@ def test_who_watches_holds_no_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_strangers_leave_calls_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small, "MAX_STRANGERS", 3)
+    monkeypatch.setattr(small_messages, "MAX_STRANGERS", 3)
 
     async def scenario() -> None:
         async with serving(repository([Doubler()], tmp_path)) as (_, channel):
