@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from marked_pages import markdown_table
+from results import digits
 
 COMMITTED = Path(__file__).parent / "results" / "edge.json"
 COLUMNS = {
@@ -24,16 +25,11 @@ COLUMNS = {
 def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
     """A row for each workload and contestant."""
     rows = [
-        [workload, who, *(_digits(row[column]) for column in COLUMNS)]
+        [workload, who, *(digits(row[column]) for column in COLUMNS)]
         for workload, contestants in results.items()
         for who, row in contestants.items()
     ]
     return markdown_table(["workload", "edge half on", *COLUMNS.values()], rows)
-
-
-def _digits(value: float) -> str:
-    """Three digits, or as many as the whole number has."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def section(data: dict[str, Any]) -> str:

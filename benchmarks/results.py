@@ -23,9 +23,14 @@ def quartiles(values: Sequence[float]) -> Quartiles:
     return Quartiles(median, low, high)
 
 
+def digits(value: float) -> str:
+    """Three digits, or as many as the whole number has."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def ms(seconds: float) -> str:
-    """Milliseconds with three digits."""
-    return f"{seconds * 1e3:.0f}" if seconds >= 0.1 else f"{seconds * 1e3:.3g}"
+    """Milliseconds."""
+    return digits(1e3 * seconds)
 
 
 def says_of_memory(data: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from marked_pages import markdown_table
-from results import quartiles
+from results import digits, quartiles
 
 COMMITTED = Path(__file__).parent / "results" / "service.json"
 IMAGES = 32  # of a batch of the split part
@@ -19,10 +19,10 @@ def load_table(rows: list[dict[str, Any]]) -> str:
         [
             str(row["clients"]),
             row["server"],
-            *(_digits(row[figure]) for figure in ("images_per_second", "p50_ms", "p95_ms", "p99_ms")),
-            _digits(row["rejections"]),
+            *(digits(row[figure]) for figure in ("images_per_second", "p50_ms", "p95_ms", "p99_ms")),
+            digits(row["rejections"]),
             str(sum(sum(errors.values()) for errors in row["errors"])),
-            _digits(row["resident_bytes"] / (1 << 20)),
+            digits(row["resident_bytes"] / (1 << 20)),
         ]
         for row in rows
     ]
@@ -33,7 +33,7 @@ def soak_table(result: dict[str, Any]) -> str:
     """A row for each side."""
     header = ["resident memory, MiB", "after a quarter of the run", "at the end", "growth a minute", "peak"]
     figures = ("first_mib", "last_mib", "mib_a_minute", "peak_mib")
-    lines = [[side, *(_digits(result[side][figure]) for figure in figures)] for side in ("cloud", "edge")]
+    lines = [[side, *(digits(result[side][figure]) for figure in figures)] for side in ("cloud", "edge")]
     counts = result["counts"]
     failed = sum(count for name, count in counts.items() if name not in ("answers", "images", "wrong"))
     said = (
@@ -71,8 +71,8 @@ def split_table(result: dict[str, dict[str, dict[str, list[float]]]]) -> str:
                     name,
                     _ms(row["seconds"]),
                     *([_ms(row[part]) for part in split] or ["-"] * 3),
-                    _digits(row["bytes_up"][0] / IMAGES / 1024) if split else "-",
-                    _digits(row["messages"][0]) if split else "-",
+                    digits(row["bytes_up"][0] / IMAGES / 1024) if split else "-",
+                    digits(row["messages"][0]) if split else "-",
                     "1x" if name == best else f"{ratio.median:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})",
                 ]
             )
@@ -80,12 +80,7 @@ def split_table(result: dict[str, dict[str, dict[str, list[float]]]]) -> str:
 
 
 def _ms(seconds: list[float]) -> str:
-    return _digits(1e3 * quartiles(seconds).median / IMAGES)
-
-
-def _digits(value: float) -> str:
-    """Three digits, or as many as the whole number has."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return digits(1e3 * quartiles(seconds).median / IMAGES)
 
 
 TABLES = {"load": load_table, "soak": soak_table, "split": split_table}
