@@ -15,14 +15,19 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from facemix.models.patches import Patches
+from facemix_ops.spec import is_plain
 
 __all__ = ["Parts", "partition"]
 
-# What may follow the edge's last layer on the edge. A batch norm and an activation cost nothing there, the
-# activation need not be linear there, and a max of mixtures is not the mixture of maxima.
+# What may follow the edge's last layer on the edge. A norm and an activation cost next to nothing there and need not be
+# linear there, and a max of mixtures is not the mixture of maxima.
 EDGE_TAIL_MODULES = (
     nn.BatchNorm2d,
     nn.SyncBatchNorm,
+    nn.GroupNorm,
+    nn.InstanceNorm2d,
+    nn.LayerNorm,
+    nn.LocalResponseNorm,
     nn.CELU,
     nn.ELU,
     nn.GELU,
@@ -50,6 +55,9 @@ EDGE_TAIL_MODULES = (
     Patches,
 )
 
+# What may stand between two of those. Without one of them behind it, it is left to the cloud.
+TRANSPARENT = nn.Identity | nn.Dropout | nn.Dropout2d
+
 # The same as code has them: functions of PyTorch, and methods of tensors; with a _ at the end they work in place.
 NAMES = (
     *("celu", "clamp", "clamp_max", "clamp_min", "clip", "elu", "gelu", "hardshrink", "hardsigmoid", "hardswish"),
@@ -75,10 +83,11 @@ def partition(model: nn.Module, pre: int | str = 1, post: int | str = 1) -> Part
 
     Args:
         model: a network with one input and one output. It is traced with `torch.fx`; every submodule that
-            does not contain a named cut is a leaf, so only the code around the cuts must be traceable.
+            does not contain a named cut is a leaf, so only the code around the cuts must be traceable; but for an
+            nn.Sequential that begins with what may go along.
         pre: the edge's first part: how many blocks, for a model that lists them in `pre_blocks` (this
-            package's do), or the name of its last layer. Batch norm, activation, max-pool and the cut into
-            patches directly after it go along.
+            package's do), or the name of its last layer. Norm, activation, max-pool and the cut into patches
+            directly after it go along, and what does nothing between them, or drops out.
         post: the edge's last part: how many of the final layers, for a model that lists them in
             `post_blocks`, or the name of its first layer.
 
@@ -91,9 +100,7 @@ def partition(model: nn.Module, pre: int | str = 1, post: int | str = 1) -> Part
     last = _module_name(model, "post", post)
     graph = _trace(model, (first, last))
     nodes = [node for node in graph.nodes if node.op != "output"]
-    start = nodes.index(_call_of(nodes, "pre", first))
-    while _belongs_to_edge(model, nodes[start]):
-        start += 1
+    start = nodes.index(_end_of_edge(model, _call_of(nodes, "pre", first)))
     stop = nodes.index(_call_of(nodes, "post", last))
     if start + 1 >= stop:
         raise ValueError(f"partition: pre must end at least one layer before post begins, got {first!r} and {last!r}")
@@ -128,7 +135,8 @@ def _module_name(model: nn.Module, argument: str, value: int | str) -> str:
 def _trace(model: nn.Module, cuts: tuple[str, ...]) -> fx.Graph:
     class Tracer(fx.Tracer):
         def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-            return not any(cut.startswith(module_qualified_name + ".") for cut in cuts)
+            holds_cut = any(cut.startswith(module_qualified_name + ".") for cut in cuts)
+            return module_qualified_name in cuts or not (holds_cut or _begins_on_edge(m))
 
     try:
         graph = Tracer().trace(model)
@@ -142,6 +150,14 @@ def _trace(model: nn.Module, cuts: tuple[str, ...]) -> fx.Graph:
     return graph
 
 
+def _begins_on_edge(module: nn.Module) -> bool:
+    """Whether the first layer of a plain container is one that may go along to the edge: behind the cut it does."""
+    if not is_plain(module, nn.Sequential):
+        return False
+    layers = (layer for layer in module.modules() if not isinstance(layer, nn.Sequential | TRANSPARENT))
+    return isinstance(next(layers, None), EDGE_TAIL_MODULES)
+
+
 def _call_of(nodes: list[fx.Node], argument: str, name: str) -> fx.Node:
     calls = [node for node in nodes if node.op == "call_module" and node.target == name]
     if len(calls) != 1:
@@ -151,16 +167,18 @@ def _call_of(nodes: list[fx.Node], argument: str, name: str) -> fx.Node:
     return calls[0]
 
 
-def _belongs_to_edge(model: nn.Module, node: fx.Node) -> bool:
-    """Whether the only use of `node` is a layer that goes along to the edge."""
-    if len(node.users) != 1:
-        return False
-    user = next(iter(node.users))
-    if user is not node.next:
-        return False
-    if user.op == "call_module":
-        return isinstance(model.get_submodule(str(user.target)), EDGE_TAIL_MODULES)
-    return user.op in ("call_function", "call_method") and user.target in EDGE_TAIL_FUNCTIONS
+def _end_of_edge(model: nn.Module, node: fx.Node) -> fx.Node:
+    """The last of what goes along with `node`, each the only use of the one before it."""
+    end = node
+    while list(node.users) == [node.next]:
+        node = node.next
+        layer = model.get_submodule(str(node.target)) if node.op == "call_module" else None
+        called = node.op in ("call_function", "call_method") and node.target in EDGE_TAIL_FUNCTIONS
+        if called or isinstance(layer, EDGE_TAIL_MODULES):
+            end = node
+        elif not isinstance(layer, TRANSPARENT):
+            break
+    return end
 
 
 def _subgraph(model: nn.Module, nodes: list[fx.Node], name: str) -> fx.GraphModule:

@@ -34,6 +34,15 @@ def test_halves_equal_the_parts(name: str, pre: int) -> None:
         )
 
 
+def test_an_identity_keeps_nothing_from_being_fused() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.Identity(), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(36, 3)
+    )
+    first = first_half(partition(model.eval(), pre="0", post="5").edge_first, 2)
+    assert isinstance(first, fo.MixConv2d)
+    assert first.activation is model[2]
+
+
 class NormAct2d(nn.BatchNorm2d):
     """More than its base class does."""
 

@@ -148,6 +148,10 @@ ON_THE_EDGE: dict[str, Callable[[Tensor], Tensor]] = {
     "nn.Threshold": nn.Threshold(0.1, 0),
     "nn.BatchNorm2d": nn.BatchNorm2d(4),
     "nn.SyncBatchNorm": nn.SyncBatchNorm(4),
+    "nn.GroupNorm": nn.GroupNorm(2, 4),
+    "nn.InstanceNorm2d": nn.InstanceNorm2d(4),
+    "nn.LayerNorm": nn.LayerNorm((4, 14, 14)),
+    "nn.LocalResponseNorm": nn.LocalResponseNorm(3),
     "nn.MaxPool2d": nn.MaxPool2d(2),
     "nn.AdaptiveMaxPool2d": nn.AdaptiveMaxPool2d(4),
     "F.threshold": lambda x: F.threshold(x, 0.1, 0),
@@ -173,6 +177,29 @@ def test_norms_activations_and_pools_stay_on_the_edge(something: Callable[[Tenso
     parts = partition(model, "first", "last")
     assert_equals_whole(model, parts, torch.randn(2, 1, 16, 16))
     assert len([node for node in parts.edge_first.graph.nodes if node.op not in ("placeholder", "output")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("something", "edge", "cloud"),
+    [
+        (nn.Sequential(nn.Identity(), nn.ReLU()), 3, 1),
+        (nn.Sequential(nn.Dropout2d(), nn.BatchNorm2d(4), nn.Dropout(), nn.ReLU(), nn.Identity()), 5, 2),
+        (nn.Sequential(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()), nn.Conv2d(4, 4, 1)), 3, 2),
+        (nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU()), 1, 2),
+    ],
+)
+def test_nothing_hides_them(something: nn.Module, edge: int, cloud: int) -> None:
+    """Not what does nothing, or drops out, before them; nor a container."""
+    model = Between(something).eval()
+    parts = partition(model, "first", "last")
+    assert_equals_whole(model, parts, torch.randn(2, 1, 16, 16))
+    assert (len(leaves(parts.edge_first)), len(leaves(parts.cloud))) == (edge, cloud)
+
+
+def test_a_container_can_be_a_cut() -> None:
+    model = Between(nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 1))).eval()
+    parts = partition(model, "something", "last")
+    assert leaves(parts.edge_first) == ["first", "something"]
 
 
 @pytest.mark.parametrize("something", [nn.Identity(), nn.AvgPool2d(2), nn.Dropout(), lambda x: x + 1])

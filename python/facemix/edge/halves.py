@@ -64,8 +64,9 @@ def last_half(module: fx.GraphModule) -> Half:
 
 
 def _chain(module: fx.GraphModule) -> list[nn.Module]:
-    """Return the layers of `module` if it is nothing but a chain of layers, else an empty list."""
+    """Return the layers of `module`, but for identities, if it is nothing but a chain of layers, else an empty list."""
     nodes = [node for node in module.graph.nodes if node.op not in ("placeholder", "output")]
     if any(node.op != "call_module" or len(node.users) != 1 for node in nodes):
         return []
-    return [module.get_submodule(str(node.target)) for node in nodes]
+    layers = [module.get_submodule(str(node.target)) for node in nodes]
+    return [layer for layer in layers if not is_plain(layer, nn.Identity)]
