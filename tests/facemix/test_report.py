@@ -86,6 +86,9 @@ def test_several_experiments(reported: Path, tmp_path: Path, capsys: pytest.Capt
     folders = [str(reported), str(other)]
     assert main(["report", *folders]) == 1
     assert "--out must be given with several folders, got 2" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["report", *folders, "--out", str(tmp_path / "file")]) == 1
+    assert f"report: --out must be a folder, got {tmp_path / 'file'}" in capsys.readouterr().err
     assert main(["report", *folders, "--out", str(tmp_path / "both")]) == 0
     text = (tmp_path / "both" / "report.md").read_text()
     assert "| made-up | 4 | 1 | 10.0 % | 3 | 94.0 ± 1.0 % | 92.0 ± 1.0 % |" in text

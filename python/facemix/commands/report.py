@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from facemix.atomic import check_folder
+
 __all__ = ["add", "run"]
 
 
@@ -29,5 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.out is None and len(arguments.folders) > 1:
         raise ValueError(f"report: --out must be given with several folders, got {len(arguments.folders)}")
     out = arguments.out or arguments.folders[0]
+    if arguments.out is not None:
+        check_folder("report: --out", out)
     write_report(arguments.folders, out)
     print(f"report: {out / HTML}")
