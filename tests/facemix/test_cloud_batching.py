@@ -59,6 +59,24 @@ def test_what_waits_is_computed_together_and_never_split(tmp_path: Path) -> None
     run(scenario())
 
 
+def test_a_small_request_does_not_overtake_one_that_no_longer_fits(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        model = Doubler()
+        model.gate.clear()
+        async with serving(repository([model], tmp_path), max_batch=4) as (server, channel):
+            stub = stub_of(channel)
+            calls = [asyncio.ensure_future(stub.ModelInfer(message(rows(1, 100))))]
+            await until(model.started)
+            for first, count in ((0, 3), (10, 2), (20, 1)):
+                calls.append(asyncio.ensure_future(stub.ModelInfer(message(rows(count, first)))))
+                await waiting(server, len(calls) - 1)
+            model.gate.set()
+            await asyncio.gather(*calls)
+        assert model.batches == [[100], [0, 1, 2], [10, 11, 20]]
+
+    run(scenario())
+
+
 def test_a_request_larger_than_a_batch_is_computed_alone_in_slices(tmp_path: Path) -> None:
     async def scenario() -> None:
         model = Doubler()

@@ -15,7 +15,7 @@ import pytest
 import torch
 from facemix.edge import load_half
 from facemix.edge.torch_bundle import KIND
-from facemix.edge.torch_half import TorchHalf, TorchRequest, _on_the_wire
+from facemix.edge.torch_half import TorchHalf, TorchRequest, _on_the_wire, _shared
 from facemix.export import export_edge
 from facemix.export_torch import export_edge_torch
 from facemix.models import build
@@ -151,6 +151,12 @@ def zeroed(request: TorchRequest) -> bool:
     return request.closed and not any(secret.any() for secret in (key.coeffs, key.order, key.rows))
 
 
+def test_keys_stay_below_the_bound_of_the_file(tmp_path: Path) -> None:
+    half = TorchHalf.load(exported(tmp_path, max_coeff=0.7))
+    with half.mix(images(16)) as request:
+        assert np.abs(request._key.coeffs).max() <= 0.7
+
+
 def test_keys_are_zeroed_on_every_path(half: TorchHalf, monkeypatch: pytest.MonkeyPatch) -> None:
     with half.mix(images(8)) as request:
         assert not request.closed
@@ -190,7 +196,11 @@ def test_a_key_leaves_no_trace(half: TorchHalf) -> None:
     for copied in (pickle.dumps, copy.deepcopy):
         with pytest.raises(TypeError, match="private"):
             copied(request)
+    shared = _shared(request._key)
+    assert shared.coeffs.any()
     request.close()
+    assert not shared.coeffs.any()  # it was no copy
+    assert not shared.order.any()
     assert repr(request).endswith("closed)")
 
 

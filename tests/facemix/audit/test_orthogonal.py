@@ -1,7 +1,7 @@
 import pytest
 import torch
 from facemix.audit.matching import amari
-from facemix.audit.orthogonal import NON_NEGATIVE, SPARSE, rotate
+from facemix.audit.orthogonal import NON_NEGATIVE, SPARSE, Contrast, rotate
 
 import facemix_ops as fo
 
@@ -45,6 +45,15 @@ def test_whitening_would_not_find_sources_that_correlate():
 @pytest.mark.parametrize("contrast", [NON_NEGATIVE, SPARSE])
 def test_noise_has_nothing_to_find_and_it_knows_it(contrast):
     assert rotate(torch.randn(4, 8, 2000), contrast, torch.Generator().manual_seed(1)).agreement.mean() < 0.85
+
+
+def test_it_goes_by_the_start_that_ends_with_the_least_loss():
+    losses = []
+    contrast = Contrast(lambda z: losses.append(NON_NEGATIVE.loss(z)) or losses[-1], NON_NEGATIVE.step)
+    found = rotate(torch.randn(4, 5, 200), contrast, torch.Generator().manual_seed(1), steps=1)
+    (every,) = losses
+    torch.testing.assert_close(found.loss, every.mean(2).amin(1))
+    assert (found.loss < every.mean(2).amax(1)).all()
 
 
 def test_a_search_that_runs_out_of_steps_has_not_ended():
