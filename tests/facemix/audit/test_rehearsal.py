@@ -11,7 +11,7 @@ from facemix.audit.control import fails_unprotected
 from facemix.audit.curves import roc
 from facemix.audit.display import photographs, rows_as_sent
 from facemix.audit.readout import Readout
-from facemix.audit.rehearsal import attacked, gathered, rehearse, rehearsed, requests_a_pass
+from facemix.audit.rehearsal import attacked, divided, gathered, rehearse, rehearsed, requests_a_pass
 
 
 def sources_of(rows, faces, edge):
@@ -92,6 +92,20 @@ def test_rows_to_learn_from_are_beneath_no_noise_and_some_of_it_is_beside():
         assert len(mine.noise) == count
         assert not len(mine.unprotected().noise)
     assert mine.noise.std() == pytest.approx(0.5, rel=0.01)
+
+
+@pytest.mark.parametrize("photos", [10, 2])
+def test_some_photographs_are_held_back_to_choose_with(photos):
+    """Of each person; of all together where two of each leave none."""
+    faces = textures(6, photos, 1)
+    train, held = divided(faces, 0.8, seed=0, least=2)
+    assert 2 <= len(held) <= 0.25 * len(faces)
+    assert {image.tobytes() for image in train.images} | {image.tobytes() for image in held.images} == {
+        image.tobytes() for image in faces.images
+    }
+    assert len(train) + len(held) == len(faces)
+    if photos == 10:
+        assert held.identity.bincount().tolist() == [2] * 6
 
 
 def test_an_attack_that_fails_unprotected_is_not_converged():
