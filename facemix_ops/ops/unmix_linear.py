@@ -70,7 +70,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     # With m = mix(grad), the adjoint of unmix:  dy = m W,  dW = m^T y,  db = sum(grad).
     y, coeffs, order, weight = ctx.saved_tensors
-    mixed = torch.ops.facemix_ops.group_mix(grad.contiguous(), coeffs, order)
+    mixed = torch.ops.facemix_ops.group_mix(grad, coeffs, order)
     grad_y = mixed @ weight if ctx.needs_input_grad[0] else None
     grad_weight = mixed.flatten(0, -2).T @ y.flatten(0, -2) if ctx.needs_input_grad[3] else None
     grad_bias = grad.flatten(0, -2).sum(0) if ctx.has_bias and ctx.needs_input_grad[4] else None
