@@ -37,8 +37,8 @@ from facemix.training.deploy import CLOUD, EDGE
 from facemix.training.settings import DataSettings
 from hardening_choice import choice
 from hardening_table import COMMITTED, tables
-from marked_pages import write
 from pytest_benchmark.utils import get_commit_info
+from result_file import write
 
 GROUPS = 8  # in a request, but for the last
 DATA = DataSettings()

@@ -83,13 +83,26 @@ def _ms(seconds: list[float]) -> str:
     return digits(1e3 * quartiles(seconds).median / IMAGES)
 
 
+def load_statistic(rows: list[dict[str, Any]]) -> str:
+    """What the figures of the load are."""
+    return f"Medians of {len(rows[0]['errors'])} interleaved rounds, errors summed. "
+
+
+def split_statistic(result: dict[str, dict[str, dict[str, list[float]]]]) -> str:
+    """What those of the split are."""
+    rounds = len(next(iter(next(iter(result.values())).values()))["seconds"])
+    return f"Medians of {rounds} interleaved rounds, and in the last column of the ratios within rounds (quartiles). "
+
+
 TABLES = {"load": load_table, "soak": soak_table, "split": split_table}
+STATISTICS = {"load": load_statistic, "soak": lambda _: "", "split": split_statistic}
 
 
 def text(data: dict[str, Any]) -> str:
     """The tables of the parts that there are, each with where it comes from."""
     return "\n\n".join(
-        f"{TABLES[part](data[part]['result'])}\n\n{_source(part, data[part]['environment'])}"
+        f"{TABLES[part](data[part]['result'])}\n\n{STATISTICS[part](data[part]['result'])}"
+        f"{_source(part, data[part]['environment'])}"
         for part in TABLES
         if part in data
     )

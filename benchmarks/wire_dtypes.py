@@ -33,8 +33,8 @@ from facemix.export import export_edge
 from facemix.partition import partition
 from facemix.wire import get_features, get_outputs, packed_features, put_outputs
 from facemix.wire.open_inference_pb2 import ModelInferRequest, ModelInferResponse
-from marked_pages import write
 from pytest_benchmark.utils import get_commit_info
+from result_file import write
 from torch import Tensor, nn
 from tqdm import tqdm
 from wire_table import COMMITTED, table

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+import service
 from exact import GROUP, exact_network, export
 from facemix.wire import get_features, put_outputs
 from facemix.wire import open_inference_pb2 as pb
@@ -77,8 +80,21 @@ def test_what_was_not_measured_is_not_on_the_page() -> None:
     data: dict[str, Any] = {part: {"environment": WHERE, "result": result} for part, result in parts.items()}
     assert section(data).count("commit 0123456, 2026-01-02.") == 3
     assert section(data).count("KServe 5.6") == 1
+    assert section(data).count("Medians of 3 interleaved rounds") == 2
     del data["soak"]
     assert "answers" not in section(data)
+
+
+def test_a_part_that_fails_does_not_lose_those_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("wrong answers")
+
+    path = tmp_path / "new" / "service.json"
+    monkeypatch.setattr(service, "PARTS", {"load": lambda *_: [LOAD], "soak": broken})
+    monkeypatch.setattr(sys, "argv", ["service.py", "--json", str(path)])
+    with pytest.raises(RuntimeError, match="wrong answers"):
+        service.main()
+    assert json.loads(path.read_text())["load"]["result"] == [LOAD]
 
 
 def test_networks_are_the_same_each_time() -> None:
