@@ -36,6 +36,7 @@ HERE = Path(__file__).resolve().parent
 CONTESTANTS = {"facemix": ("numpy",), "torch": ("torch", "numpy"), "onnxruntime": ("onnxruntime", "numpy")}
 WORKLOADS = {"resnet-stem": None, "resnet-stem, pool": [[3, 3], [2, 2], [1, 1]]}
 GROUP, HEIGHT, WIDTH, CHANNELS, FEATURES, SCORES = 8, 218, 178, 64, 512, 80
+PACKAGES = ("facemix", "numpy", "torch", "onnxruntime", "onnx")
 TOLERANCE = 1e-3  # of the largest score
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -132,8 +133,10 @@ def installed_bytes(package: str, seen: set[str]) -> int:
 
 
 def runtime_bytes() -> int:
-    """Size on disk of facemix_ops, without the pipeline that is installed along with it."""
+    """Size on disk of facemix_ops, without the pipeline that is installed along with it; exits where only a link is."""
     files = [Path(str(file.locate())) for file in distribution("facemix").files or [] if file.parts[0] == "facemix_ops"]
+    if not files:
+        sys.exit("edge: facemix must be installed with `pip install .`: with -e there is no size to tell")
     return sum(path.stat().st_size for path in files if path.is_file())
 
 
@@ -199,7 +202,7 @@ def main() -> None:
         results[workload] = {name: {"install_mb": sizes[name] / 1e6, **summary(runs[name])} for name in CONTESTANTS}
     print(table(results))
     data = {
-        "environment": environment.describe(get_commit_info(), get_cpu_info()) | {"threads": options.threads},
+        "environment": environment.describe(get_commit_info(), get_cpu_info(), PACKAGES) | {"threads": options.threads},
         "rounds": options.rounds,
         "repeats": options.repeats,
         "results": results,

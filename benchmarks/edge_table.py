@@ -38,8 +38,8 @@ def section(data: dict[str, Any]) -> str:
     machine = where["machine"]
     of = f", of {data['rounds']} processes with {data['repeats']} requests each" if "rounds" in data else ""
     source = (
-        f"Medians, and the largest of the peaks{of}. {where['threads']} threads, float32 on the wire. {machine['cpu']}, "
-        f"{machine['cores']} cores, {machine['capability']}; NumPy {versions['numpy']}, PyTorch {versions['torch']}, "
-        f"ONNX Runtime {versions['onnxruntime']}; commit {where['commit'][:7]}, {where['date']}."
+        f"Medians, and the largest of the peaks{of}. {where['threads']} threads, float32 on the wire. "
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['capability']}; NumPy {versions['numpy']}, PyTorch "
+        f"{versions['torch']}, ONNX Runtime {versions['onnxruntime']}; commit {where['commit'][:7]}, {where['date']}."
     )
     return f"{table(data['results'])}\n\n{source}\n"

@@ -16,11 +16,16 @@ LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 PACKAGES = ("facemix", "torch", "onnxruntime", "onnx", "numpy", "pytest-benchmark")
 
 
+def commit_of(info: dict[str, Any]) -> str:
+    """Of what pytest-benchmark says, with a word where the tree had other changes."""
+    return info["id"] + (" and changes" if info["dirty"] else "")
+
+
 def describe(commit: dict[str, Any], cpu: dict[str, Any], packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     """Date, commit, machine and versions, for a result file. ``commit`` and ``cpu`` are pytest-benchmark's."""
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": commit["id"] + (" and changes" if commit["dirty"] else ""),
+        "commit": commit_of(commit),
         "machine": {
             "cpu": cpu.get("brand_raw", "unknown"),
             "family and model": f"{cpu.get('family', 'unknown')}, {cpu.get('model', 'unknown')}",

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from environment import commit_of
 from facemix.audit.registry import ATTACKS
 from facemix.audit.run import run_audit
 from facemix.audit.target import Target
@@ -154,7 +155,7 @@ def main() -> None:
     data = {
         "environment": {
             "date": datetime.now(UTC).date().isoformat(),
-            "commit": get_commit_info()["id"],
+            "commit": commit_of(get_commit_info()),
             **{name: where[name] for name in ("cpu", "cores", "threads", "python", "versions")},
         },
         "images": len(faces),

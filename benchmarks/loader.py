@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from environment import commit_of
 from facemix.data import Labelled, decoded, synthetic_faces
 from facemix.data.cache import decode
 from facemix.environment import environment
@@ -68,7 +69,7 @@ def measure(photos: int, workers: list[int], rounds: int) -> None:
                 for batch in ready:
                     loaded += len(batch["images"])
                 taken.append((time.perf_counter() - start) / loaded)
-    where, commit = environment(), get_commit_info()["id"]
+    where, commit = environment(), commit_of(get_commit_info())
     print(f"{where['cpu']}, {where['cores']} cores; PyTorch {where['versions']['torch']}; commit {commit}")
     print(f"{len(faces)} photographs, decoded into the memory map at {once:.0f} a second\n")
     header = ["photographs a second", *(f"{number} workers" for number in workers)]

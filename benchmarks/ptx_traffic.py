@@ -22,13 +22,6 @@ from pathlib import Path
 import torch
 from marked_pages import markdown_table
 
-os.environ.setdefault("FACEMIX_BACKEND", "native")
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
-import on_ptx
-from ptx import Traffic
-
-from facemix_ops import MixKey, act_mix, conv_mix, group_mix, unmix_linear
-
 LAYOUTS = {"channels last": torch.channels_last, "NCHW": torch.contiguous_format}
 SIZE, POOL = 8, (3, 2, 1)
 KINDS = ("global reads", "global writes", "shared reads", "shared writes", "copies to shared")
@@ -36,7 +29,9 @@ Work = Callable[[], torch.Tensor]
 
 
 def works() -> dict[str, Work]:
-    """What is counted, by name."""
+    """What is counted, by name. Imports the ops, which must not happen before on_ptx."""
+    from facemix_ops import MixKey, act_mix, conv_mix, group_mix, unmix_linear
+
     key = MixKey.sample(SIZE, SIZE)
     weight = torch.randn(64, 3, 7, 7, dtype=torch.bfloat16)
     found: dict[str, Work] = {}
@@ -68,6 +63,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", metavar="NAME", nargs="?", default="")
     part = parser.parse_args().name
+    if os.environ.setdefault("FACEMIX_BACKEND", "native") == "native" and not os.environ.get("FACEMIX_PTX_BUILD"):
+        parser.error("FACEMIX_PTX_BUILD must name the build folder that `make check-cuda` leaves, got nothing")
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
+    import on_ptx
+    from ptx import Traffic
+
     rows = []
     for name, work in works().items():
         if part not in name:

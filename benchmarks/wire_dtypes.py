@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from environment import commit_of
 from facemix.calibration import mixtures
 from facemix.data import MEAN, STD, load_orl, normalise
 from facemix.demo.models import train_baseline, train_mixed
@@ -179,7 +180,7 @@ def measure(rounds: int, calls: int, cache: Path) -> dict[str, Any]:
     return {
         "environment": {
             "date": datetime.now(UTC).date().isoformat(),
-            "commit": get_commit_info()["id"],  # of this clone, whatever is installed
+            "commit": commit_of(get_commit_info()),  # of this clone, whatever is installed
             "cpu": where["cpu"],
             "cores": where["cores"],
             "capability": C.capability(),

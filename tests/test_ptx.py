@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -452,3 +456,11 @@ def test_all_accesses_of_a_kernel_are_counted() -> None:
 def test_too_much_shared_memory() -> None:
     with pytest.raises(PtxError, match="bytes of shared memory"):
         run("", np.zeros(32, "u4"), shared=228 << 10)
+
+
+def test_what_counts_says_what_it_needs(tmp_path: Path) -> None:
+    script = Path(__file__).resolve().parents[1] / "benchmarks" / "ptx_traffic.py"
+    clean = {name: value for name, value in os.environ.items() if name not in ("FACEMIX_BACKEND", "FACEMIX_PTX_BUILD")}
+    done = subprocess.run([sys.executable, str(script)], env=clean, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "FACEMIX_PTX_BUILD must name the build folder that `make check-cuda` leaves" in done.stderr
