@@ -40,20 +40,22 @@ def choose_cuda() -> str | None:
 
 def run(command: list[str]) -> None:
     """Exits where it fails, without a traceback: the last thing to read is what it said."""
-    status = subprocess.run(command, check=False).returncode
+    try:
+        status = subprocess.run(command, check=False).returncode
+    except FileNotFoundError:
+        sys.exit(f"facemix: a build needs {command[0]}, and there is none on PATH: pip install cmake ninja")
     if status:
         sys.exit(f"facemix: {command[0]} said above why it failed, with exit status {status}")
 
 
 class CMakeBuild(build_ext):
-    """Configures, builds and installs the one extension, facemix_ops._C."""
+    """Configures and builds the one extension, facemix_ops._C, and puts it where Python looks."""
 
     def build_extension(self, ext: Extension) -> None:
         nvcc = choose_cuda()
         import pybind11
 
         wanted = Path(self.get_ext_fullpath(ext.name)).resolve()
-        target = wanted.parent
         build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
         # CMake forgets what it found and was told last time, as with --fresh, but the objects stay: Ninja compiles
         # again what has other sources or another command line.
@@ -66,7 +68,6 @@ class CMakeBuild(build_ext):
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DPYTHON_MODULE_EXTENSION={''.join(wanted.suffixes)}",
-            f"-DCMAKE_INSTALL_PREFIX={target}",
             f"-DFACEMIX_CUDA={'ON' if nvcc else 'OFF'}",
         ]  # fmt: skip
         if nvcc:
@@ -74,14 +75,14 @@ class CMakeBuild(build_ext):
         configure += shlex.split(os.environ.get("CMAKE_ARGS", ""))
         run(configure)
         run(["cmake", "--build", str(build), "--target", "_C"])
-        run(["cmake", "--install", str(build), "--component", "python"])
-        # Python started in the clone finds ./facemix_ops before the installed one: it needs the extension too.
-        in_tree = ROOT / "facemix_ops" / wanted.name
-        if wanted != in_tree:
+        # Python started in the clone finds ./facemix_ops before the installed one: it needs the extension too. Copied,
+        # and not installed by CMake, which would go where a packager's DESTDIR and CMAKE_ARGS say.
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        for place in {wanted, ROOT / "facemix_ops" / wanted.name}:
             # Moved into place, never written over: a running Python may have the old one mapped.
-            fresh = in_tree.with_suffix(".new")
-            shutil.copy2(wanted, fresh)
-            os.replace(fresh, in_tree)
+            fresh = place.with_suffix(".new")
+            shutil.copy2(build / wanted.name, fresh)
+            os.replace(fresh, place)
 
 
 setup(

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -34,13 +35,24 @@ def test_other_values_are_refused(tmp_path: Path, value: str) -> None:
     assert f"FACEMIX_BUILD_CUDA must be auto, 1 or 0, got {value!r}" in result.stderr
 
 
-@pytest.mark.parametrize("built", [False, True])
-def test_a_build_forgets_what_was_found_and_keeps_what_was_compiled(tmp_path: Path, built: bool) -> None:
+def build_with(tmp_path: Path, cmake: str, **changed: str) -> subprocess.CompletedProcess[str]:
+    """Builds a tree that holds setup.py and little else into tmp_path/lib; a shell script stands for CMake."""
     (tmp_path / "setup.py").write_text((ROOT / "setup.py").read_text())
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "facemix"\nversion = "0"\n')
     (tmp_path / "pybind11.py").write_text("def get_cmake_dir(): return 'nowhere'\n")
-    (tmp_path / "cmake").write_text("#!/bin/sh\nexit 7\n")
+    (tmp_path / "cmake").write_text(f"#!/bin/sh\n{cmake}\n")
     (tmp_path / "cmake").chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PYTHONPATH": str(tmp_path),
+        "FACEMIX_BUILD_CUDA": "0",
+    }
+    command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "lib")]
+    return subprocess.run(command, cwd=tmp_path, env=environment | changed, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_a_build_forgets_what_was_found_and_keeps_what_was_compiled(tmp_path: Path, built: bool) -> None:
     build = tmp_path / "build" / f"cmake-{sys.implementation.cache_tag}"
     files = ("CMakeCache.txt", "CMakeFiles/4.0.1/CXX.cmake", "CMakeFiles/x.dir/x.o")
     told, found, compiled = (build / file for file in files)
@@ -48,16 +60,26 @@ def test_a_build_forgets_what_was_found_and_keeps_what_was_compiled(tmp_path: Pa
         for file in (told, found, compiled):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
-    environment = os.environ | {
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "PYTHONPATH": str(tmp_path),
-        "FACEMIX_BUILD_CUDA": "0",
-    }
-    command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "lib")]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    result = build_with(tmp_path, "exit 7")
     assert result.stderr.splitlines()[-1] == "facemix: cmake said above why it failed, with exit status 7"
     assert "Traceback" not in result.stderr
     assert (told.exists(), found.parent.exists(), compiled.exists()) == (False, False, built)
+
+
+def test_without_cmake(tmp_path: Path) -> None:
+    result = build_with(tmp_path, "", PATH=str(tmp_path / "empty"))
+    assert result.stderr.splitlines()[-1].startswith("facemix: a build needs cmake, and there is none on PATH: pip")
+
+
+def test_the_extension_goes_where_setuptools_wants_it(tmp_path: Path) -> None:
+    """And beside the sources; without `cmake --install`, which a packager's DESTDIR and CMAKE_ARGS lead elsewhere."""
+    extension = f"facemix_ops/_C{sysconfig.get_config_var('EXT_SUFFIX')}"
+    (tmp_path / "facemix_ops").mkdir()
+    cmake = f'case $1 in --build) mkdir -p "$2"; echo built >"$2/{Path(extension).name}";; --install) exit 7;; esac'
+    result = build_with(tmp_path, cmake)
+    assert result.returncode == 0, result.stderr
+    for folder in (tmp_path, tmp_path / "lib"):
+        assert (folder / extension).read_text() == "built\n"
 
 
 def test_what_is_packed(tmp_path: Path) -> None:
