@@ -92,8 +92,10 @@ struct KeyMemory {
 inline KeyMemory check_key_memory(const facemix_key& key) {
     check_between("key.groups", key.groups, 0);
     check_between("key.size", key.size, kMinGroup, kMaxGroup);
-    return {Array("key.coeffs", key.coeffs, {key.groups, key.size, key.size}, sizeof(double)),
-            Array("key.order", key.order, {key.groups, key.size}, sizeof(int64_t))};
+    const KeyMemory memory = {Array("key.coeffs", key.coeffs, {key.groups, key.size, key.size}, sizeof(double)),
+                              Array("key.order", key.order, {key.groups, key.size}, sizeof(int64_t))};
+    check_apart("key.order", memory.order, "key.coeffs", memory.coeffs);
+    return memory;
 }
 
 // A row's number that a result overwrites would lead out of bounds.

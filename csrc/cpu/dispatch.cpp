@@ -32,10 +32,11 @@ const std::vector<const CpuKernels*>& available() {
     return found;
 }
 
+// Takes no memory, so that kernels() cannot fail.
 const CpuKernels* widest() {
     const CpuKernels* best = kCompiled[0];
-    for (const CpuKernels* k : available())
-        if (k->preferred()) best = k;
+    for (const CpuKernels* k : kCompiled)
+        if (k->supported() && k->preferred()) best = k;
     return best;
 }
 

@@ -64,6 +64,8 @@ void keys(Edge& e) {
     bad.order = nullptr;
     refused(facemix_key_sample(&bad, 0), "key_sample: key.order must not be null");
     refused(facemix_key_wipe(&bad), "key_wipe: key.order must not be null");
+    bad.order = reinterpret_cast<int64_t*>(bad.coeffs) + 3;
+    refused(facemix_key_sample(&bad, 0), "key_sample: key.order must not overlap key.coeffs, got shared memory");
     accepted(facemix_key_wipe(&e.key), "key_wipe");
     for (double c : e.coeffs) check(c == 0, "a coefficient is left");
     for (int64_t row : e.order) check(row == 0, "an entry of the order is left");
