@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from facemix.cli import main
 from facemix.data import UNKNOWN, Labelled, Splits, synthetic_faces
 from facemix.edge import load_half
-from facemix.models import build
+from facemix.models import build, registry
 from facemix.storage import load_tensors
 from facemix.training import collapsing
 from facemix.training.anonymizing import Anonymizing
@@ -149,6 +149,30 @@ def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
     assert len(losses) == best + 2 < 30
     steps = load_tensors(stage / "weights.safetensors")[0]["bn1.num_batches_tracked"]
     assert steps == 3 * best
+
+
+class Flat(nn.Module):
+    """A network whose first part gives no maps."""
+
+    pre_blocks, post_blocks = ("first",), ("last",)
+
+    def __init__(self, num_classes: int, in_channels: int, **_: Any) -> None:
+        super().__init__()
+        self.flat, self.first = nn.Flatten(), nn.Linear(24 * 24 * in_channels, 8)
+        self.middle, self.last = nn.Linear(8, 8), nn.Linear(8, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.middle(self.first(self.flat(x))))
+
+
+def test_what_no_edge_file_can_hold_is_refused_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(registry._BUILDERS, "flat", Flat)
+    command = ["train", *OPTIONS, "--model.name=flat", "--model.options={}", "--out", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert "the edge's first part of flat must give [channels, height, width]" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_lightning_refuses_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,8 +106,8 @@ class Stages:
         """Build and cut what will be deployed, without its weights: its turn comes only when the baseline is trained.
 
         Raises:
-            ValueError: if there is no such network, it refuses an option or the photographs, or cannot be cut so; or
-                the people whom an anonymizer is to hide are not known.
+            ValueError: if there is no such network, it refuses an option or the photographs, or cannot be cut so, or
+                no edge file can hold its first part; or the people whom an anonymizer is to hide are not known.
         """
         experiment = self.experiment
         if experiment.protection.name == "anonymizer" and self.train.identity is None:
@@ -119,7 +119,13 @@ class Stages:
             options = self._mixing_options(experiment.mix.activation)
         network = build_bare(model.name, options)
         shape = tuple(self.train.images.shape[1:])
-        partition_cost(network, shape, pre=model.pre, post=model.post, group_size=experiment.group_size)
+        cost = partition_cost(network, shape, pre=model.pre, post=model.post, group_size=experiment.group_size)
+        features = cost.edge_first.output_shape[experiment.mix.patches > 1 :]
+        if experiment.group_size > 1 and len(features) != 3:
+            raise ValueError(
+                f"train: the edge's first part of {model.name} must give [channels, height, width] of an image, as "
+                f"its file has it, got {list(features)}"
+            )
 
     def _protected_options(self) -> dict[str, Any]:
         model = self.experiment.model
