@@ -156,9 +156,11 @@ def test_pages_without_the_markers_or_with_them_twice_stay_as_they_are(texts: tu
 def test_the_headlines_are_of_the_fastest_layout_and_of_all_kernels() -> None:
     where = {"machine": {"cpu": "a CPU", "cores": 2}, "commit": "0123456789"}
     kernel = entry(workload="resnet-stem-pool")  # of ours 2 to 5 s; the best of PyTorch takes 2, 4 and 3 times as long
-    text = headline_table.section(where | {"results": [kernel, entry(op="other")]})
+    # One that wins on one thread is in the range too.
+    alone = entry(op="other", threads=1, seconds={"facemix": [4.0] * 4, "eager": [2.0] * 4})
+    text = headline_table.section(where | {"results": [kernel, alone]})
     assert "| 4e+03 ms | the best of PyTorch 3.00x as long | a CPU, 2 cores; 0123456 |" in text
-    assert "the best of PyTorch takes 3.00 to 3.00 times as long as ours." in text
+    assert "the best of PyTorch takes 0.50 to 3.00 times as long as ours." in text
     assert "ResNet's first convolution" not in headline_table.section(where | {"results": [entry(op="other")]})
 
 
