@@ -1,7 +1,7 @@
 import pytest
 import torch
 from audit_scenes import PixelEdge, scene
-from facemix.audit.control import fails_unprotected, judged
+from facemix.audit.control import judged
 from facemix.audit.grouping import groups_of_images
 
 
@@ -26,16 +26,6 @@ def test_a_low_result_counts_only_if_the_attack_works_and_ended(floor, result, c
     found = judged(floor, result, ceiling, ended)
     assert found[0] == status
     assert reason in found[1]
-
-
-@pytest.mark.parametrize(("hits", "fails"), [(20, False), (15, False), (12, True), (5, True)])
-def test_an_attack_works_only_if_it_is_clearly_above_the_floor_on_unprotected_rows(hits, fails):
-    values = [1.0] * hits + [0.0] * (20 - hits)  # 12 of 20 are luck in one of four cases
-    found = fails_unprotected(values, 0.5, seed=0)
-    assert (found is not None) == fails
-    if fails:
-        assert found.status == "not converged"
-        assert f"the attack gets {hits / 20:.2f}, not clearly more than the floor, 0.50" in found.reason
 
 
 def test_images_that_are_sent_in_parts_make_more_groups_of_rows():
