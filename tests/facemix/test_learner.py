@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from facemix.cli import main
-from facemix.data import UNKNOWN, Labelled, Splits, synthetic_faces
+from facemix.data import STD, UNKNOWN, Labelled, Splits, synthetic_faces
 from facemix.edge import load_half
 from facemix.models import build, registry
 from facemix.storage import load_tensors
@@ -22,11 +22,11 @@ from facemix.training import collapsing
 from facemix.training.anonymizing import Anonymizing
 from facemix.training.deploy import write_halves
 from facemix.training.experiment import evaluated
-from facemix.training.learner import Learner, share_of_key
+from facemix.training.learner import Learner, inputs, share_of_key
 from facemix.training.measure import measure
 from facemix.training.mixed_network import MixedNetwork
 from facemix.training.processes import processes
-from facemix.training.settings import DataSettings, Experiment, FitSettings, MixSettings, ModelSettings
+from facemix.training.settings import Changes, DataSettings, Experiment, FitSettings, MixSettings, ModelSettings
 from facemix.training.stage import WholeFiles, _trainer
 from facemix.training.stages import Stages
 from facemix.training.synced_norm import SyncedBatchNorm2d, synced
@@ -394,6 +394,20 @@ def test_an_edge_has_the_bound_of_its_training_and_decoys_that_are_nobodys(tmp_p
     known = {image.tobytes() for image in faces.images}
     assert len(decoys) == 64
     assert not known & {decoy.transpose(2, 0, 1).tobytes() for decoy in decoys}
+
+
+def test_faces_are_distorted_always_and_augmented_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, shown = learner_of(MixSettings(1)), []
+    learner._trainer = SimpleNamespace(current_epoch=0, global_rank=0)
+    monkeypatch.setattr(learner, "loss", lambda images, *_: shown.append(images) or torch.zeros(()))
+    batch = next(iter(learner.val_dataloader()))
+    batch["distort"] = batch["augment"] = torch.ones_like(batch["distort"])
+    plain = inputs(batch, DataSettings(), augment=False)
+    learner.data = DataSettings(distort=Changes(brightness=0.5), augment=Changes(brightness=0.25))
+    tested = inputs(batch, learner.data, augment=False)
+    learner.training_step(batch, 0)
+    torch.testing.assert_close(tested, plain + 0.5 / STD)
+    torch.testing.assert_close(shown[0], plain + 0.75 / STD)
 
 
 def test_what_layers_draw_depends_on_epoch_step_and_process(monkeypatch: pytest.MonkeyPatch) -> None:
