@@ -35,8 +35,8 @@ def _native(y: Tensor, x: Tensor, codes: Tensor | None, coeffs: Tensor, order: T
             padding: list[int], dilation: list[int], neg: float, pool: list[int], weight: Tensor,
             bias: Tensor) -> None:  # fmt: skip
     coeffs, order, key = key_args(y, coeffs, order)
-    layout, x = layout_of(x), x.resolve_neg()
-    y = y.resolve_neg().contiguous(memory_format=layout)
+    layout = layout_of(x)
+    y = y.contiguous(memory_format=layout)
     codes = None if codes is None else codes.contiguous(memory_format=layout)
     oc, _, *kernel = weight.shape
     size = convolved_size(x, kernel, stride, padding, dilation)
