@@ -194,6 +194,8 @@ def test_the_cloud_is_the_network_and_never_the_generator(trained: Path) -> None
     ("options", "message"),
     [
         (("--protection.name=noise",), "sigma of noise must be a positive number, got None"),
+        (("--protection.name=noise", "--protection.sigma=.inf"), "sigma of noise must be a positive number, got inf"),
+        (("--protection.name=noise", "--protection.sigma=.nan"), "sigma of noise must be a positive number, got nan"),
         (("--protection.sigma=8",), "sigma must be given for noise only, got mix"),
         (("--protection.name=blur", "--protection.size=0"), "size of blur must be a positive number, got 0"),
         (("--protection.name=blur", "--protection.size=24"), "images must be larger than 24 x 24, got 24 x 24"),

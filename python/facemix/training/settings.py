@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -213,7 +214,7 @@ class ProtectionSettings:
             value = getattr(self, setting)
             if value is not None and owner != self.name:
                 raise ValueError(f"ProtectionSettings: {setting} must be given for {owner} only, got {self.name}")
-            if owner == self.name and (value is None or value <= 0):
+            if owner == self.name and (value is None or not 0 < value < math.inf):
                 raise ValueError(f"ProtectionSettings: {setting} of {owner} must be a positive number, got {value}")
         if self.hiding < 0:
             raise ValueError(f"ProtectionSettings: hiding must not be negative, got {self.hiding}")
