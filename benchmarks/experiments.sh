@@ -2,11 +2,11 @@
 # The experiments of docs/experiments.md, audit.md, baselines.md and hardening.md that need no GPU: about three hours of
 # one core.
 #
-#     benchmarks/experiments.sh [orl] [protections] [hardening] [orl-affine] [figure4] [synthetic]    # default: all
+#     benchmarks/experiments.sh [orl] [protections] [hardening] [orl-affine] [figure4] [synthetic] [picture]
 #
-# What was interrupted goes on with the same command. Parts can run at once, but for protections and hardening, which take
-# what orl trained. Everything goes to OUT, and not into the tree, whose changes results tell. To publish, from a clean tree
-# that is installed with `pip install -e`, so that results name the commit:
+# By default all. What was interrupted goes on with the same command. Parts can run at once, but for protections and
+# hardening, which take what orl trained. Everything goes to OUT, and not into the tree, whose changes results tell. To
+# publish, from a clean tree that is installed with `pip install -e`, so that results name the commit:
 #
 #     cp -r .benchmarks/experiments/results/. benchmarks/results && make bench-report
 set -euo pipefail
@@ -94,7 +94,13 @@ synthetic() {
     keep synthetic
 }
 
-PARTS=(orl protections hardening orl-affine figure4 synthetic)
+picture() { # of the README: cartoons, so that it shows nobody
+    "$FACEMIX" train synthetic --data.people 40 --data.size '[112, 92]' --longer_control false --out "$OUT/picture"
+    "$FACEMIX" audit "$OUT/picture/seed-0" --quick --attacks end_to_end --out "$OUT/audit/picture"
+    cp "$OUT/audit/picture/pictures/end_to_end.png" "$RESULTS/audit/picture.png"
+}
+
+PARTS=(orl protections hardening orl-affine figure4 synthetic picture)
 for part in "${@:-${PARTS[@]}}"; do
     case " ${PARTS[*]} " in
         *" $part "*) ;;

@@ -16,8 +16,8 @@ echo "$*" >>"$OUT/calls"
 case "$1" in report) folder="$2" ;; *) folder=$(echo "$*" | sed 's/.*--out \\([^ ]*\\).*/\\1/') ;; esac
 [ "$1" = blind ] && exec touch "$folder"
 [ "$1" = benchmarks/hardening.py ] && exec touch "$7"
-mkdir -p "$folder/pre-1-S-2"
-for name in report.md results.json audit.json sweep.csv sweep.md figure4a.png figure4b.png; do
+mkdir -p "$folder/pre-1-S-2" "$folder/pictures"
+for name in report.md results.json audit.json sweep.csv sweep.md figure4a.png figure4b.png pictures/end_to_end.png; do
     echo "$*" >"$folder/$name"
 done
 """
@@ -37,6 +37,7 @@ def test_everything_that_the_tables_read_is_kept(tmp_path: Path) -> None:
     kept = {str(path.relative_to(tmp_path / "results")) for path in (tmp_path / "results").rglob("*") if path.is_file()}
     runs = {*TASKS, *(f"orl-affine/{name}" for name in AFFINE), *(f"protections/{name}" for name in PROTECTIONS)}
     assert {f"experiments/{name}/results.json" for name in (*runs, "synthetic", "figure4")} <= kept
+    assert "audit/picture.png" in kept
     assert {f"audit/{name}.json" for name in ("orl", "orl-blinded", *PROTECTIONS)} <= kept
     committed = {str(path.relative_to(COMMITTED.parent)) for path in COMMITTED.parent.rglob("*") if path.is_file()}
     assert kept <= committed
@@ -57,7 +58,6 @@ def test_blinders_are_not_made_again(tmp_path: Path) -> None:
 def test_an_unknown_part_is_refused_before_anything_runs(parts: tuple[str, ...], tmp_path: Path) -> None:
     done = script(tmp_path, *parts)
     assert done.returncode == 2
-    assert (
-        f"a part must be one of orl protections hardening orl-affine figure4 synthetic, got {parts[-1]}" in done.stderr
-    )
+    known = "orl protections hardening orl-affine figure4 synthetic picture"
+    assert f"a part must be one of {known}, got {parts[-1]}" in done.stderr
     assert not (tmp_path / "calls").exists()

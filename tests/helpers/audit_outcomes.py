@@ -36,7 +36,7 @@ FULL = Outcome(
     variants=(Variant("raw values", 0.72, floor=0.67), Variant("Laplacian", 0.995)),
     curves=(Roc("the same group from others", (0.0, 0.1, 1.0), (0.0, 0.9, 1.0), 0.9),),
     pictures=(
-        Line("photographed", [SAME, SAME], titles=["a", "b"]),
+        Line("photographs", [SAME, SAME], titles=["a", "b"]),
         Line("recovered", [np.full((4, 3), n / 2, np.float32) for n in range(2)], 1.5, right=[np.True_, False]),
     ),
 )

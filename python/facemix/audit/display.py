@@ -30,18 +30,18 @@ def compared(scene: Scene, rows: Tensor, request: Request, found: Mapping[str, T
     sources = request.truth.sources[:COLUMNS]
     channel = int(sources.var((2, 3)).mean(0).argmax())
     lines = [
-        photographs("photographed", scene.victims, rows[request.truth.image[:COLUMNS]]),
-        Line("before the mix", _pictures(sources, sources, channel)),
+        photographs("photographs", scene.victims, rows[request.truth.image[:COLUMNS]]),
+        Line("their features", _pictures(sources, sources, channel)),
     ]
     decoder = scene.decoder if len(request.truth.image.unique()) == len(request.truth.image) else None
-    for caption, candidates in {"sent, the most like it": request.received, **found}.items():
+    for caption, candidates in {"the most similar\nrow that was sent": request.received, **found}.items():
         likeness = correlation(sources, candidates)
         which, _ = matched(likeness.abs())
         sign = likeness[torch.arange(len(sources)), which].sign().float() * (which >= 0)  # no match: grey
         chosen = candidates[which] * sign[:, None, None, None]
         lines.append(Line(caption, _pictures(chosen, sources, channel)))
         if decoder is not None:
-            lines.append(Line(f"{caption}:\nas a photograph", [_picture(image) for image in decoder(chosen).numpy()]))
+            lines.append(Line(f"{caption},\nas a photograph", [_picture(image) for image in decoder(chosen).numpy()]))
     return tuple(lines)
 
 

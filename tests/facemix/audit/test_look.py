@@ -26,6 +26,6 @@ def test_a_one_time_pad_shows_nothing():
 
 def test_the_picture_has_the_photographs_the_features_and_the_rows():
     lines = look(PixelEdge(4)).pictures
-    sent = "sent, the most like it"
-    assert [line.caption for line in lines] == ["photographed", "before the mix", sent, f"{sent}:\nas a photograph"]
+    sent = "the most similar\nrow that was sent"
+    assert [line.caption for line in lines] == ["photographs", "their features", sent, f"{sent},\nas a photograph"]
     assert {len(line.pictures) for line in lines} == {8}
