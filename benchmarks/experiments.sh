@@ -4,9 +4,10 @@
 #
 #     benchmarks/experiments.sh [orl] [protections] [hardening] [orl-affine] [figure4] [synthetic] [picture]
 #
-# By default all. What was interrupted goes on with the same command. Parts can run at once, but for protections and
-# hardening, which take what orl trained. Everything goes to OUT, and not into the tree, whose changes results tell. To
-# publish, from a clean tree that is installed with `pip install -e`, so that results name the commit:
+# By default all. What was interrupted goes on with the same command; what hardening measures begins again. Parts can
+# run at once, but for protections and hardening, which take what orl trained. Everything goes to OUT, and not into the
+# tree, whose changes results tell. To publish, from a clean tree that is installed with `pip install -e`, so that
+# results name the commit:
 #
 #     cp -r .benchmarks/experiments/results/. benchmarks/results && make bench-report
 set -euo pipefail
