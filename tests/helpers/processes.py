@@ -9,10 +9,14 @@ from pathlib import Path
 
 
 def python(code: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs ``code`` outside the repository, so that the installed package is the one imported."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("FACEMIX_") and k != "PYTHONPATH"}
+    """Runs ``code`` outside the repository, so that the package is the one that the tests import: the installed one, or
+    one on PYTHONPATH, before which comes that of ``environment``.
+    """
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("FACEMIX_")}
+    paths = [env["PYTHONPATH"] for env in (environment, clean) if env.get("PYTHONPATH")]
+    changed = clean | environment | ({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=cwd, env={**clean, **environment}, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=cwd, env=changed, capture_output=True, text=True, check=False
     )
 
 
