@@ -106,6 +106,7 @@ FIELDS: list[tuple[str, Any, str]] = [
     ("image_shape", [12, 10, 0], "image_shape must be 3 integers from 1"),
     ("image_shape", [12, 10.0, 3], "image_shape must be 3 integers from 1"),
     ("image_shape", [2**20, 2**20, 3], "a padded image must have at most"),
+    ("image_shape", [6688, 6688, 3], "a padded image must have at most 134217728 elements"),
     ("image_shape", [10**30, 10, 3], "image_shape must be 3 integers from 1"),
     ("image_shape", [12, 10, 1], "mean must be 1 numbers"),
     ("mean", [0.5, 0.5], "mean must be 3 numbers"),

@@ -77,6 +77,16 @@ def test_messages_follow_each_other(bytes_up: int, cloud_seconds: float, bytes_d
     assert request_seconds(LINK, exchange) == pytest.approx(down + LINK.latency)
 
 
+@pytest.mark.parametrize(("messages", "each"), [(1, 65_535), (1, 65_536), (2, 65_535), (2, 70_000), (4, 70_000)])
+def test_a_message_larger_than_its_window_waits_for_the_server(messages: int, each: int) -> None:
+    """Its word comes a round trip after the first byte, while the windows of all messages go up."""
+    exchange = Exchange(messages, bytes_up=messages * each, bytes_down=0)
+    windows = messages * 65_535e-6
+    idle = max(0.2 - windows, 0) if each > 65_535 else 0
+    sent = messages * (each + MESSAGE_OVERHEAD) * 1e-6 + idle
+    assert request_seconds(LINK, exchange) == pytest.approx(sent + 0.2 + MESSAGE_OVERHEAD * 0.5e-6)
+
+
 def test_round_trips_of_a_connection() -> None:
     assert setup_seconds(LINK) == pytest.approx(2 * 0.2)
     assert setup_seconds(LINK, tls=True) == pytest.approx(3 * 0.2)

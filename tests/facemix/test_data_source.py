@@ -58,6 +58,16 @@ def test_synthetic(tmp_path: Path) -> None:
     assert not np.array_equal(again, other)
 
 
+def test_the_seed_of_the_split_draws_the_validation_set_too(tmp_path: Path) -> None:
+    """Of ORL, whose test set is given."""
+    of = [
+        open_data(settings(tmp_path, "orl", size=(28, 23), validation_share=0.3, split_seed=seed)) for seed in (0, 0, 1)
+    ]
+    assert np.array_equal(of[0].validation.images, of[1].validation.images)
+    assert not np.array_equal(of[0].validation.images, of[2].validation.images)
+    assert np.array_equal(of[0].test.images, of[2].test.images)
+
+
 def test_celeba_has_a_validation_set_of_its_own(tmp_path: Path) -> None:
     celeba(tmp_path, [3, 4, 3, 8, 5, 4], [0, 0, 0, 1, 2, 0])
     splits = open_data(settings(tmp_path, "celeba", task="attributes", attributes=["Young", "Eyeglasses"], channels=3))
@@ -65,6 +75,12 @@ def test_celeba_has_a_validation_set_of_its_own(tmp_path: Path) -> None:
     assert list(splits.train.attributes) == ["Young", "Eyeglasses"]
     assert splits.train.images.shape == (4, 3, 12, 10)
     with pytest.raises(ValueError, match=r"everybody in the validation set must be .* got 1 of 1 people who are not"):
+        open_data(settings(tmp_path, "celeba"))
+
+
+def test_strangers_in_the_test_set_have_no_identity_to_learn(tmp_path: Path) -> None:
+    celeba(tmp_path, [3, 4, 3, 8, 5, 4], [0, 0, 0, 0, 2, 0])
+    with pytest.raises(ValueError, match=r"everybody in the test set must be .* got 1 of 1 people who are not"):
         open_data(settings(tmp_path, "celeba"))
 
 

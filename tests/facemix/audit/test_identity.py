@@ -115,6 +115,12 @@ def test_balanced_success_counts_rare_classes_like_others():
     assert sum(values) / 2 == pytest.approx(0.5)
 
 
+def test_victims_with_as_many_values_each_get_their_means():
+    values = torch.tensor([1, 0, 0, 1, 1, 1, 0, 0, 0], dtype=torch.float64)
+    victims = torch.tensor([5, 2, 5, 9, 9, 9, 2, 5, 2])
+    assert by_victim(values, victims) == pytest.approx([0, 1 / 3, 1])
+
+
 def test_what_is_always_right_has_no_interval_whatever_the_classes():
     values = by_victim(
         class_balanced(torch.ones(6, dtype=torch.bool), torch.tensor([0, 0, 0, 1, 1, 2])), torch.arange(6) // 4
