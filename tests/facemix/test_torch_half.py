@@ -152,7 +152,7 @@ def zeroed(request: TorchRequest) -> bool:
 
 
 def test_keys_stay_below_the_bound_of_the_file(tmp_path: Path) -> None:
-    half = TorchHalf.load(exported(tmp_path, max_coeff=0.7))
+    half = load_half(exported(tmp_path, max_coeff=0.7))
     with half.mix(images(16)) as request:
         assert np.abs(request._key.coeffs).max() <= 0.7
 
