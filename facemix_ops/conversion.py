@@ -11,7 +11,7 @@ from .flow import refuse
 from .keys import check_group_size
 from .nn import MixConv2d, UnmixLinear
 from .pairing import pair
-from .rules import bad_type, check_max_coeff
+from .rules import bad_type, bad_value, check_max_coeff
 from .spec import check_layer, parse_activation, parse_pool
 from .tracing import check_hooks, follow
 
@@ -70,6 +70,8 @@ def convert(
     """
     if not isinstance(model, nn.Module):
         bad_type("convert", "model", "be an nn.Module", type(model).__name__)
+    if hasattr(model, "_orig_mod"):
+        bad_value("convert", "model", "not be compiled yet: convert it, then compile", type(model).__name__)
     check_group_size("convert", group_size)
     check_max_coeff("convert", max_coeff, group_size)
     conv = _layer(model, "first", first, nn.Conv2d)

@@ -279,3 +279,9 @@ def test_hooks_on_what_is_replaced_or_fused(name: str) -> None:
     model = Resnet()
     getattr(model, name).register_forward_hook(lambda *_: None)
     assert "hooks" in refused(model, name)
+
+
+def test_a_compiled_model_is_told_the_order() -> None:
+    """Its modules have other names, and are compiled as they are now."""
+    with pytest.raises(ValueError, match=r"^convert: model must not be compiled yet: convert it, then compile, got"):
+        convert(torch.compile(Resnet()), group_size=4)
