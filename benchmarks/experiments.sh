@@ -98,6 +98,7 @@ synthetic() {
 picture() { # of the README: cartoons, so that it shows nobody
     "$FACEMIX" train synthetic --data.people 40 --data.size '[112, 92]' --longer_control false --out "$OUT/picture"
     "$FACEMIX" audit "$OUT/picture/seed-0" --quick --attacks end_to_end --out "$OUT/audit/picture"
+    mkdir -p "$RESULTS/audit"
     cp "$OUT/audit/picture/pictures/end_to_end.png" "$RESULTS/audit/picture.png"
 }
 
