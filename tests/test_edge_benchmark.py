@@ -10,7 +10,7 @@ import pytest
 
 @pytest.mark.parametrize("workload", edge.WORKLOADS)
 def test_everybody_scores_the_same(workload: str, tmp_path: Path) -> None:
-    edge.write(tmp_path, edge.WORKLOADS[workload])
+    edge.write_network(tmp_path, edge.WORKLOADS[workload])
     runs = {name: [edge.measure(tmp_path, name, 1, 1)] for name in edge.CONTESTANTS}
     edge.check(runs)
     runs["torch"][0]["scores"][3][5] += 1.0

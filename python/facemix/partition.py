@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from facemix.models.patches import Patches
-from facemix_ops.spec import is_plain
 
 __all__ = ["Parts", "partition"]
 
@@ -152,7 +151,7 @@ def _trace(model: nn.Module, cuts: tuple[str, ...]) -> fx.Graph:
 
 def _begins_on_edge(module: nn.Module) -> bool:
     """Whether the first layer of a plain container is one that may go along to the edge: behind the cut it does."""
-    if not is_plain(module, nn.Sequential):
+    if type(module) is not nn.Sequential:
         return False
     layers = (layer for layer in module.modules() if not isinstance(layer, nn.Sequential | TRANSPARENT))
     return isinstance(next(layers, None), EDGE_TAIL_MODULES)
