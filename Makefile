@@ -8,6 +8,8 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Of this package. setuptools installs what an earlier build left in build/lib, files that are gone since included.
+INSTALL := rm -rf build/lib build/lib.* && $(PIP) install
 
 .PHONY: help demo test test-cpp test-web check-cuda lint format bench bench-report bench-service install install-dev clean
 help:  ## this list
@@ -22,11 +24,11 @@ $(VENV)/.torch: | $(BIN)/python
 	@touch $@
 
 install: $(VENV)/.torch  ## build and install with the pipeline (a minute or two)
-	$(PIP) install '.[pipeline]'
+	$(INSTALL) '.[pipeline]'
 
 # A goal of its own, so that `make test test-web lint` builds once.
 install-dev: $(VENV)/.torch  ## build and install with all that tests and linters need
-	$(PIP) install '.[dev]'
+	$(INSTALL) '.[dev]'
 
 demo: install  ## train on real faces, with and without mixing, and classify them through a cloud process
 	$(BIN)/facemix demo $(ARGS)
@@ -58,17 +60,17 @@ format: install-dev  ## rewrite all sources in the project's style
 	$(BIN)/clang-format -i $$(git ls-files '*.c' '*.cpp' '*.h' '*.cu')
 
 bench: $(VENV)/.torch  ## race the kernels against PyTorch and ONNX Runtime on this machine
-	$(PIP) install '.[bench]'
+	$(INSTALL) '.[bench]'
 	@mkdir -p .benchmarks
 	$(BIN)/pytest benchmarks --timeout=1800 --disable-warnings --benchmark-quiet --benchmark-min-rounds=15 \
 		--benchmark-json=.benchmarks/cpu.json $(ARGS)
 
 bench-report: $(VENV)/.torch  ## the tables of the README and of docs/, and the roofline chart, from benchmarks/results
-	$(PIP) install '.[bench]'
+	$(INSTALL) '.[bench]'
 	$(BIN)/python benchmarks/report.py --docs --chart benchmarks/results/roofline.png $(ARGS)
 
 bench-service: $(VENV)/.torch  ## the service on loopback: under load, for ten minutes, and against a network in one piece
-	$(PIP) install '.[bench,kserve]'
+	$(INSTALL) '.[bench,kserve]'
 	$(BIN)/python benchmarks/service.py --minutes 10 $(ARGS)
 
 clean:  ## remove what was built, and the environment; not caches, nor what the commands wrote

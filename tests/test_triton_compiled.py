@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 import torch
 from cases import key_for
-from compilation import SHARED_MEMORY, Compiled, compiled, compiled_for_amd, launch_of
+from compilation import SHARED_MEMORY, Compiled, compiled, compiled_for_amd, disassembled, launch_of, overwritten
 from torch import Tensor
 
 from facemix_ops.triton import act_mix, act_mix_linear, conv_mix, group_mix, tiles, unmix_linear
@@ -97,6 +97,38 @@ def test_bfloat16(kernel: str, capability: int, tmp_path: Path) -> None:
     assert ("mma" in result.ptx) == (instruction is not None)
     assert instruction is None or instruction in result.ptx
     assert ("cp.async.ca.shared.global" in result.ptx) == kernel.startswith("conv_mix")  # copies of two taps
+
+
+@pytest.mark.parametrize("size", [4, 8, 16])
+@pytest.mark.parametrize("kernel", [name for name in TENSOR_CORES if "wgmma" in TENSOR_CORES[name][90]])
+def test_products_keep_their_registers(kernel: str, size: int, tmp_path: Path) -> None:
+    """Until they have ended: the mix reads its left matrix from registers."""
+    compiled(launch(kernel, size, torch.bfloat16, capability=90), 90, tmp_path)
+    sass = disassembled(tmp_path / "kernel.cubin")
+    assert "HGMMA" in sass
+    assert overwritten(sass) == []
+
+
+PRODUCT = "/*0010*/ HGMMA.64x8x16.F32.BF16 R24, R56, gdesc[UR4], RZ, !UPT, gsb0 ;"
+WAIT = "/*0020*/ WARPGROUP.DEPBAR.LE gsb0, {} ;"
+
+
+@pytest.mark.parametrize(
+    ("write", "seen"),
+    [
+        ("MOV R59, R3", True),
+        ("@P0 MOV R56, R3", True),
+        ("@!PT LDS.64 R55, [R3]", True),
+        ("LDS.64 R54, [R3]", False),
+        ("MOV R60, R56", False),
+        ("STG.E desc[UR8][R56.64], R57", False),
+    ],
+)
+def test_a_register_that_is_overwritten_is_seen(write: str, seen: bool) -> None:
+    write = f"/*0030*/ {write} ;"
+    assert overwritten("\n".join((PRODUCT, write, WAIT.format("0x0")))) == [write] * seen
+    assert overwritten("\n".join((PRODUCT, WAIT.format("0x0"), write))) == []
+    assert overwritten("\n".join((PRODUCT, PRODUCT, WAIT.format("0x1"), write))) == [write] * seen
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

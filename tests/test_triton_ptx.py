@@ -6,9 +6,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import triton
+from packaging.version import Version
 from processes import python
 
 TESTS = Path(__file__).parent
+# What NOTES says of Triton's versions: the machine sees it, in conv_mix.
+NO_FENCE = pytest.mark.xfail(
+    Version(triton.__version__) < Version("3.8"), reason="no fence between a copy and a product of it", strict=True
+)
 
 
 @pytest.mark.parametrize(
@@ -19,7 +25,7 @@ TESTS = Path(__file__).parent
         (80, "conv_mix", "small or walks"),
         (80, "group_mix", "small"),
         (80, "unmix_linear", "small"),
-        (90, "conv_mix", "small or walks"),
+        pytest.param(90, "conv_mix", "small or walks", marks=NO_FENCE),
         (90, "unmix_linear", "small"),
     ],
 )

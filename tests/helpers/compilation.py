@@ -16,6 +16,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction, mangle_type
 
+INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?PT?\d*\s+)?([A-Z][A-Z0-9_.x]*)\s+(.*?);")
+REGISTER = re.compile(r"R(\d+)")
 SHARED_MEMORY = {80: 163 << 10, 90: 227 << 10}  # bytes that a block may ask for (CUDA programming guide)
 
 
@@ -60,6 +62,45 @@ def compiled(launch: tuple[Any, dict[str, Any]], capability: int, folder: Path) 
         binary.metadata.shared,
         32 * binary.metadata.num_warps,
     )
+
+
+def overwritten(sass: str) -> list[str]:
+    """Of the instructions of a kernel, those that write a register that a product of a warpgroup may still read.
+
+    A product takes its left matrix from registers as it goes. ptxas before 13.3 may put other values into them before
+    it has ended (triton-lang/triton#9433): then all is well, but the result.
+    """
+    found: list[str] = []
+    groups: list[list[int]] = [[]]  # of products under way: of each the first of the four registers that it reads
+    for line in sass.splitlines():
+        if (match := INSTRUCTION.search(line)) is None:
+            continue
+        name, operands = match[1], [operand.strip() for operand in match[2].split(",")]
+        if name.startswith("WARPGROUP.DEPBAR"):
+            left = int(operands[-1], 16)  # groups, besides the one that is not whole
+            groups = groups[-1 - left :]
+        elif name.startswith("HGMMA"):
+            groups[-1] += [int(read[1:]) for read in operands[1:2] if REGISTER.match(read)]
+            groups += [[]] if "gsb0" in operands else []
+        target = REGISTER.match(operands[0])
+        if target and not name.startswith(("ST", "RED", "HGMMA")):
+            first = int(target[1])
+            if any(first < read + 4 and read < first + _registers_of(name) for group in groups for read in group):
+                found.append(line.strip())
+    return found
+
+
+def _registers_of(name: str) -> int:
+    """How many registers an instruction writes, at most."""
+    if name.startswith(("HMMA", "IMMA", "DMMA", "LDSM")) or ".128" in name:
+        return 4
+    return 2 if ".64" in name or ".WIDE" in name or name.startswith("D") else 1
+
+
+def disassembled(cubin: Path) -> str:
+    """Its SASS."""
+    tool = triton.knobs.nvidia.nvdisasm.path
+    return subprocess.run([tool, "-c", cubin], capture_output=True, text=True, check=True).stdout
 
 
 def compiled_for_amd(launch: tuple[Any, dict[str, Any]], architecture: str) -> tuple[str, int]:

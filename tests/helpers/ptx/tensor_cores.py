@@ -16,6 +16,8 @@ from .memory import WARP, PtxError
 
 Words = NDArray[np.uint32]
 
+SHAPES = {("m16n8k16", "f16"), ("m16n8k16", "bf16"), ("m16n8k16", "f64"), ("m16n8k8", "tf32")}
+
 
 def _by_lane(words: list[Words]) -> NDArray[Any]:
     """[warp, g, t, word]"""
@@ -28,39 +30,45 @@ def _pairs(words: NDArray[Any], kind: str) -> NDArray[np.float32]:
     return from_bfloat16(halves) if kind == "bf16" else halves.view(np.float16).astype(np.float32)
 
 
-def _tf32(words: list[Words]) -> list[NDArray[np.float32]]:
-    return [(word & np.uint32(0xFFFFE000)).view(np.float32) for word in words]
+def _numbers(words: list[Any], kind: str) -> NDArray[Any]:
+    """One float of each word: [warp, g, t, word]"""
+    if kind == "f64":
+        return _by_lane([word.view(np.float64) for word in words])
+    return _by_lane([(word & np.uint32(0xFFFFE000)).view(np.float32) for word in words])
 
 
-def left_matrices(words: list[Words], kind: str) -> NDArray[np.float32]:
+def left_matrices(words: list[Any], kind: str) -> NDArray[Any]:
     """Of every warp, from its registers: [warp, 16, K]"""
-    if kind == "tf32":
-        return _by_lane(_tf32(words)).reshape(-1, 8, 4, 2, 2).transpose(0, 4, 1, 3, 2).reshape(-1, 16, 8)
+    if kind in ("tf32", "f64"):
+        left = _numbers(words, kind).reshape(-1, 8, 4, len(words) // 2, 2)  # warp, g, t, K / 4, row + 8
+        return left.transpose(0, 4, 1, 3, 2).reshape(-1, 16, 2 * len(words))
     left = _pairs(_by_lane(words), kind).reshape(-1, 8, 4, 2, 2, 2)  # warp, g, t, K + 8, row + 8, odd
     return left.transpose(0, 4, 1, 3, 2, 5).reshape(-1, 16, 16)
+
+
+def _right_matrices(words: list[Any], kind: str) -> NDArray[Any]:
+    """[warp, K, 8]"""
+    if kind in ("tf32", "f64"):
+        return _numbers(words, kind).transpose(0, 3, 2, 1).reshape(-1, 4 * len(words), 8)
+    return _pairs(_by_lane(words), kind).transpose(0, 3, 2, 4, 1).reshape(-1, 16, 8)
 
 
 def multiplied(shape: str, kind: str, a: list[Any], b: list[Any], d: list[Any]) -> list[Any]:
     """d + a * b of every warp; words of float32, or of float64 where that is multiplied."""
     if (shape, kind) == ("m8n8k4", "f64"):
-        left = _by_lane([a[0].view(np.float64)])[..., 0]
-        right = _by_lane([b[0].view(np.float64)])[..., 0].transpose(0, 2, 1)
-        exact = _by_lane([word.view(np.float64) for word in d]).reshape(-1, 8, 8) + left @ right
+        left, right = _numbers(a, kind)[..., 0], _numbers(b, kind)[..., 0].transpose(0, 2, 1)
+        exact = _numbers(d, kind).reshape(-1, 8, 8) + left @ right
         out = exact.reshape(-1, 2)
         return [np.ascontiguousarray(out[:, i]).view(np.uint64) for i in range(2)]
-    if shape == "m16n8k16":
-        left = left_matrices(a, kind)
-        right = _pairs(_by_lane(b), kind).transpose(0, 3, 2, 4, 1).reshape(-1, 16, 8)
-    elif (shape, kind) == ("m16n8k8", "tf32"):
-        left = left_matrices(a, kind)
-        right = _by_lane(_tf32(b)).transpose(0, 3, 2, 1).reshape(-1, 8, 8)
-    else:
+    if (shape, kind) not in SHAPES:
         raise PtxError(f"cannot run mma of {shape}, {kind}")
-    sums = _by_lane([word.view(np.float32) for word in d]).reshape(-1, 8, 4, 2, 2)  # warp, g, t, row + 8, odd
+    number, word = (np.float64, np.uint64) if kind == "f64" else (np.float32, np.uint32)
+    left, right = left_matrices(a, kind), _right_matrices(b, kind)
+    sums = _by_lane([each.view(number) for each in d]).reshape(-1, 8, 4, 2, 2)  # warp, g, t, row + 8, odd
     sums = sums.transpose(0, 3, 1, 2, 4).reshape(-1, 16, 8)
-    sums = (sums.astype(np.float64) + left.astype(np.float64) @ right.astype(np.float64)).astype(np.float32)
+    sums = (sums.astype(np.float64) + left.astype(np.float64) @ right.astype(np.float64)).astype(number)
     out = sums.reshape(-1, 2, 8, 4, 2).transpose(0, 2, 3, 1, 4).reshape(-1, 4)
-    return [np.ascontiguousarray(out[:, i]).view(np.uint32) for i in range(4)]
+    return [np.ascontiguousarray(out[:, i]).view(word) for i in range(4)]
 
 
 def fragments(rows: NDArray[np.uint16], transposed: bool) -> NDArray[np.uint32]:
