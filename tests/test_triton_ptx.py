@@ -11,10 +11,8 @@ from packaging.version import Version
 from processes import python
 
 TESTS = Path(__file__).parent
-# What NOTES says of Triton's versions: the machine sees it, in conv_mix.
-NO_FENCE = pytest.mark.xfail(
-    Version(triton.__version__) < Version("3.8"), reason="no fence between a copy and a product of it", strict=True
-)
+# Triton before 3.8 leaves out a fence between a copy and a product of it (benchmarks/NOTES.md): the machine says so.
+NO_FENCE = Version(triton.__version__) < Version("3.8")
 
 
 @pytest.mark.parametrize(
@@ -25,7 +23,7 @@ NO_FENCE = pytest.mark.xfail(
         (80, "conv_mix", "small or walks"),
         (80, "group_mix", "small"),
         (80, "unmix_linear", "small"),
-        pytest.param(90, "conv_mix", "small or walks", marks=NO_FENCE),
+        (90, "conv_mix", "small or walks"),
         (90, "unmix_linear", "small"),
     ],
 )
@@ -41,4 +39,7 @@ def test_on_ptx(capability: int, op: str, selection: str, tmp_path: Path) -> Non
         TRITON_CACHE_DIR=str(tmp_path / "cache"),
         PYTHONPATH=str(TESTS / "helpers"),
     )
+    if NO_FENCE and (capability, op) == (90, "conv_mix"):
+        assert "no fence is behind what wrote it" in done.stdout
+        return
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
