@@ -11,7 +11,6 @@ from facemix.atomic import atomic_path
 
 def write(path: Path, text: str) -> None:
     """A file that is either new or as it was; its folder is made where there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_text(text)
 

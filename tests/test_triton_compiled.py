@@ -119,6 +119,8 @@ WAIT = "/*0020*/ WARPGROUP.DEPBAR.LE gsb0, {} ;"
         ("MOV R59, R3", True),
         ("@P0 MOV R56, R3", True),
         ("@!PT LDS.64 R55, [R3]", True),
+        ("HGMMA.64x16x16.F32.BF16 R52, gdesc[UR8], R52, gsb0", True),
+        ("HGMMA.64x8x16.F32.BF16 R52, gdesc[UR8], R52, gsb0", False),
         ("LDS.64 R54, [R3]", False),
         ("MOV R60, R56", False),
         ("STG.E desc[UR8][R56.64], R57", False),

@@ -79,19 +79,21 @@ def overwritten(sass: str) -> list[str]:
         if name.startswith("WARPGROUP.DEPBAR"):
             left = int(operands[-1], 16)  # groups, besides the one that is not whole
             groups = groups[-1 - left :]
-        elif name.startswith("HGMMA"):
-            groups[-1] += [int(read[1:]) for read in operands[1:2] if REGISTER.match(read)]
-            groups += [[]] if "gsb0" in operands else []
         target = REGISTER.match(operands[0])
-        if target and not name.startswith(("ST", "RED", "HGMMA")):
+        if target and not name.startswith(("ST", "RED")):
             first = int(target[1])
             if any(first < read + 4 and read < first + _registers_of(name) for group in groups for read in group):
                 found.append(line.strip())
+        if name.startswith("HGMMA"):
+            groups[-1] += [int(read[1:]) for read in operands[1:2] if REGISTER.match(read)]
+            groups += [[]] if "gsb0" in operands else []
     return found
 
 
 def _registers_of(name: str) -> int:
     """How many registers an instruction writes, at most."""
+    if name.startswith("HGMMA"):
+        return int(name.split("x")[1]) // 2
     if name.startswith(("HMMA", "IMMA", "DMMA", "LDSM")) or ".128" in name:
         return 4
     return 2 if ".64" in name or ".WIDE" in name or name.startswith("D") else 1
