@@ -23,7 +23,7 @@ class Key:
     __slots__ = ("closed", "coeffs", "order", "rows")
 
     def __init__(self, rows: NDArray[np.int64], size: int, max_coeff: float | None) -> None:
-        """For images in `rows`, see `company.places`. The rest is drawn from the operating system's CSPRNG."""
+        """For images in `rows`, see `grouping.places`. The rest is drawn from the operating system's CSPRNG."""
         self.coeffs: NDArray[np.float64] = np.empty((len(rows) // size, size, size))
         self.order: NDArray[np.int64] = np.empty(len(rows), np.int64)
         self.rows, self.closed = rows, False

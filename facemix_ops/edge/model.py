@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..rules import bad_type, bad_value
 from . import kernels
 from .bundle import Bundle
-from .company import decoys_for, digest, places
+from .grouping import decoys_for, digest, places
 from .key import Key
 from .preprocess import Preprocess, check_images
 from .request import MixedRequest
@@ -73,7 +73,7 @@ class EdgeModel:
         """Pre-process, convolve, mix with a fresh key and shuffle: all that happens before the upload.
 
         Which images share a group, and which decoys fill it up, follows from the images, whatever their order. So the
-        same ones again are in the same company; mixed again among others, or several times with keys that have a bound,
+        same ones again are in the same groups; mixed again among others, or several times with keys that have a bound,
         they are given away (docs/security.md). So is one that is in `images` twice. Where sending fails, send the
         payload again.
 

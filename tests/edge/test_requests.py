@@ -202,7 +202,7 @@ def test_no_row_is_one_image(model: EdgeModel) -> None:
         assert np.abs(cosine).max() < 0.999
 
 
-def test_company_follows_from_the_images_and_not_from_their_order(model: EdgeModel) -> None:
+def test_grouping_follows_from_the_images_and_not_from_their_order(model: EdgeModel) -> None:
     def groups(shown: np.ndarray) -> set[frozenset[bytes]]:
         with model.mix(shown) as request:
             group = request._key.rows // GROUP

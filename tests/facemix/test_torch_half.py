@@ -138,7 +138,7 @@ def test_names_and_replies_of_other_dtypes(half: TorchHalf) -> None:
 
 
 def test_keys_are_drawn_anew_and_groups_are_not(half: TorchHalf) -> None:
-    """The same images again are in the same company, in which they are mixed in another way."""
+    """The same images again are in the same groups, in which they are mixed in another way."""
     requests = [half.mix(images(16)) for _ in range(4)]
     assert len({request._key.rows.tobytes() for request in requests}) == 1
     assert len({request._key.coeffs.tobytes() for request in requests}) == 4

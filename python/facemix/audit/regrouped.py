@@ -15,7 +15,7 @@ from .matching import correlation, likeness
 from .outcome import Variant
 from .scene import Scene, send
 
-__all__ = ["given_away", "in_other_company"]
+__all__ = ["given_away", "regrouped"]
 
 GROUPS = 8  # of rows, in a request
 TIMES = {"quick": 3, "full": 5}
@@ -23,16 +23,16 @@ LIKE = 0.9  # |correlation| from which on a photograph counts as recovered
 NOISE = 1e-12  # of the squares of what is zero but for rounding
 
 
-def in_other_company(scene: Scene) -> Iterator[Variant]:
+def regrouped(scene: Scene) -> Iterator[Variant]:
     """What comes out of requests of the same photographs, of an edge that mixes. The floor is one of them alone."""
     rows, requests = scene.rows(0, groups_of_images(scene, GROUPS)), []
     for number in range(TIMES[scene.effort]):
-        generator = scene.generator("company", number)
+        generator = scene.generator("regrouped", number)
         order = torch.randperm(len(rows), generator=generator)
         requests.append(send(scene.edge, scene.victims, rows[order], generator))
     first, size = requests[0], scene.edge.group_size
     if len(first.received) == size:
-        return  # one group is the same company each time
+        return  # one group is the same each time
     received = [request.received.flatten(1).double() for request in requests]
     found = [given_away(*pair, size) for pair in combinations(received, 2)]
     name = f"if photographs were sent {len(requests)} times, in other groups: share that comes out"

@@ -15,13 +15,13 @@ from .matching import likeness
 from .outcome import Variant
 from .scene import Scene, send
 
-__all__ = ["axes", "in_the_same_company"]
+__all__ = ["axes", "repeated"]
 
 BUDGET = {"quick": (2, 8), "full": (4, 16)}  # groups, how often each is sent
 STARTS, STEPS = 4, 300
 
 
-def in_the_same_company(scene: Scene) -> Iterator[Variant]:
+def repeated(scene: Scene) -> Iterator[Variant]:
     """How like its photographs is what comes out of a group, of an edge that mixes. The floor: its rows, sent once."""
     groups, times = BUDGET[scene.effort]
     result, floor = [], []

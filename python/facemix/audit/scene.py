@@ -14,7 +14,7 @@ from torch import Tensor
 from facemix.data import Labelled, Splits
 from facemix.device import best_device
 from facemix.training.batches import seed_of
-from facemix_ops.edge.company import digest
+from facemix_ops.edge.grouping import digest
 
 from .decoder import Decoder
 from .edge import Edge

@@ -38,7 +38,7 @@ class AsyncClient:
     Every request has a fresh key from the operating system, which is zeroed however the request ends. What fails on the
     way is sent again, the same bytes: no call mixes an image twice, and an image that it holds twice is sent once. Who
     shares a group follows from the images: a further call with the same ones sends the same groups. **A call with some
-    of them and others** mixes those again in other company, and such requests give images away, as do several calls
+    of them and others** mixes those again in other groups, and such requests give images away, as do several calls
     with the same ones where keys have a bound (docs/security.md).
 
     Use it as a context manager, or `close` it, in one event loop. Any number of calls may run at once; they share the

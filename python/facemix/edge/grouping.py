@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from facemix_ops.edge.company import decoys_for, digest
+from facemix_ops.edge.grouping import decoys_for, digest
 from facemix_ops.edge.preprocess import check_images
 
 __all__ = ["Batch", "Decoys", "Remembered", "compose"]
@@ -64,7 +64,7 @@ class Decoys:
         return len(self.images)
 
     def beside(self, digests: Sequence[bytes], count: int) -> list[int]:
-        """Rows of the `count` decoys that go with images, see `facemix_ops.edge.company`.
+        """Rows of the `count` decoys that go with images, see `facemix_ops.edge.grouping`.
 
         Raises:
             ValueError: if there are not as many.

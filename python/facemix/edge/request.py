@@ -1,6 +1,6 @@
 """One request: mix once, send, wait, un-mix; what failed on the way is sent again as it is.
 
-Images that are mixed twice, in other company, are given away: the span of a group of the one and that of a group of the
+Images that are mixed twice, in other groups, are given away: the span of a group of the one and that of a group of the
 other meet in the image that both hold. The same bytes twice tell nothing that they did not tell once.
 """
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facemix_ops.edge.company import digest
+from facemix_ops.edge.grouping import digest
 from facemix_ops.edge.preprocess import check_images
 
 from .answer import Answer, Prediction

@@ -18,7 +18,7 @@ from facemix.models import build_bare
 from facemix.partition import partition
 from facemix_ops.edge import BundleError
 from facemix_ops.edge.bundle import MAX_MAP
-from facemix_ops.edge.company import digest, places
+from facemix_ops.edge.grouping import digest, places
 from facemix_ops.edge.key import Key
 from facemix_ops.edge.preprocess import check_images
 from facemix_ops.edge.request import Request

@@ -22,7 +22,7 @@ from facemix.edge.grouping import Remembered
 from facemix.edge.images import ImageError, load_images
 from facemix.plural import plural
 from facemix_ops.edge import Bundle, EdgeModel
-from facemix_ops.edge.company import digest
+from facemix_ops.edge.grouping import digest
 
 from .results import WRITERS, Attribute, Guess, Row
 
@@ -106,7 +106,7 @@ def classify_all(
         classify: uint8 [N, H, W, C] to scores.
         call_images: N, but for the last call, which alone is filled with decoys.
         decoys: of the caller's, images [D, H, W, C] that go with those, and cannot be among them: an image that goes
-            out twice, in different company, is given away. Those of the edge's file are public, whatever comes.
+            out twice, in different groups, is given away. Those of the edge's file are public, whatever comes.
         top: how many guesses for an image, where they are of classes.
         format: see `results`.
         output: a file, which is written as a whole; None: standard output.

@@ -109,9 +109,9 @@ def test_repeated_blinders_give_the_faces_that_blinders_hide(tmp_path):
     export_edge(path, network, (1, 24, 20), name="n", group_size=4, mean=[0.5], std=[0.25])
     edge = load_edge(path, blinding=Blinding(share=0.05, energy=0.1))
     outcome = pool(edge)
-    repeated_key, repeated_blinders, company, repeats = outcome.variants[1:]
+    repeated_key, repeated_blinders, in_other_groups, repeats = outcome.variants[1:]
     assert outcome.recovered < 0.1
     assert repeated_key.result < 0.3
     assert repeated_blinders.result > repeated_blinders.floor + 0.3
-    assert company.result == 0
+    assert in_other_groups.result == 0
     assert repeats.result < 0.3

@@ -1,26 +1,26 @@
 import pytest
 import torch
 from audit_scenes import OneTimePad, PixelEdge, RectifiedEdge, scene
-from facemix.audit.regrouped import given_away, in_other_company
+from facemix.audit.regrouped import given_away, regrouped
 
 import facemix_ops as fo
 
 
 @pytest.mark.parametrize("edge", [PixelEdge(4), RectifiedEdge(4)])
-def test_photographs_that_are_sent_again_in_other_company_come_out(edge):
-    (variant,) = in_other_company(scene(edge))
+def test_photographs_that_are_sent_again_in_other_groups_come_out(edge):
+    (variant,) = regrouped(scene(edge))
     assert variant.name == "if photographs were sent 3 times, in other groups: share that comes out"
     assert variant.result > 0.8
     assert variant.floor < 0.3
 
 
 def test_a_one_time_pad_stays_one():
-    (variant,) = in_other_company(scene(OneTimePad(4)))
+    (variant,) = regrouped(scene(OneTimePad(4)))
     assert variant.result == 0
 
 
-def test_one_group_is_the_same_company_again():
-    assert list(in_other_company(scene(PixelEdge(8), people=4))) == []
+def test_one_group_is_the_same_group_again():
+    assert list(regrouped(scene(PixelEdge(8), people=4))) == []
 
 
 def test_what_is_alone_with_its_group_of_another_request_comes_out_and_nothing_else():

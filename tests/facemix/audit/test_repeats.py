@@ -2,7 +2,7 @@ import pytest
 import torch
 from audit_scenes import OneTimePad, PixelEdge, scene
 from facemix.audit.matching import amari
-from facemix.audit.repeats import axes, in_the_same_company
+from facemix.audit.repeats import axes, repeated
 from facemix.audit.request import Secrets
 
 import facemix_ops as fo
@@ -28,7 +28,7 @@ class BoundedEdge(PixelEdge):
 
 def test_the_same_group_again_and_again():
     (bounded,), (free,), (pad,) = (
-        tuple(in_the_same_company(scene(edge))) for edge in (BoundedEdge(4), PixelEdge(4), OneTimePad(4))
+        tuple(repeated(scene(edge))) for edge in (BoundedEdge(4), PixelEdge(4), OneTimePad(4))
     )
     assert bounded.name == "if the same group were sent 8 times: correlation with its photographs"
     assert bounded.result > 0.95

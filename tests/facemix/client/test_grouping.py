@@ -39,7 +39,7 @@ def test_compose(different: int, repeats: list[int], group_size: int, request_gr
     assert len(np.unique(everything, axis=0)) == len(everything)
 
 
-def test_company_and_decoys_follow_from_the_images() -> None:
+def test_groups_and_decoys_follow_from_the_images() -> None:
     """Not from their order, and not from when or how often somebody asks."""
     pictures, decoys = images(20), Decoys(images(30, seed=5), IMAGE)
     others = np.random.default_rng(1).permutation(20)

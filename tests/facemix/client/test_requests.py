@@ -40,14 +40,14 @@ def test_without_decoys_groups_must_be_whole(half: WatchedHalf, server: Running)
             client.classify(images(7))
 
 
-def test_requests_are_whole_groups_of_bounded_size_in_the_same_company(half: WatchedHalf, server: Running) -> None:
+def test_requests_are_whole_groups_of_bounded_size_with_the_same_images(half: WatchedHalf, server: Running) -> None:
     pictures = images(22)
     with Client(half, server.address, decoys=DECOYS, request_groups=2) as client:
         answers = [client.classify(pictures) for _ in range(2)]
     assert sorted(len(batch) for batch in half.batches) == [8] * 6
     assert [answer.cost.requests for answer in answers] == [3, 3]
-    company = [{frozenset(picture.tobytes() for picture in b) for b in half.batches[n : n + 3]} for n in (0, 3)]
-    assert company[0] == company[1]
+    together = [{frozenset(picture.tobytes() for picture in b) for b in half.batches[n : n + 3]} for n in (0, 3)]
+    assert together[0] == together[1]
     for answer in answers:
         check(answer, pictures)
 

@@ -168,7 +168,7 @@ def test_still_pictures_do_not_fill_a_group(client: Client, half: WatchedHalf) -
 
 
 def test_a_stream_mixes_an_image_once(client: Client, half: WatchedHalf) -> None:
-    """In requests of its own each time, it would come out (test_company.py)."""
+    """In requests of its own each time, it would come out (test_regrouped.py)."""
     pictures = images(9)
     seen = pictures[np.random.default_rng(5).integers(0, 9, 300)]  # a camera that nods
     labels = [prediction.label for prediction in client.stream(seen, max_wait=0.001)]

@@ -12,8 +12,8 @@ from ..attack import Attack, Progress
 from ..display import compared
 from ..matching import likeness
 from ..outcome import Outcome, Variant, interval
-from ..regrouped import in_other_company
-from ..repeats import in_the_same_company
+from ..regrouped import regrouped
+from ..repeats import repeated
 from ..request import Request, Truth
 from ..reuse import reused
 from ..scene import Scene, send
@@ -70,7 +70,7 @@ class Pooling(Attack):
             progress((turn + 1) / (photographs + 1))
         what_if: tuple[Variant, ...] = ()
         if scene.edge.group_size > 1:
-            what_if = (*reused(scene), *in_other_company(scene), *in_the_same_company(scene))
+            what_if = (*reused(scene), *regrouped(scene), *repeated(scene))
         high, alone = map(fmean, (result, once))
         image = torch.arange(len(order)).repeat_interleave(len(sources[0]))
         empty = torch.empty(0)

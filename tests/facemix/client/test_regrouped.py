@@ -1,5 +1,5 @@
-"""What is sent twice in different company is given away: by linear algebra on received rows, and nothing else. So the
-same images are in the same company.
+"""What is sent twice in different groups is given away: by linear algebra on received rows, and nothing else. So the
+same images are in the same groups.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def recovered(requests: list[Rows]) -> int:
     return int(np.count_nonzero((np.abs(true @ mine.T) > 0.999).any(1)))
 
 
-def test_the_same_images_in_other_company_are_given_away(
+def test_the_same_images_in_other_groups_are_given_away(
     client: Client, server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If who shares a group were drawn for each request."""
@@ -68,7 +68,7 @@ def test_the_same_images_in_other_company_are_given_away(
     assert recovered(received(server.cloud)) > 0.8 * len(PICTURES)
 
 
-def test_the_same_images_again_are_in_the_same_company(server: Running) -> None:
+def test_the_same_images_again_are_in_the_same_groups(server: Running) -> None:
     """In whatever order, and by other clients; each time a group spans the same. What keys with a bound show even so is
     in tests/facemix/audit/test_repeats.py.
     """

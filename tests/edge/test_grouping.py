@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from bundles import images
 
-from facemix_ops.edge.company import decoys_for, digest, places
+from facemix_ops.edge.grouping import decoys_for, digest, places
 
 NAMES = [digest(image) for image in images(40)]
 

@@ -1,5 +1,5 @@
 """Who shares a group with whom. It follows from the images and is not drawn, so that whoever asks for the same ones
-again sends them in the same company, under another key. Of groups that are drawn each time the spans meet in single
+again sends them in the same groups, under another key. Of groups that are drawn each time the spans meet in single
 images; of the same group further keys tell nothing where they are uniformly random (docs/security.md).
 """
 
