@@ -101,7 +101,7 @@ class MixingEdge:
             blinders = reuse.blinders
             if blinders is None:
                 blinders = self.blinders(count // self.group_size, generator)
-            received *= self.blinding.share
+            self.blinding.scale(received.numpy(), self.blinding.share)
             weights *= self.blinding.share
             received[key.order] += blinders.flatten(0, 1)
         image = torch.arange(len(images)).repeat_interleave(count // len(images))
@@ -111,7 +111,9 @@ class MixingEdge:
         """Fresh ones, see `Secrets`: one for each row that is sent. Of an edge that has `blinding`."""
         assert self.blinding is not None
         shape = (groups, self.group_size, *self._half.bundle.features_shape)
-        return self.blinding.level * torch.randn(shape, generator=generator)
+        noise = torch.randn(shape, generator=generator)
+        self.blinding.scale(noise.numpy(), self.blinding.level)
+        return noise
 
 
 def load_edge(

@@ -63,7 +63,7 @@ class BlindedHalf:
             payload = request.payload
             seeds, outputs = self._blinders.take(len(payload))
             for row, seed in zip(payload, seeds, strict=True):
-                row *= blinding.share
+                blinding.scale(row, blinding.share)
                 row += (noise := blinding.rows([seed], row.shape)[0])
                 noise.fill(0)
         except BaseException:

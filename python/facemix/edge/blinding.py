@@ -6,6 +6,9 @@
 The edge holds f(b): it was computed beforehand, by somebody with the whole network. What is added to all outputs, such
 as biases, cancels. (Slalom, Tramer and Boneh 2019, blinds the layers of a network so, in a finite field.)
 
+Both are rounded to multiples of one step before they are added, so that float32 holds the sum: what is sent is a sum of
+real numbers, rounded. The last digits of a sum of two floats as they are tell what was added (Mironov 2012).
+
 One secret row for each that is sent is enough, and best. A mixture of several normal rows is a normal row again, so
 that more of them hide no better; and a non-linear cloud is asked for its derivative where its output is known, so that
 its error does not grow with 1 / share: docs/hardening.md has figures.
@@ -50,6 +53,12 @@ class Blinding:
         """Standard deviation of the noise."""
         return math.sqrt((1 - self.share**2) * self.energy)
 
+    @property
+    def step(self) -> float:
+        """What all values that are sent are multiples of: a power of two. A level is 2^19 to 2^20 steps, and no noise
+        exceeds 8.7 levels, which leaves the mixed row nearly half of the 2^24 steps that float32 counts."""
+        return math.ldexp(1.0, math.frexp(self.level)[1] - 20)
+
     @classmethod
     def of(cls, half: Any, images: NDArray[np.uint8], share: float | None = None) -> Blinding:
         """The blinding of an edge half.
@@ -77,8 +86,17 @@ class Blinding:
         """The secret rows of `seeds`, float32 [N, *shape]; a seed always gives the same row."""
         rows = np.empty((len(seeds), *shape), np.float32)
         for row, seed in zip(rows, seeds, strict=True):
-            np.multiply(normal(seed, shape), self.level, out=row, casting="same_kind")
+            noise = normal(seed, shape)
+            self.scale(noise, self.level)
+            row[:] = noise
         return rows
+
+    def scale(self, values: NDArray[Any], factor: float) -> None:
+        """Multiply `values`, floats, in place, and round them to steps."""
+        values *= factor / self.step
+        np.rint(values, out=values)
+        values *= self.step
+        values += 0.0  # -0 becomes 0: a sum of two -0 would be -0, and tell that both were
 
 
 def normal(seed: bytes, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -45,6 +45,7 @@ def test_what_is_sent_is_the_mixture_that_the_truth_says_beneath_fresh_noise(fil
     for each in noise:
         assert each.std().item() == pytest.approx(edge.blinding.level, rel=0.05)
         assert each.mean().item() == pytest.approx(0, abs=0.05 * edge.blinding.level)
+    assert not sent(edge, 1).received.remainder(edge.blinding.step).any()
     together = torch.cat([each.flatten(1) for each in noise])
     assert torch.corrcoef(together).fill_diagonal_(0).abs().max() < 0.3
     weights = sent(edge, 1).truth.weights

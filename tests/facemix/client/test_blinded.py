@@ -52,6 +52,7 @@ def test_what_is_sent_is_noise(half, pool, cloud, server):
     assert rows.std() == pytest.approx(pool.blinding.level, rel=0.05)
     assert np.abs(rows.mean(0)).max() < 4 * pool.blinding.level / np.sqrt(len(rows))  # features are positive
     assert np.abs(np.corrcoef(rows) - np.eye(len(rows))).max() < 0.4
+    np.testing.assert_array_equal(rows % pool.blinding.step, 0)  # no more digits than noise may have
 
 
 def test_a_further_attempt_takes_no_more_rows(half, pool, cloud, server):
