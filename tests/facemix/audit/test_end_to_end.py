@@ -1,13 +1,18 @@
 import pytest
 import torch
-from audit_scenes import OneTimePad, PixelEdge, RectifiedEdge, scene
-from facemix.audit.attacks.end_to_end import AMARI, FACES, PEOPLE, EndToEnd
+from audit_scenes import HalvedEdge, OneTimePad, PixelEdge, RectifiedEdge, scene
+from facemix.audit.attacks.end_to_end import AMARI, FACES, PEOPLE, SAME, EndToEnd
 from facemix.audit.gallery import nearest_people
 from facemix.audit.recovery import groups_of, recover
 
 
+def linear(rows):
+    """A cloud that is one matrix."""
+    return rows.flatten(1) @ torch.randn(rows[0].numel(), 64, generator=torch.Generator().manual_seed(0))
+
+
 def attack(edge):
-    return EndToEnd().run(scene(edge), lambda done: None)
+    return EndToEnd().run(scene(edge, cloud=linear), lambda done: None)
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -20,6 +25,7 @@ def test_faces_come_out_of_a_pool_of_sparse_features(shuffle):
     assert figures[FACES].result > 0.95
     assert figures[AMARI].result > 0.98 > figures[AMARI].floor
     assert figures[PEOPLE].result > 0.95
+    assert figures[SAME].result > 0.95
     assert "recovered" in [line.caption for line in outcome.pictures]
 
 
@@ -29,6 +35,13 @@ def test_nothing_comes_out_of_a_one_time_pad():
     assert outcome.status == "not converged" or outcome.recovered < 0.05
     assert figures[FACES].result == 0
     assert figures[PEOPLE].result < 0.25
+    assert figures[SAME].result < 0.65
+
+
+def test_people_are_not_compared_without_outputs_nor_in_parts():
+    for known in (scene(RectifiedEdge(4)), scene(HalvedEdge(4), cloud=linear)):
+        outcome = EndToEnd().run(known, lambda done: None)
+        assert SAME not in [variant.name for variant in outcome.variants]
 
 
 def test_it_does_not_apply_where_nothing_is_mixed():

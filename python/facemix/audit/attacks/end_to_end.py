@@ -18,6 +18,7 @@ from ..matching import amari, likeness, matched
 from ..outcome import Outcome, Variant, interval
 from ..recovery import recover
 from ..request import Request, numbered
+from ..samepeople import same_person
 from ..scene import Scene
 
 __all__ = ["EndToEnd"]
@@ -28,6 +29,7 @@ FACE = 0.9  # |correlation| from which on a face counts as recovered
 AMARI = "1 - Amari index: how much of the key"
 FACES = f"share of the photographs at a |correlation| above {FACE}"
 PEOPLE = "share of the people named rightly (who has the first part, and a photograph of everybody)"
+SAME = "the same person told from another, nobody being known: share of cases (who has the cloud's part)"
 
 
 class EndToEnd(Attack):
@@ -99,12 +101,17 @@ class _Scores:
         self.values[FACES].append((alike > FACE).double())
         if product.shape[0] == product.shape[1]:
             self.values[AMARI].append(torch.tensor([1 - amari(product)]))
-        victims = self._scene.victims.identity
-        if victims is not None and len(self._scene.gallery):
-            # Not matched by likeness: the one row of 64 that is most like a source is named rightly even in noise.
-            which = matched(product.abs().T / product.norm(dim=1).clamp(min=1e-12))[0]
+        if self._scene.victims.identity is None:
+            return
+        # Not matched by likeness: the one row of 64 that is most like a source is named rightly even in noise.
+        which = matched(product.abs().T / product.norm(dim=1).clamp(min=1e-12))[0]
+        people = self._scene.victims.identity[rows[image]]
+        if len(self._scene.gallery):
             named = nearest_people(self._scene, found)
-            self.values[PEOPLE].append(((named[which] == victims[rows[image]]) & (which >= 0)).double())
+            self.values[PEOPLE].append(((named[which] == people) & (which >= 0)).double())
+        whole = len(rows) == len(image) == len(found)  # parts of photographs are not compared
+        if self._scene.cloud is not None and whole and 1 < len(people.unique()) < len(people):
+            self.values[SAME].append(same_person(self._scene.cloud, found[which], people))
 
     def mean(self, name: str) -> float:
         return float(torch.cat(self.values[name]).mean())
