@@ -89,6 +89,7 @@ class Blinding:
             noise = normal(seed, shape)
             self.scale(noise, self.level)
             row[:] = noise
+            noise.fill(0)
         return rows
 
     def scale(self, values: NDArray[Any], factor: float) -> None:
