@@ -18,7 +18,7 @@ from ..matching import amari, likeness, matched
 from ..outcome import Outcome, Variant, interval
 from ..recovery import recover
 from ..request import Request, numbered
-from ..samepeople import same_person
+from ..same_person import same_person
 from ..scene import Scene
 
 __all__ = ["EndToEnd"]

@@ -1,6 +1,6 @@
 import torch
 from audit_scenes import textures
-from facemix.audit.samepeople import same_person
+from facemix.audit.same_person import same_person
 
 
 def linear(rows):
