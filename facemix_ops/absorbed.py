@@ -44,7 +44,7 @@ class AbsorbedMaxPool2d(Absorbed, nn.MaxPool2d):
 
 class Intact:
     """A hook before a converted model's forward pass: refuses it where a module that convert put in, or that was
-    absorbed, has been replaced.
+    absorbed, has been replaced, or where it is called with arguments that convert did not follow.
 
     One layer without the other leaves rows mixed. A module in an absorbed one's place would work on mixed rows, after
     the old one, which the mixing layer holds, has done that work.
@@ -52,12 +52,20 @@ class Intact:
     Args:
         first, last: names of the mixing and of the un-mixing layer, which share a slot.
         absorbed: by attributes of the mixing layer, the names of the modules that they hold.
+        arguments: names of those that forward was followed with.
     """
 
-    def __init__(self, first: str, last: str, absorbed: dict[str, str]) -> None:
-        self.first, self.last, self.absorbed = first, last, absorbed
+    def __init__(self, first: str, last: str, absorbed: dict[str, str], arguments: list[str]) -> None:
+        self.first, self.last, self.absorbed, self.arguments = first, last, absorbed, arguments
 
-    def __call__(self, model: nn.Module, _args: Any) -> None:
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        others = [name for name in kwargs if name not in self.arguments]
+        if others or len(args) + len(kwargs) > len(self.arguments):
+            raise ValueError(
+                f"{type(model).__name__}: a call must give {', '.join(self.arguments)} and no other argument, as "
+                "facemix_ops.convert followed forward, which may do something else with others, got "
+                f"{', '.join((f'{len(args)} by position', *others))}. Convert a module that calls this one with them"
+            )
         mix, unmix = attrgetter(self.first)(model), attrgetter(self.last)(model)
         if getattr(mix, "slot", mix) is not getattr(unmix, "slot", unmix):
             raise RuntimeError(

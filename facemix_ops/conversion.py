@@ -13,7 +13,7 @@ from .nn import MixConv2d, UnmixLinear
 from .pairing import pair
 from .rules import bad_type, bad_value, check_max_coeff
 from .spec import check_layer, parse_activation, parse_pool
-from .tracing import check_hooks, follow
+from .tracing import check_forward, check_hooks, follow, followed
 
 M = TypeVar("M", bound=nn.Module)
 L = TypeVar("L", bound=nn.Module)
@@ -57,7 +57,8 @@ def convert(
 
     The model's ``forward`` is followed with torch.fx, in training and in eval mode and on no data, to find what comes
     after ``first`` and to make sure that nothing of the input reaches the rest of the network unmixed. What it sets on
-    the modules meanwhile is undone.
+    the modules meanwhile is undone. It is followed with its first argument and those that have no default; the model
+    then refuses calls that give others, such as a mask. To give them, convert a module that calls this one with them.
 
     Args:
         model: any module, called as before afterwards; batches must be multiples of ``group_size``.
@@ -74,6 +75,7 @@ def convert(
         bad_value("convert", "model", "not be compiled yet: convert it, then compile", type(model).__name__)
     check_group_size("convert", group_size)
     check_max_coeff("convert", max_coeff, group_size)
+    check_forward(type(model).__name__, model)
     conv = _layer(model, "first", first, nn.Conv2d)
     linear = _layer(model, "last", last, nn.Linear)
     modules = dict(model.named_modules())
@@ -100,7 +102,8 @@ def convert(
         _, module.__class__ = STAGES[type(module)]
         # Past nn.Module.__setattr__, which would register it under a second name.
         mix.__dict__[attribute] = module
-    model.register_forward_pre_hook(Intact(first, last, held))
+    arguments = [parameter.name for parameter in followed(model)]
+    model.register_forward_pre_hook(Intact(first, last, held, arguments), with_kwargs=True)
     pair(mix, unmix)
     for name, layer in ((first, mix), (last, unmix)):
         parent, _, leaf = name.rpartition(".")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import Parameter
+from typing import Any
 
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
@@ -23,13 +26,43 @@ LINEAR = frozenset((
 TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
 
+def check_forward(name: str, module: nn.Module) -> None:
+    if "forward" in vars(module):
+        refuse(name, "its forward was set on the object; only that of its class is followed")
+
+
 def check_hooks(name: str, module: nn.Module) -> None:
+    check_forward(name, module)
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     if any(hooks):
         refuse(name, "it has hooks, which would see mixed rows or be lost; remove them first")
 
 
+def followed(model: nn.Module) -> list[Parameter]:
+    """The arguments of forward that are followed: the first, and those that a call cannot leave out."""
+    first, *others = list(inspect.signature(type(model).forward).parameters.values())[1:]
+    starred = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    return [first, *(p for p in others if p.default is Parameter.empty and p.kind not in starred)]
+
+
 class _Tracer(fx.Tracer):
+    """Calls forward with proxies for the arguments that are followed, and with no others: their defaults hold."""
+
+    def create_args_for_root(
+        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
+    ) -> tuple[Callable[..., Any], list[Any]]:
+        arguments: list[Any] = [self.root]
+        keywords: dict[str, Any] = {}
+        for parameter in followed(self.root):
+            proxy = self.create_proxy("placeholder", parameter.name, (), {})
+            if parameter.kind is Parameter.KEYWORD_ONLY:
+                keywords[parameter.name] = proxy
+            else:
+                arguments.append(proxy)
+        return lambda *given: root_fn(*given, **keywords), arguments
+
+
+class _Outliner(_Tracer):
     """Looks only into the modules that contain one of the two layers, and into containers; all others are opaque."""
 
     def __init__(self, targets: tuple[str, ...]) -> None:
@@ -60,7 +93,7 @@ def _rehearsal(model: nn.Module, training: bool) -> Iterator[None]:
 
 def _trace(model: nn.Module, targets: tuple[str, ...], training: bool) -> fx.Graph:
     """All of the forward pass in one mode; where some module further on cannot be traced, its outline."""
-    for tracer in (fx.Tracer(), _Tracer(targets)):
+    for tracer in (_Tracer(), _Outliner(targets)):
         try:
             with _rehearsal(model, training):
                 return tracer.trace(model)

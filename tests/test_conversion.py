@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -162,6 +163,66 @@ def test_residual_inline_behind_the_stem() -> None:
     plain = copy.deepcopy(model)
     x = images()
     assert_near(convert(model, group_size=4)(x), plain(x))
+
+
+class Lenient(Resnet):
+    """A forward with arguments that need not be given, as timm's vision transformers have them."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, *rest: Tensor, rows: bool = False, **others: Any) -> Any:
+        z = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for more in (mask, *rest, *others.values()):
+            z = z if more is None else z + more
+        z = self.avgpool(self.layer1(z)).flatten(1)
+        return (self.fc(z), z) if rows else self.fc(z)
+
+
+@pytest.mark.parametrize("change", [
+    lambda m: m, copy.deepcopy, lambda m: torch.load(_saved(m), weights_only=False),
+    lambda m: torch.compile(m, backend="eager"),
+], ids=["same", "deepcopy", "save", "compile"])  # fmt: skip
+def test_arguments_that_need_not_be_given(change: Callable[[nn.Module], nn.Module]) -> None:
+    """Forward is followed without them; a call that gives one, which might lead anything around the mix, is refused."""
+    model = change(convert(settled(Lenient()), group_size=4).eval())
+    x, more = images(), torch.zeros(8, 8, 5, 5, dtype=torch.float64)
+    assert model(x).shape == model(x=x).shape == (8, 10)
+    given: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
+        ((x, more), {}, "2 by position"), ((x, more, more), {}, "3 by position"), ((x,), {"mask": more}, "mask"),
+        ((x,), {"rows": True}, "rows"), ((), {"x": x, "other": more}, "0 by position, other"),
+    ]  # fmt: skip
+    for args, kwargs, got in given:
+        with pytest.raises(ValueError, match=rf"^Lenient: a call must give x and no other argument, .*{got}\. "):
+            model(*args, **kwargs)
+
+
+class Giving(nn.Module):
+    """What the error asks for: a module that gives another one more arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Lenient()
+        self.register_buffer("mask", torch.ones(8, 1, 1))
+
+    def forward(self, *args: Tensor) -> Tensor:
+        return self.inner(*args, mask=self.mask)
+
+
+def test_arguments_given_from_within() -> None:
+    model = convert(Giving().double(), first="inner.conv1", last="inner.fc", group_size=4)
+    assert model(images()).shape == (8, 10)
+
+
+class Scaled(Resnet):
+    """A forward that needs two arguments."""
+
+    def forward(self, x: Tensor, *, scale: Tensor, shift: float = 0.0) -> Tensor:
+        return super().forward(x * scale + shift)
+
+
+def test_several_arguments() -> None:
+    model = convert(Scaled().double(), group_size=4)
+    assert model(images(), scale=torch.ones(3, 1, 1)).shape == (8, 10)
+    with pytest.raises(ValueError, match=r"^Scaled: a call must give x, scale and no other argument, .* shift\. "):
+        model(images(), scale=torch.ones(3, 1, 1), shift=1.0)
 
 
 def test_state_dicts_fit_both_ways() -> None:

@@ -167,6 +167,53 @@ def test_input_past_the_mix(way: str) -> None:
     assert "around the mix" in refused(Past(way), "x")
 
 
+class Unless(Resnet):
+    """Something of the input gets past the mix unless an argument is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skip = nn.Conv2d(3, 8, 4, 4, bias=False)
+
+    def body(self, x: Tensor, given: bool) -> Tensor:
+        z = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.fc(self.avgpool(self.layer1(z if given else z + self.skip(x))).flatten(1))
+
+
+class UnlessNamed(Unless):
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        return self.body(x, kept is not None)
+
+
+class UnlessKeyword(Unless):
+    def forward(self, x: Tensor, *, kept: Tensor | None = None) -> Tensor:
+        return self.body(x, kept is not None)
+
+
+class UnlessStarred(Unless):
+    def forward(self, x: Tensor, *kept: Tensor) -> Tensor:
+        return self.body(x, kept != ())
+
+
+class UnlessOther(Unless):
+    def forward(self, x: Tensor, **kept: Tensor) -> Tensor:
+        return self.body(x, kept.get("kept") is not None)
+
+
+@pytest.mark.parametrize("kind", [UnlessNamed, UnlessKeyword, UnlessStarred, UnlessOther])
+def test_input_past_the_mix_where_an_argument_is_left_out(kind: type[Unless]) -> None:
+    """As every plain call leaves it out."""
+    assert "around the mix" in refused(kind(), "x")
+
+
+@pytest.mark.parametrize("name", ["", "conv1", "bn1", "fc"])
+def test_forward_set_on_an_object(name: str) -> None:
+    """It runs in the place of its class's, which is the one that is followed, and fused."""
+    model = Resnet()
+    module = model.get_submodule(name)
+    module.forward = module.forward
+    assert "forward was set on the object" in refused(model, name or "Resnet")
+
+
 def test_mixed_rows_past_the_last_layer() -> None:
     assert "mixed rows reach the output" in refused(Past("behind the un-mix"), "fc")
 
