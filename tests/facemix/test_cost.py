@@ -60,7 +60,7 @@ def test_refusals() -> None:
     model = build("resnet18", {"width": 0.125})
     with pytest.raises(ValueError, match="pre must be between 1 and 9, got 10"):
         partition_cost(model, (3, 32, 32), pre=10)
-    with pytest.raises(ValueError, match="the model must take images of this shape"):
+    with pytest.raises(ValueError, match=r"the model must take images of image_shape, got \(1, 32, 32\): "):
         partition_cost(model, (1, 32, 32))
     with pytest.raises(ValueError, match=r"group_size at least 1, got .* and 0"):
         partition_cost(model, (3, 32, 32), group_size=0)
@@ -127,6 +127,12 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["bytes_up"] == 4 * (8 * 4 * 4 + 8 * 4)  # patches, each with its scales
 
 
+def test_too_little_memory_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facemix.commands.cost.MOST", 1e99)
+    assert main(["cost", "--image", "3", "99999999", "99999999"]) == 1
+    assert "cost: there is not enough memory for this: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -135,10 +141,19 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["--option", "depth=3"], "options must suit resnet18"),
         (
             ["--link", "0", "30", "25"],
-            "cost: --link must be two rates above 0 and a time of at least 0, all finite, got 0 30 25",
+            "cost: --link must be two rates from 1e-06 to 1e+09 and a time from 0 to 1e+09, got 0 30 25",
         ),
-        (["--link", "15", "inf", "25"], "all finite, got 15 inf 25"),
+        (["--link", "15", "inf", "25"], "got 15 inf 25"),
+        (["--link", "1e-320", "30", "25"], "got 9.99989e-321 30 25"),
+        (["--link", "15", "30", "1e300"], "got 15 30 1e+300"),
         (["--group-size", "65"], "cost: --group-size must be between 1 and 64, got 65"),
+        (["--option", "patches=200", "--image", "3", "32", "32"], "must be no more than pixels, 8 x 8, got 200"),
+        (["--option", "pre=3"], "cost: --option pre must be what --pre is, 1, got 3"),
+        (["--option", "post=2", "--post", "3"], "cost: --option post must be what --post is, 3, got 2"),
+        (
+            ["--option", "width=0.125", "--image", "3", "30000", "30000"],
+            "cost: a group must take at most 2 T multiply-adds, as it is computed here, got ",
+        ),
     ],
 )
 def test_command_refuses(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:

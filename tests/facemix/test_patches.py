@@ -67,6 +67,12 @@ def test_patches_are_parts_of_an_image_one_after_the_other():
     torch.testing.assert_close(PatchMean(2)(cut)[1], cut[4:].mean(0))
 
 
+def test_no_more_patches_than_pixels():
+    assert Patches(4)(torch.zeros(1, 3, 5, 4)).shape == (16, 3, 2, 1)
+    with pytest.raises(ValueError, match="Patches: patches must be no more than pixels, 5 x 4, got 5"):
+        Patches(5)(torch.zeros(1, 3, 5, 4))
+
+
 def test_the_network_is_the_mean_over_its_patches(network):
     x = torch.randn(3, *SHAPE)
     first, cloud, last = partition(network)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +13,8 @@ __all__ = ["add", "run"]
 
 WIRE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 MEBI = 1 << 20
+LINK = 1e-6, 1e9  # what --link takes: figures stay some that can be read
+MOST = 2 * 10**12  # multiply-adds of a group, which is computed a few times: minutes on a few cores
 
 #: What is asked about, by default; --paper asks about the paper's own.
 ASKED: dict[str, Any] = {
@@ -84,14 +85,25 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"cost: --group-size must be between 1 and {MAX_GROUP}, got {arguments.group_size}")
 
     up, down, milliseconds = arguments.link
-    if not (0 < up < math.inf and 0 < down < math.inf and 0 <= milliseconds < math.inf):
+    low, high = LINK
+    if not (low <= up <= high and low <= down <= high and 0 <= milliseconds <= high):
         raise ValueError(
-            "cost: --link must be two rates above 0 and a time of at least 0, all finite, "
+            f"cost: --link must be two rates from {low:g} to {high:g} and a time from 0 to {high:g}, "
             f"got {up:g} {down:g} {milliseconds:g}"
         )
-    model = build(arguments.model, dict(map(_option, arguments.option))).eval()
+    options = dict(map(_option, arguments.option))
+    for name, cut in (("pre", arguments.pre), ("post", arguments.post)):
+        if options.get(name, cut) != cut:
+            raise ValueError(f"cost: --option {name} must be what --{name} is, {cut}, got {options[name]!r}")
+    model = build(arguments.model, options).eval()
     image_shape, size = tuple(arguments.image), arguments.group_size
     cost = partition_cost(model, image_shape, pre=arguments.pre, post=arguments.post, group_size=size)
+    if (work := size * cost.whole_multiply_adds) > MOST:
+        raise ValueError(
+            f"cost: a group must take at most {MOST / 1e12:g} T multiply-adds, as it is computed here, got "
+            f"{work / 1e12:.1f} T: give a smaller --image, --group-size or network; facemix.cost.partition_cost counts "
+            "any, and computes none"
+        )
     link = Link(up * MIBIT, down * MIBIT, milliseconds / 1e3)
     seconds = part_seconds(partition(model, arguments.pre, arguments.post), image_shape, size)
     figures = _figures(cost, link, seconds, arguments.wire_dtype)

@@ -119,9 +119,14 @@ def partition_cost(
         )
     parts = partition(copy.deepcopy(model).to("meta", torch.float32).eval(), pre, post)
     x = torch.zeros(1, *image_shape, device="meta")
-    first, x = _count(parts.edge_first, x)
-    cloud, x = _count(parts.cloud, x)
-    last, _ = _count(parts.edge_last, x)
+    try:
+        first, x = _count(parts.edge_first, x)
+        cloud, x = _count(parts.cloud, x)
+        last, _ = _count(parts.edge_last, x)
+    except RuntimeError as error:  # PyTorch's own word for shapes that do not suit
+        raise ValueError(
+            f"partition_cost: the model must take images of image_shape, got {image_shape}: {error}"
+        ) from error
     return PartitionCost(image_shape, first, cloud, last, group_size)
 
 
@@ -133,11 +138,8 @@ def multiply_adds(part: nn.Module, shape: tuple[int, ...]) -> int:
 
 
 def _count(part: nn.Module, x: Tensor) -> tuple[PartCost, Tensor]:
-    try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            y = part(x)
-    except RuntimeError as error:  # PyTorch's own word for shapes that do not suit
-        raise ValueError(f"partition_cost: the model must take images of this shape, got {error}") from error
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        y = part(x)
     layers = (module for module in part.modules() if not isinstance(module, NORMS))
     parameters = sum(parameter.numel() for layer in layers for parameter in layer.parameters(recurse=False))
     shape = y.shape[1:] if len(y) == 1 else y.shape  # several rows for one image: patches

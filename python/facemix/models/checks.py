@@ -9,15 +9,16 @@ from typing import Any
 __all__ = ["check_counts", "check_cut", "check_factor"]
 
 
-def check_counts(model: str, **counts: Any) -> None:
-    """Each is a whole number, 1 or more.
+def check_counts(model: str, *, least: int = 1, **counts: Any) -> None:
+    """Each is a whole number, `least` or more: 1 or 0.
 
     Raises:
         ValueError: one is not.
     """
     for name, value in counts.items():
-        if not isinstance(value, Integral) or int(value) < 1:  # NumPy's are such, too
-            raise ValueError(f"{model}: {name} must be a positive whole number, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:  # NumPy's, too
+            rule = "a positive whole number" if least else "a whole number that is not negative"
+            raise ValueError(f"{model}: {name} must be {rule}, got {value!r}")
 
 
 def check_factor(model: str, **factors: Any) -> None:
@@ -27,7 +28,7 @@ def check_factor(model: str, **factors: Any) -> None:
         ValueError: one is not.
     """
     for name, value in factors.items():
-        if not isinstance(value, Real) or not 0 < float(value) < math.inf:
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
             raise ValueError(f"{model}: {name} must be a positive number, got {value!r}")
 
 

@@ -109,10 +109,9 @@ class ResNet18(nn.Module):
     ) -> None:
         super().__init__()
         check_counts("resnet18", num_classes=num_classes, in_channels=in_channels, patches=patches)
+        check_counts("resnet18", least=0, head=head)
         check_factor("resnet18", width=width)
         check_cut("resnet18", pre=(pre, self.pre_blocks), post=(post, self.post_blocks))
-        if head < 0:
-            raise ValueError(f"resnet18: head must not be negative, got {head}")
         if patches > 1 and pre > 1:
             raise ValueError(f"resnet18: patches must be 1 where pre is more, got {patches} and {pre}")
         channels = max(1, round(STEM_WIDTH * width))
