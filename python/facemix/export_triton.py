@@ -18,7 +18,7 @@ from pathlib import Path
 
 import onnx
 
-from .atomic import atomic_path, check_folder
+from .atomic import atomic_path, check_folder, naming
 from .cloud.model import CloudModel
 from .export_onnx import check_onnx, onnx_model, row_bytes
 from .wire.names import FEATURES, OUTPUTS, SCALES
@@ -86,7 +86,8 @@ def export_triton(
         # Everything is written aside first; then the config is put in place, then the version, so that a Triton that
         # polls finds no version without a config.
         with _version(version) as temporary:
-            (temporary / MODEL_FILE).write_bytes(data)
+            with naming(version / MODEL_FILE):
+                (temporary / MODEL_FILE).write_bytes(data)
             with atomic_path(folder / "config.pbtxt") as path:
                 path.write_text(config)
     return version

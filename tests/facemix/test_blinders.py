@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import os
 import random
+import resource
 import signal
 import sqlite3
 import stat
@@ -150,6 +151,17 @@ def test_a_half_written_pool_is_not_left_behind(tmp_path):
 
     with pytest.raises(RuntimeError, match="fails"):
         Blinders.create(tmp_path / "pool", "network", Blinding(0.5, 2.0), (2, 3, 3), broken())
+    assert not os.listdir(tmp_path)
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, make):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # a write beyond it fails, as on a full disk
+    try:
+        with pytest.raises(BlindersError, match=rf"^{tmp_path / 'pool0'}: must be a file .* that can be changed, "):
+            make(rows=1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not os.listdir(tmp_path)
 
 

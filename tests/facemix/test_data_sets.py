@@ -185,6 +185,17 @@ def test_of_several_that_need_a_file_one_fills_it(tmp_path: Path) -> None:
     assert all((array == 7).all() for array in arrays)
 
 
+def test_the_disk_has_room_before_anything_is_filled(tmp_path: Path) -> None:
+    """Where it is full, what writes to a memory map of a file with holes is killed by a signal."""
+    size = 1 << 20
+
+    def fill(array: np.ndarray) -> None:
+        (begun,) = tmp_path.iterdir()
+        assert 512 * begun.stat().st_blocks >= size
+
+    kept(tmp_path / "a.npy", (size,), fill)
+
+
 def test_what_a_killed_process_had_begun_is_removed(tmp_path: Path) -> None:
     """Also of another file: its name is a digest, which nobody may ask for again. Files of others stay."""
     script = (

@@ -186,14 +186,14 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, method: str, suffix: str) -> None
     monkeypatch.setattr(Path, method, failing)
 
 
-@pytest.mark.parametrize(("method", "suffix"), [("write_bytes", ".onnx"), ("write_text", ".pbtxt")])
+@pytest.mark.parametrize(("method", "name"), [("write_bytes", "1/model.onnx"), ("write_text", "config.pbtxt")])
 def test_a_full_disk_leaves_what_was_there(
-    method: str, suffix: str, model: CloudModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, name: str, model: CloudModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    repo = tmp_path / "repo"
+    repo, suffix = tmp_path / "repo", Path(name).suffix
     with monkeypatch.context() as patch:
         full_disk(patch, method, suffix)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match=re.escape(f"No space left on device: '{repo / 'middle' / name}'")):
             export_triton(model, repo)
         assert not repo.exists()
     version = export_triton(model, repo, max_batch=8)

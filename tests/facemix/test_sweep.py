@@ -176,6 +176,14 @@ def test_failures_are_listed_and_stop_what_needs_them(
     assert len(lines(tmp_path)) == 6
 
 
+def test_no_table_is_named_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAKE_TRAIN", "fail:group-1/seed-0")
+    assert main(["sweep", "orl", "--group-sizes", "2", "--pre", "1", "--seeds", "1", "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().out == ""
+
+
 SMALL: dict[str, Any] = {"group_sizes": (2,), "pre": (1,), "seeds": 1}
 
 

@@ -74,7 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
     failures = run_sweep(plan, arguments.jobs)
     for job, reason in failures.items():
         print(f"facemix: error: sweep: {job.name}: {reason}", file=sys.stderr)
-    print(f"sweep: {plan.out / 'sweep.md'}")
+    if (table := plan.out / "sweep.md").exists():
+        print(f"sweep: {table}")
     return 1 if failures else 0
 
 

@@ -65,6 +65,9 @@ def kept(path: Path, shape: tuple[int, ...], fill: Callable[[NDArray[np.uint8]],
 
     Of several processes that need it, one fills it, and the others wait. What a process that was killed had begun, the
     next one that fills a file removes.
+
+    Raises:
+        OSError: if the disk is full, say, before anything is filled.
     """
     array = _mapped(path, shape)
     if array is not None:
@@ -77,6 +80,8 @@ def kept(path: Path, shape: tuple[int, ...], fill: Callable[[NDArray[np.uint8]],
                     leftover.unlink()
             with atomic_path(path) as temporary:
                 array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+                with temporary.open("rb+") as file:  # a full disk is an error here, and a signal that kills in `fill`
+                    os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
                 fill(array)
                 array.flush()
                 del array

@@ -93,7 +93,8 @@ class Blinders:
             rows: of each a seed that was never used, and the cloud's output, at least one.
 
         Raises:
-            OSError: if the file exists, or cannot be written, or the folder's file system has no hard links.
+            OSError: if the file exists, or cannot be made, or the folder's file system has no hard links.
+            BlindersError: if the disk is full, say.
         """
         path = Path(path)
         if os.path.lexists(path):
@@ -103,7 +104,7 @@ class Blinders:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
             made = Path(folder, path.name)
             os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            with _connected(made) as database:
+            with _naming(path), _connected(made) as database:
                 database.executescript(f"PRAGMA application_id = {APPLICATION}; {SCHEMA}")
                 database.execute("BEGIN IMMEDIATE")
                 for seed, output in rows:
@@ -149,14 +150,9 @@ class Blinders:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self.path.stat()
-            with _connected(self.path) as database:
-                yield database
-        except sqlite3.Error as error:
-            raise BlindersError(
-                f"{self.path}: must be a file of `facemix blind` that can be changed, {error}"
-            ) from None
+        self.path.stat()
+        with _naming(self.path), _connected(self.path) as database:
+            yield database
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -164,6 +160,15 @@ def _shape(text: str) -> tuple[int, ...]:
     if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
         raise ValueError(f"a shape must be positive integers, got {text[:80]}")
     return tuple(shape)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """SQLite's errors of the block name `path`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise BlindersError(f"{path}: must be a file of `facemix blind` that can be changed, {error}") from None
 
 
 @contextlib.contextmanager
