@@ -164,6 +164,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=150, help="after which no job is begun (%(default)s)")
     parser.add_argument("--only", metavar="TEXT", default="", help="jobs whose name has this in it")
     options = parser.parse_args()
+    if "facemix" not in options.who:
+        parser.error(f"--who must name facemix, which table and chart compare with, got {' '.join(options.who)}")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error(f"PyTorch {torch.__version__} sees no GPU; to try the harness itself: --device cpu")
     torch.backends.cudnn.benchmark = True

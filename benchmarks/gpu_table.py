@@ -80,7 +80,8 @@ def cells(group: dict[str, Entry]) -> dict[str, str]:
         if name := best(entry, who):
             times = ratio(entry, name, "facemix")
             row[f"{who} takes"] = f"{times.median:.2f}x ({times.low:.2f} to {times.high:.2f})"
-    if {"native", "triton"} <= set(group):  # two runs, so by what both of them raced against
+    # Two runs, so by what both of them raced against.
+    if {"native", "triton"} <= set(group) and all(best(own, "eager") for own in group.values()):
         times = [ratio(group[backend], best(group[backend], "eager"), "facemix").median for backend in group]
         by_backend = dict(zip(group, times, strict=True))
         row["Triton takes"] = f"{by_backend['native'] / by_backend['triton']:.2f}x"

@@ -231,6 +231,21 @@ def test_a_training_step() -> None:
     assert not torch.equal(model[2].weight, before)
 
 
+def test_nobody_is_raced_without_us(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Table and chart compare with us."""
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu", "--json", "never.json", "--who", "eager", "compile"])
+    with pytest.raises(SystemExit):
+        gpu.main()
+    assert "--who must name facemix, which table and chart compare with, got eager compile" in capsys.readouterr().err
+
+
+def test_a_file_without_peers_is_read(tmp_path: Path) -> None:
+    alone = {"seconds": {"facemix": [1e-3] * 3}, "state": {"facemix": {}}}
+    data = made_up(entry("native", **alone), entry("triton", **alone))
+    assert "| `conv_mix` made-up, bfloat16 | 1 | 100% | 1 | 100% |" in gpu_table.section(data)
+    gpu_table.draw(data, tmp_path / "gpu.png")
+
+
 def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--json", "never.json"])
