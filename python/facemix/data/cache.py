@@ -80,8 +80,10 @@ def kept(path: Path, shape: tuple[int, ...], fill: Callable[[NDArray[np.uint8]],
                     leftover.unlink()
             with atomic_path(path) as temporary:
                 array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-                with temporary.open("rb+") as file:  # a full disk is an error here, and a signal that kills in `fill`
-                    os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+                if hasattr(os, "posix_fallocate"):  # not on macOS
+                    # A full disk is an error here, and a signal that kills in `fill`.
+                    with temporary.open("rb+") as file:
+                        os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
                 fill(array)
                 array.flush()
                 del array
