@@ -68,11 +68,13 @@ toolkit() { # STAGE TOOL: where this tool of the CUDA toolkit is, as $found
 
 # BACKEND SECONDS OPTION...: it stops by itself before it is stopped, so that it can say what failed. Several processes
 # share the card: most of the time goes into compiling Triton's kernels, and one that breaks its context breaks no other.
+# Each has one thread for what it computes on the CPU. A thread ends a process that waits for a kernel which never ends:
+# a signal would wait for it as well.
 suite() {
     local workers
     workers="$(nproc)"
-    within "test-$1" "$2" env FACEMIX_BACKEND="$1" "$PYTHON" -m pytest tests/gpu -q --timeout=60 \
-        --session-timeout=$(($2 - 20)) -n $((workers < 16 ? workers : 16)) --dist loadgroup "${@:3}"
+    within "test-$1" "$2" env FACEMIX_BACKEND="$1" OMP_NUM_THREADS=1 "$PYTHON" -m pytest tests/gpu -q --timeout=60 \
+        --timeout-method=thread --session-timeout=$(($2 - 20)) -n $((workers < 16 ? workers : 16)) "${@:3}"
 }
 
 stage_build() {
@@ -91,14 +93,15 @@ stage_triton() {
 }
 
 stage_sanitize() {
-    local tool
+    local tool seconds
+    seconds="$(share 35)"
     toolkit sanitize compute-sanitizer || return
     # Each tensor in an allocation of its own, so that an access beyond it is one beyond what was allocated. Graphs
     # cannot be captured then. Only our kernels are looked at, by their namespace: PyTorch's run at their own speed.
     for tool in memcheck racecheck; do
-        within "$tool" "$(share 35)" env FACEMIX_BACKEND=native PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$found" --tool "$tool" \
+        within "$tool" "$seconds" env FACEMIX_BACKEND=native PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$found" --tool "$tool" \
             --kernel-name kns=facemix --report-api-errors no --error-exitcode 9 \
-            "$PYTHON" -m pytest tests/gpu -q -m small -k "not replays" --timeout=60
+            "$PYTHON" -m pytest tests/gpu -q -m small -k "not replays" --timeout=60 --session-timeout=$((seconds - 10))
     done
 }
 

@@ -6,6 +6,7 @@ import gzip
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,29 @@ def test_a_failure_is_named_and_what_follows_runs(run: Run) -> None:
     assert status == 1
     assert said.splitlines()[-2:] == ["== FAILED: test-native: exit status 3", "== FAILED: test-triton: exit status 3"]
     assert len(ran) == 5
+
+
+HANGS = """
+import ctypes
+import pytest
+
+
+@pytest.mark.parametrize("i", range(4))
+def test_it(i):
+    mutex = ctypes.create_string_buffer(64)
+    for _ in range(2 if i == 1 else 1):
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)
+"""
+
+
+def test_a_kernel_that_never_ends_costs_one_test(run: Run, tmp_path: Path) -> None:
+    """A wait for the device is none that a signal interrupts: here, for a lock that nobody opens."""
+    (tmp_path / "test_hangs.py").write_text(HANGS)
+    suite = f'case "$*" in *"-m small"*) ;; *"-m pytest"*) shift 3; cd {tmp_path};'
+    suite += f' exec {sys.executable} -m pytest test_hangs.py -p no:cacheprovider "$@" --timeout=3;; esac'
+    _, said, _ = run("test", python=suite)
+    assert "1 failed, 3 passed" in said
+    assert "crashed while running 'test_hangs.py::test_it[1]'" in said
 
 
 def test_without_a_build_nothing_else_runs(run: Run) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import on_card
 import pytest
 import torch
 from on_device import tf32
@@ -21,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "small: a few launches of every op, for compute-sanitizer")
-    config.addinivalue_line("markers", "xdist_group(name): tests that no two processes run at once")
+    config.pluginmanager.register(on_card)
     if config.getoption("--device") != "cpu" and not torch.cuda.is_available():
         pytest.exit(f"tests/gpu needs a GPU, and PyTorch {torch.__version__} sees none (CUDA {torch.version.cuda})", 1)
 

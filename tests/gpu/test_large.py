@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
 
 import pytest
@@ -12,17 +13,21 @@ from torch import Tensor
 
 from facemix_ops import MixKey, act_mix, conv_mix, group_mix, group_unmix, reference, unmix_linear
 
-pytestmark = pytest.mark.xdist_group("large")  # the card holds what one process needs
 BATCH, SIZE = 16, 8
 EDGE = 24  # columns, or pixels, to look at on each side of a place
 
 
 @pytest.fixture(autouse=True)
-def _memory(device: torch.device) -> Iterator[None]:
-    """What one test allocated is gone before the next."""
-    yield
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+def _memory(device: torch.device, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One test at a time, whichever process runs it: what it allocated is gone before the next.
+
+    By a lock, as pytest-xdist's groups wait for ever where a process has ended.
+    """
+    with (tmp_path_factory.getbasetemp().parent / "large").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def random(device: torch.device, *shape: int) -> Tensor:
