@@ -5,7 +5,8 @@
 
 The second command adds to the file of the first. Everybody runs first without torch.compile, which takes its time;
 then, as long as --seconds lasts, the jobs are raced again with it, forward in bfloat16 first. What time did not allow,
-and what failed, is named in the file and by the report; after a failure the exit status is 1.
+and what failed, is named in the file and by the report; after a failure the exit status is 1. A kernel that never ends,
+or breaks the CUDA context, takes the process with it (exit status 3, or a signal's): --resume then runs the others.
 ``--device cpu`` tries the harness itself, on tiny workloads.
 """
 
@@ -14,14 +15,17 @@ from __future__ import annotations
 import argparse
 import copy
 import datetime
+import faulthandler
 import json
 import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -39,15 +43,18 @@ import facemix_ops
 from facemix_ops.native import C
 
 WHO = ("facemix", "eager", "compile")
+TRAINING = "training step"
 # What one race may take: none is begun later than this before the end.
 EAGER_SECONDS, COMPILE_SECONDS, TRAINING_SECONDS = 2, 40, 20
+HUNG_SECONDS = 30  # a race that is not over so long after twice its time never will be
+LOST = 3  # exit status: nothing else can run in this process
 
 
 class Bench:
     """One backend's races, in the time that there is. After each ``path`` holds all results so far: what is cut off
     loses its last race."""
 
-    def __init__(self, device: Device, rounds: int, seconds: float, path: Path) -> None:
+    def __init__(self, device: Device, rounds: int, seconds: float, path: Path, resume: bool = False) -> None:
         self.device, self.rounds, self.end, self.path = device, rounds, time.monotonic() + seconds, path
         self.backend = facemix_ops.explain("conv_mix", torch.empty(0, device=device.torch)).split()[3]
         self.results: dict[str, dict[str, Any]] = {}
@@ -55,6 +62,8 @@ class Bench:
         self.failed: list[str] = []
         self.roofline: dict[str, Any] = {}
         self.head = provenance() | {"machine": device.describe()}
+        if resume and path.exists():
+            self._resume(json.loads(path.read_text()))
 
     def left(self) -> float:
         """Seconds."""
@@ -62,11 +71,11 @@ class Bench:
 
     def run(self, jobs: list[Job], who: set[str], train: bool) -> None:
         """All jobs; those that no time was left for are kept in ``left_out``."""
-        self.roofline = roofline(self.device, self.rounds)
+        self.roofline = self.roofline or roofline(self.device, self.rounds)
         for job in jobs:
             self._race(job, who - {"compile"}, EAGER_SECONDS)
         if train:
-            self._try("training step", "training step", TRAINING_SECONDS, self._train)
+            self._try(TRAINING, TRAINING, {"facemix", "eager"}, TRAINING_SECONDS, self._train)
         if "compile" in who:
             for job in jobs:
                 self._race(job, who, COMPILE_SECONDS)
@@ -83,6 +92,15 @@ class Bench:
         write(self.path, compact(data))
         return data
 
+    def _resume(self, data: dict[str, Any]) -> None:
+        for run in data["runs"]:
+            if run["backend"] == self.backend:
+                self.failed, self.roofline = run["failed"], run["roofline"]
+        for entry in data["results"]:
+            if entry["backend"] == self.backend:
+                job = f"{entry['op']} {entry['workload']} {entry['dtype']}"
+                self.results[TRAINING if entry["op"] == TRAINING else job] = entry
+
     def _race(self, job: Job, who: set[str], least: float) -> None:
         def entry() -> dict[str, Any]:
             # What fits the L2 cache stays there from one call to the next: memory is no limit.
@@ -94,24 +112,32 @@ class Bench:
                 "flop": job.counted.flop, "bytes": job.bytes, **limit, **raced,
             }  # fmt: skip
 
-        self._try(job.key, f"{job.key}: {', '.join(sorted(who))}", least, entry)
+        self._try(job.key, f"{job.key}: {', '.join(sorted(who))}", who, least, entry)
 
-    def _try(self, key: str, name: str, least: float, entry: Callable[[], dict[str, Any]]) -> None:
+    def _try(self, key: str, name: str, who: set[str], least: float, entry: Callable[[], dict[str, Any]]) -> None:
         """A race of ``least`` seconds at most; whatever fails, the others are still worth the card's time."""
+        ran = {one.split("/")[0] for one in self.results.get(key, {}).get("seconds", ())}
+        if who <= ran or any(failure.startswith(f"{name}: ") for failure in self.failed):
+            return  # before this process
         if self.left() < least:
             self.left_out.append(name)
             return
         print(f"{self.left():4.0f} s left  {name}", flush=True)
         torch.manual_seed(0)
         torch._dynamo.reset()
+        self.failed.append(f"{name}: its process ended before it did")  # unless what follows says better
+        self.save()
         try:
-            self.results[key] = entry()
-            if self.device.is_gpu:
-                torch.cuda.empty_cache()
+            with ended_after(2 * least + HUNG_SECONDS):
+                self.results[key] = entry()
+                self.device.free()
+            self.failed.pop()
         except Exception as error:  # of Triton's compiler, too, which are no RuntimeErrors
             traceback.print_exc()
-            self.failed.append(f"{name}: {type(error).__name__}: {first_line(error)}")
+            self.failed[-1] = f"{name}: {type(error).__name__}: {first_line(error)}"
         self.save()
+        if self.device.lost():
+            sys.exit(LOST)
 
     def _train(self) -> dict[str, Any]:
         """ResNet-18, mixed and plain."""
@@ -120,9 +146,26 @@ class Bench:
         mixed = facemix_ops.convert(copy.deepcopy(plain), first="conv1", last="fc", group_size=GROUP_SIZE)
         steps = {n: training(m, batch, size, self.device.torch) for n, m in (("facemix", mixed), ("eager", plain))}
         return {
-            "op": "training step", "workload": f"resnet18 {batch}x{size}x{size}", "dtype": "bfloat16 autocast",
+            "op": TRAINING, "workload": f"resnet18 {batch}x{size}x{size}", "dtype": "bfloat16 autocast",
             "backend": self.backend, **race(self.device, steps, self.rounds, capture=False),
         }  # fmt: skip
+
+
+@contextmanager
+def ended_after(seconds: float) -> Iterator[None]:
+    """Ends the process where it waits so long: for a kernel that never ends, which no signal interrupts."""
+
+    def end() -> None:
+        faulthandler.dump_traceback()
+        os._exit(LOST)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def first_line(error: Exception) -> str:
@@ -162,6 +205,7 @@ def main() -> int:
     parser.add_argument("--who", nargs="+", choices=WHO, default=WHO)
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--seconds", type=float, default=150, help="after which no job is begun (%(default)s)")
+    parser.add_argument("--resume", action="store_true", help="without the races that the file has already")
     parser.add_argument("--only", metavar="TEXT", default="", help="jobs whose name has this in it")
     options = parser.parse_args()
     if "facemix" not in options.who:
@@ -170,9 +214,9 @@ def main() -> int:
         parser.error(f"PyTorch {torch.__version__} sees no GPU; to try the harness itself: --device cpu")
     torch.backends.cudnn.benchmark = True
     device = Device(options.device)
-    bench = Bench(device, options.rounds, options.seconds, options.json)
+    bench = Bench(device, options.rounds, options.seconds, options.json, options.resume)
     jobs = JOBS if device.is_gpu else TINY_JOBS
-    bench.run([job for job in jobs if options.only in job.key], set(options.who), options.only in "training step")
+    bench.run([job for job in jobs if options.only in job.key], set(options.who), options.only in TRAINING)
     print(gpu_table.text(bench.save()))
     return int(bool(bench.failed))
 

@@ -115,14 +115,21 @@ stage_profile() {
         failed+=("profile: ncu cannot read what it wrote")
 }
 
+races() { # BACKEND KEPT OPTION...: leaves KEPT seconds to others; goes on where a race took its process with it
+    local slack=15 resume=() # a race that has begun is not cut off
+    while :; do
+        within "bench-$1" $(($(left) - $2)) env FACEMIX_BACKEND="$1" "$PYTHON" benchmarks/gpu.py \
+            --json "$OUT/gpu.json" --seconds $(($(left) - $2 - slack)) "${@:3}" "${resume[@]}"
+        (($? <= 2)) && return
+        resume=(--resume)
+    done
+}
+
 stage_bench() {
-    local chart=10 slack=15 triton # a race that has begun is not cut off
-    triton="$(share 50)"
+    local chart=10
     rm -f "$OUT/gpu.json"
-    within bench-native $(($(left) - chart - triton)) env FACEMIX_BACKEND=native "$PYTHON" benchmarks/gpu.py \
-        --json "$OUT/gpu.json" --seconds $(($(left) - chart - triton - slack))
-    within bench-triton $(($(left) - chart)) env FACEMIX_BACKEND=triton "$PYTHON" benchmarks/gpu.py \
-        --json "$OUT/gpu.json" --who facemix eager --seconds $(($(left) - chart - slack))
+    races native $((chart + $(share 50)))
+    races triton "$chart" --who facemix eager
     within chart 20 "$PYTHON" benchmarks/gpu_table.py "$OUT/gpu.json" --chart "$OUT/gpu.png"
 }
 

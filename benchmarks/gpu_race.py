@@ -77,6 +77,20 @@ class Device:
                 answers[what] = question()
         return answers
 
+    def free(self) -> None:
+        """What nobody holds any more goes back to the card."""
+        if self.is_gpu:
+            torch.cuda.empty_cache()
+
+    def lost(self) -> bool:
+        """Whether a kernel has taken the CUDA context with it, so that nothing else can run in this process."""
+        if self.is_gpu:
+            try:
+                torch.cuda.synchronize()
+            except RuntimeError:
+                return True
+        return False
+
     def seconds(self, run: Run, repeats: int) -> float:
         """Of one of so many runs in a row."""
         return self.measured(run, repeats)[0]

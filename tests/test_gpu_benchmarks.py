@@ -21,6 +21,7 @@ from gpu_workloads import JOBS, TINY_JOBS, Job
 from models import Resnet
 from workloads import Linear
 
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 RATES = {"copy": 2e12, "bfloat16": 8e14, "tf32": 4e14, "float32": 5e13}
 
 
@@ -198,6 +199,44 @@ def test_what_is_cut_off_loses_its_last_race(monkeypatch: pytest.MonkeyPatch, tm
     data = json.loads(bench.path.read_text())
     assert [entry["op"] for entry in data["results"]] == ["group_mix"]
     assert "group_mix tiny" in gpu_table.text(data)
+
+
+@pytest.mark.parametrize("end", ["context", "kernel"])
+def test_a_race_that_takes_its_process_along_costs_itself(end: str, tmp_path: Path) -> None:
+    """A CUDA context that is lost, or a kernel that never ends: another process runs the rest."""
+    code = f"""
+import ctypes, sys
+sys.path[:0] = {[str(path) for path in (BENCHMARKS, BENCHMARKS.parent, BENCHMARKS.parent / "python")]!r}
+import gpu, gpu_race
+def lost(job, *rest):
+    if job.op != "unmix_linear":
+        return works(job, *rest)
+    if {end!r} == "context":
+        gpu_race.Device.lost = lambda self: True
+        raise RuntimeError("an illegal memory access was encountered")
+    mutex = ctypes.create_string_buffer(64)
+    for _ in range(2):
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)
+gpu.EAGER_SECONDS, gpu.HUNG_SECONDS = 0, 8
+gpu.TINY_JOBS = gpu.TINY_JOBS[:3]
+works, gpu.runs = gpu.runs, lost
+sys.exit(gpu.main())
+"""
+    command = ["--device", "cpu", "--json", str(tmp_path / "gpu.json"), "--rounds", "1", "--who", "facemix", "eager",
+               "--only", "bfloat16"]  # fmt: skip
+    why = {
+        "context": "RuntimeError: an illegal memory access was encountered",
+        "kernel": "its process ended before it did",
+    }[end]
+    for status, resume, known in ((gpu.LOST, [], ["group_mix"]), (1, ["--resume"], ["group_mix", "conv_mix"])):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *command, *resume], capture_output=True, text=True, timeout=100
+        )
+        assert done.returncode == status, done.stderr
+        data = json.loads((tmp_path / "gpu.json").read_text())
+        assert data["runs"][0]["failed"] == [f"unmix_linear tiny bfloat16: eager, facemix: {why}"]
+        assert [entry["op"] for entry in data["results"]] == known
+    assert "group_mix tiny" not in done.stdout.split("copy moves")[0]  # it was not raced again
 
 
 def test_the_key_is_multiplied_in_tf32_behind_a_convolution(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

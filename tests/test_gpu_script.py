@@ -78,6 +78,19 @@ def test_a_failure_is_named_and_what_follows_runs(run: Run) -> None:
     assert len(ran) == 5
 
 
+def test_the_races_go_on_where_one_took_its_process_with_it(run: Run) -> None:
+    first = 'case "$FACEMIX_BACKEND $*" in *--resume*) exit 1;; native*gpu.py*) exit 139;; esac'
+    status, said, ran = run("bench", python=first)
+    assert status == 1
+    assert [(line.split()[0], "--resume" in line) for line in ran[:-1]] == [
+        ("native", False), ("native", True), ("triton", False),
+    ]  # fmt: skip
+    assert said.splitlines()[-2:] == [
+        "== FAILED: bench-native: exit status 139",
+        "== FAILED: bench-native: exit status 1",
+    ]
+
+
 HANGS = """
 import ctypes
 import pytest

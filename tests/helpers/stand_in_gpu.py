@@ -79,7 +79,7 @@ def install(monkeypatch: pytest.MonkeyPatch, told: bool = True) -> None:
     """From here on ``gpu_race.Device("cuda")`` is one of these."""
     cuda = {
         "is_available": lambda: True, "get_device_properties": lambda _: CARD, "empty_cache": lambda: None,
-        "Stream": Stream, "Event": Event, "CUDAGraph": Graph, "graph": capture,
+        "Stream": Stream, "Event": Event, "CUDAGraph": Graph, "graph": capture, "synchronize": lambda: None,
         "set_stream": lambda stream: setattr(Stream, "current", stream),
     }  # fmt: skip
     for name, value in cuda.items():
