@@ -71,9 +71,14 @@ def check(job: Job, results: dict[str, Tensor], expected: Tensor) -> None:
 
 @contextmanager
 def exactly() -> Iterator[None]:
-    """float32 as it is, and no gradients."""
-    with tf32(False, torch.backends.cudnn, torch.backends.cuda.matmul), torch.no_grad():
-        yield
+    """float32 as it is, no gradients, and no search for the fastest convolution, which nobody times."""
+    cudnn = torch.backends.cudnn
+    searches, cudnn.benchmark = cudnn.benchmark, False
+    try:
+        with tf32(False, cudnn, torch.backends.cuda.matmul), torch.no_grad():
+            yield
+    finally:
+        cudnn.benchmark = searches
 
 
 def randn(job: Job, device: torch.device, *shape: int) -> Tensor:

@@ -106,6 +106,13 @@ def test_a_contestant_that_computes_something_else_is_named() -> None:
         gpu_contestants.check(TINY_JOBS[0], {"liar": expected * float("nan")}, expected)
 
 
+def test_no_convolution_is_searched_for_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    with gpu_contestants.exactly():
+        assert not torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.benchmark
+
+
 def test_the_limits_of_the_machine() -> None:
     found = roofline(Device("cpu"), 2)
     assert set(found["rates"]) == {"copy", "bfloat16", "tf32", "float32"}
