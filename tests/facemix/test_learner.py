@@ -61,18 +61,20 @@ class Dropping(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.body, self.fc = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 16, 3), nn.Linear(16, 4)
+        self.conv1, self.body, self.neck = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 16, 3), nn.Conv2d(16, 16, 3)
+        self.fc = nn.Linear(16, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.body(torch.relu(self.conv1(x))).mean((2, 3))
+        x = self.neck(self.body(torch.relu(self.conv1(x)))).mean((2, 3))
         return self.fc(F.dropout(x, 0.5, self.training))
 
 
+@pytest.mark.parametrize("post", ["fc", "neck"])  # who asks is in the cloud's part, or in the edge's last
 @pytest.mark.parametrize("made_in", [False, True])
-def test_what_asks_for_the_mode_gets_the_present_one(made_in: bool) -> None:
+def test_what_asks_for_the_mode_gets_the_present_one(made_in: bool, post: str) -> None:
     network = Dropping().train(made_in)
     network.body.eval()  # a layer that somebody froze
-    mixed = MixedNetwork(network, "conv1", "fc")
+    mixed = MixedNetwork(network, "conv1", post)
     modes = [module.training for module in (network, network.conv1, network.body)]
     assert modes == [made_in, made_in, False]
     x = torch.randn(8, 1, 16, 16)
