@@ -182,6 +182,7 @@ def test_mixtures_are_what_is_sent() -> None:
     for values in (first, again):
         np.testing.assert_allclose(np.square(values).sum(1), 4 * sent, rtol=1e-4)
     assert mixtures(EdgeModel(bundle), images(10)).shape == first.shape  # the last group is filled
+    assert mixtures(EdgeModel(bundle), images(36)).shape == (5, 4 * 36 * 30)  # more than are mixed at once
 
 
 @pytest.mark.parametrize(

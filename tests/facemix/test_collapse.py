@@ -107,6 +107,21 @@ def test_the_matrix_is_the_derivative_of_the_mixed_network() -> None:
         torch.testing.assert_close(matrix.mean, given)
 
 
+def test_of_a_network_that_bends_keys_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fresh one each time, below the bound."""
+    sample, bounds = fo.MixKey.sample, []
+
+    def watched(*sizes: int, max_coeff: float | None = None, **options: Any) -> fo.MixKey:
+        bounds.append(max_coeff)
+        return sample(*sizes, max_coeff=max_coeff, **options)
+
+    monkeypatch.setattr(fo.MixKey, "sample", watched)
+    model = network(num_classes=9)
+    found = collapse(model, images(4), own_labels(model, 32), group_size=4, max_coeff=0.7)
+    assert found.self_agreement < 1
+    assert set(bounds) == {0.7}
+
+
 def test_a_network_that_bends_is_not_matched() -> None:
     model = network(num_classes=9)
     found = collapse(model, images(16), own_labels(model, 64))

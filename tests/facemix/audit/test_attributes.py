@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 from audit_scenes import OneTimePad, PixelEdge, scene
-from facemix.audit.attacks.attributes import Attributes
+from facemix.audit.attacks.attributes import Attributes, _share, _success
 from facemix.data import UNKNOWN
 
 
@@ -60,6 +60,21 @@ def test_what_nobody_can_tell_is_left_out():
         )
     )
     assert outcome.result > 0.85
+    assert outcome.variants[1].name == "linear read-out"
+    assert outcome.variants[1].ceiling > 0.9
+
+
+def test_what_is_unknown_counts_neither_way():
+    assert _share(torch.tensor([[1, 0, UNKNOWN], [UNKNOWN, 1, UNKNOWN], [1, 0, UNKNOWN]])).tolist() == [1, 1 / 3, 0.5]
+
+
+def test_what_is_unknown_makes_no_figure_surer():
+    """The error of the mean of values is that of the answers that are right or wrong, however many more there are."""
+    answer, truth = torch.rand(40, 1) > 0.4, torch.ones(40, 1, dtype=torch.int8)
+    more = torch.full((60, 1), UNKNOWN, dtype=torch.int8)
+    few, all_ = _success(answer, truth), _success(torch.cat((answer, more == 0)), torch.cat((truth, more)))
+    assert all_.mean() == pytest.approx(few.mean())
+    assert all_.var(correction=0) / len(all_) == pytest.approx(few.var(correction=0) / len(few))
 
 
 def test_two_photographs_a_person_are_enough_to_choose_with():

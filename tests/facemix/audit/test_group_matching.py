@@ -49,6 +49,8 @@ def test_clusters_are_balanced_and_the_best_ones():
     assert found.bincount().tolist() == [6] * 4
     assert all(len(found[group == number].unique()) == 1 for number in range(4))
     assert decisive(affinity, found) > decisive(affinity, torch.arange(24) // 6) + 1
+    # How a row goes with itself says nothing, and statistics differ in it.
+    assert decisive(affinity + 100 * torch.eye(24), found) == pytest.approx(decisive(affinity, found))
 
 
 def test_noise_still_gives_balanced_clusters():

@@ -49,6 +49,15 @@ def test_noise_does_not_hide_a_photograph_that_is_known():
     assert outcome.variants == () == outcome.pictures
 
 
+def test_what_is_not_mixed_is_compared_with_what_the_edge_makes_of_the_photograph():
+    class Negative(PixelEdge):
+        def send(self, images, generator, reuse=None):
+            request = super().send(images, generator, reuse)
+            return replace(request, received=1 - request.received)
+
+    assert attack(Negative(1)).result == 1
+
+
 def test_beneath_noise_it_looks_at_what_is_special_about_a_photograph():
     """A photograph's energy is for the most part what all have in common: brightness."""
     outcome = attack(HidingEdge(4, 0.3), people=32)

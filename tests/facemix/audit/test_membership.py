@@ -4,7 +4,7 @@ import pytest
 import torch
 from audit_scenes import HidingEdge, OneTimePad, PixelEdge, scene
 from facemix.audit.attacks import membership
-from facemix.audit.attacks.membership import Membership
+from facemix.audit.attacks.membership import Membership, _found
 from facemix.audit.rehearsal import attacked
 
 
@@ -52,6 +52,11 @@ def test_where_nobody_can_tell_people_apart_it_says_so():
     outcome = Membership().run(confused, lambda share: None)
     assert outcome.status == "not converged"
     assert outcome.recovered is None
+
+
+def test_as_many_people_are_named_as_are_in_a_row():
+    scores, inside = torch.tensor([[3.0, 2.0, 1.0]] * 3), torch.tensor([[1, 0, 1], [1, 1, 0], [0, 1, 0]]) == 1
+    assert _found(scores, inside) == pytest.approx((0.5 + 1 + 0) / 3)
 
 
 def test_without_a_gallery_it_is_skipped():

@@ -4,10 +4,10 @@ import pytest
 import torch
 from audit_scenes import HalvedEdge, OneTimePad, PixelEdge, RectifiedEdge, scene
 from facemix.audit.attacks import pooling
-from facemix.audit.attacks.pooling import Pooling, common
+from facemix.audit.attacks.pooling import Pooling, _strangers, common
 from facemix.audit.edge import load_edge
 from facemix.audit.request import Request
-from facemix.audit.reuse import _without_blinders
+from facemix.audit.reuse import _without_blinders, reused
 from facemix.edge.blinding import Blinding
 from facemix.export import export_edge
 from facemix.models import build
@@ -55,6 +55,21 @@ def test_a_repeated_key_gives_the_faces():
     assert repeated.result > 0.98
 
 
+def test_a_repeated_key_has_the_bound_of_the_edge():
+    keys = []
+
+    class Bounded(PixelEdge):
+        max_coeff = 0.7
+
+        def send(self, images, generator, reuse=None):
+            keys.extend([reuse.key] if reuse else [])
+            return super().send(images, generator, reuse)
+
+    list(reused(scene(Bounded(4))))
+    assert keys
+    assert all(key.coeffs.abs().max() <= 0.7 for key in keys)
+
+
 def test_the_common_direction_of_spans_is_found():
     shared = torch.randn(1, 2, 5, 5)
     requests = [torch.cat((shared, torch.randn(3, 2, 5, 5))) for _ in range(3)]
@@ -84,6 +99,15 @@ def test_larger_groups_take_more_requests(others, companions, times):
     """Until less than a tenth of another photograph is in all of them, on average."""
     assert pooling._times(others, companions) == times
     assert others * (companions / others) ** times < pooling.ALSO
+
+
+def test_strangers_are_other_people_or_other_photographs():
+    whole, rows = scene(PixelEdge(4)), torch.tensor([0, 1, 4])  # two of one person, and another's
+    one, other = torch.randn(2, 1, 1, 24, 20)
+    sources = [one, one, other]
+    assert _strangers(whole, rows, sources, sources) < 0.2
+    nobody = replace(whole, victims=replace(whole.victims, identity=None))
+    assert _strangers(nobody, rows, sources, sources) == pytest.approx(1 / 3, abs=0.15)  # one pair of three is alike
 
 
 def test_few_victims_are_together_in_every_request():

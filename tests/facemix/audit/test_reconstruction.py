@@ -5,7 +5,7 @@ import pytest
 import torch
 from audit_scenes import OneTimePad, PixelEdge, scene, textures
 from facemix.audit.attacks import reconstruction
-from facemix.audit.attacks.reconstruction import Reconstruction
+from facemix.audit.attacks.reconstruction import Reconstruction, _error, _others
 from facemix.audit.evaluator import Evaluator
 from facemix.audit.translation import Size, Translator, chamfer
 from scipy.ndimage import gaussian_filter
@@ -46,6 +46,50 @@ def test_it_draws_nothing_of_a_one_time_pad():
     assert outcome.status == "done"
     assert outcome.recovered < 0.2
     assert outcome.variants[1].result < 0.2
+
+
+def test_faces_that_are_like_any_recover_nothing(monkeypatch):
+    """In the best order two different faces are more like two photographs than the average face is."""
+    face = gaussian_filter(np.random.default_rng(0).uniform(0, 255, (24, 20)), 2)
+    face = (20 + (face - face.min()) * 215 / np.ptp(face)).astype(np.uint8)
+    faces = torch.from_numpy(np.stack([face, 255 - face])).float()[:, None] / 127.5 - 1
+
+    class AnyFaces:
+        """Draws these two of every row that mixes two photographs."""
+
+        def __init__(self, rows, truth, *_):
+            self.photographs = truth[0]
+
+        def fit(self, batches, progress):
+            pass
+
+        def __call__(self, rows):
+            return 2 * rows[:, None] - 1 if self.photographs == 1 else faces.expand(len(rows), -1, -1, -1, -1)
+
+    monkeypatch.setattr(reconstruction, "Translator", AnyFaces)
+    whole = dataclasses.replace(scene(PixelEdge(2)), effort="full")
+    sets = {}
+    for name in ("victims", "attacker", "gallery"):
+        known = getattr(whole, name)
+        sign = (known.identity % 2 == 0)[:, None, None, None].numpy()
+        images = np.where(sign, face, 255 - face) + known.images % 4  # no two the same
+        sets[name] = dataclasses.replace(known, images=images)
+    outcome = Reconstruction().run(dataclasses.replace(whole, **sets), lambda share: None)
+    assert outcome.status == "done"
+    assert outcome.floor == pytest.approx(outcome.result)
+
+
+def test_other_rows_have_no_photograph_in_common():
+    members = torch.tensor([[0, 1], [1, 0], [2, 3], [3, 4], [5, 0]])
+    for _ in range(10):
+        theirs = members[_others(members, torch.default_generator)]
+        assert not (members[:, :, None] == theirs[:, None]).any()
+    assert _others(members[:2], torch.default_generator) is None
+
+
+def test_errors_are_of_pixels_from_0_to_1():
+    white = torch.ones(2, 3, 1, 4, 4)
+    assert _error(white, -white) == [1, 1]
 
 
 def test_a_generator_that_does_not_learn_shows_nothing(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -55,6 +56,19 @@ def test_a_stream_does_not_wait_for_a_whole_group(client: Client) -> None:
     labels = [next(stream).label]
     done.set()
     labels += [prediction.label for prediction in stream]
+    assert labels == expected(pictures).argmax(1).tolist()
+
+
+def test_without_decoys_images_wait_for_a_whole_group(half: WatchedHalf, server: Running) -> None:
+    pictures = images(GROUP)
+
+    def camera() -> Iterator[np.ndarray]:
+        for picture in pictures:
+            time.sleep(0.02)
+            yield picture
+
+    with Client(half, server.address) as client:
+        labels = [prediction.label for prediction in client.stream(camera(), max_wait=0.001)]
     assert labels == expected(pictures).argmax(1).tolist()
 
 

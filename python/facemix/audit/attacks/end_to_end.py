@@ -99,8 +99,7 @@ class _Scores:
         self.values["likeness"].append(alike)
         self.groups.append(request.truth.group_of_source)
         self.values[FACES].append((alike > FACE).double())
-        if product.shape[0] == product.shape[1]:
-            self.values[AMARI].append(torch.tensor([1 - amari(product)]))
+        self.values[AMARI].append(torch.tensor([1 - amari(product)]))
         if self._scene.victims.identity is None:
             return
         # Not matched by likeness: the one row of 64 that is most like a source is named rightly even in noise.
@@ -108,8 +107,8 @@ class _Scores:
         people = self._scene.victims.identity[rows[image]]
         if len(self._scene.gallery):
             named = nearest_people(self._scene, found)
-            self.values[PEOPLE].append(((named[which] == people) & (which >= 0)).double())
-        whole = len(rows) == len(image) == len(found)  # parts of photographs are not compared
+            self.values[PEOPLE].append((named[which] == people).double())
+        whole = len(rows) == len(image)  # parts of photographs are not compared
         if self._scene.cloud is not None and whole and 1 < len(people.unique()) < len(people):
             self.values[SAME].append(same_person(self._scene.cloud, found[which], people))
 

@@ -58,9 +58,8 @@ class Reconstruction(Attack):
         average = _signed(np.asarray(known.images.mean(0))).expand_as(truth)
 
         values, ceiling, floor = _likeness(drawn, truth), _likeness(clear, one), fmean(_likeness(average, truth))
-        strange = (rows.members[:, None, :, None] != rows.members[:, None]).all(-1).all(-1)  # no photograph in common
-        if strange.any(1).all():
-            other = strange.double().multinomial(1, generator=scene.generator(self.name, "other rows"))[:, 0]
+        other = _others(rows.members, scene.generator(self.name, "other rows"))
+        if other is not None:
             floor = max(floor, fmean(_likeness(_matched(drawn[other], truth), truth)))
         clear_by_victim = by_victim(torch.tensor(ceiling, dtype=torch.float64), rows.owner)
         failed = fails_unprotected(clear_by_victim, floor, scene.seed_of(self.name, "ceiling"))
@@ -106,6 +105,14 @@ class Reconstruction(Attack):
         batches = ((each.received[:BATCH], _signed(known.images[each.members[:BATCH].numpy()])) for each in own)
         translator.fit(batches, progress)
         return _matched(translator(rows.received), truth), truth
+
+
+def _others(members: Tensor, generator: torch.Generator) -> Tensor | None:
+    """Another row for each one of photographs `members` [b, S], which has none of these: int64 [b]; None where there is
+    no such row for some.
+    """
+    strange = (members[:, None, :, None] != members[:, None]).all(-1).all(-1)
+    return strange.double().multinomial(1, generator=generator)[:, 0] if strange.any(1).all() else None
 
 
 def _size(scene: Scene) -> Size:
