@@ -203,6 +203,10 @@ def test_forced_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "WISH", "triton")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     assert backend.select("group_mix", "cuda").backend == "triton"
+    # What has no Triton kernel runs where it can.
+    assert backend.select("conv_mix_vjp", "cpu").backend == "reference"
+    monkeypatch.setattr(C, "cuda_ops", "sample_orthogonal")
+    assert backend.select("sample_orthogonal", "cuda").backend == "cpu"
     with pytest.raises(RuntimeError, match=r"^group_mix: .* only in its interpreter: TRITON_INTERPRET=1 \(.* bfloat16"):
         backend.select("group_mix", "cpu")
     with pytest.raises(RuntimeError, match=r"^group_mix: .* but there is no Triton kernel for mps tensors$"):
