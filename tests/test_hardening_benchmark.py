@@ -1,9 +1,19 @@
-"""The tables of benchmarks/hardening.py, and the page that has them."""
+"""The figures of benchmarks/hardening.py where they are known beforehand, and its tables."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+import torch
+from exact import GROUP, exact_network, export, pictures, truth
+from facemix.cloud.model import CloudModel
+from facemix.data import Labelled
+from facemix.edge import load_half
+from hardening import GROUPS, accuracy, requests
+from hardening_choice import _mixed_in, _noise, _one
 from hardening_table import tables
 
 DONE = {"status": "done", "floor": 0.1, "result": 0.91, "ceiling": 1.0, "recovered": 0.9, "level": "recovered",
@@ -38,3 +48,40 @@ def test_a_mode_has_its_cost_and_what_attacks_get_of_it() -> None:
     assert "other |" not in found["attacks"]  # nobody ran it
     assert "| 32 secret rows, mixed in | 25.0% |" in found["choice"]
     assert "effort quick" in found["source"]
+
+
+def test_accuracy_and_bytes_of_a_network_that_is_always_right(tmp_path: Path) -> None:
+    """Though some photographs come twice."""
+    network, images = exact_network(1), pictures(70)
+    cloud, edge = export(tmp_path, network, "exact")
+    half, middle = load_half(edge), CloudModel(cloud)
+    faces = Labelled(images.transpose(0, 3, 1, 2), torch.from_numpy(truth(network, images).argmax(1)), {})
+    sent = list(requests(faces, GROUP, 0))
+    assert [len(rows) for rows in sent] == [32, 32, 8]
+    assert len(sent[0]) == GROUPS * GROUP
+    assert torch.cat(sent).unique().tolist() == list(range(70))
+    found = accuracy(half, middle, faces, rounds=2)
+    assert found["accuracy"] == 1
+    assert found["bytes_up"] == 4 * np.prod(middle.input_shape)
+    assert found["bytes_down"] == 4 * np.prod(middle.output_shape)
+
+
+@pytest.mark.parametrize("blinded", [_one, _mixed_in])
+def test_what_un_blinding_leaves_of_a_linear_cloud(blinded: Any) -> None:
+    """What the cloud makes of the mixed rows, but for its constant, which the edge's un-blinding takes off too."""
+
+    class Cloud:
+        def run(self, rows: Any) -> Any:
+            return rows.reshape(len(rows), -1) @ matrix + 3
+
+    draw = np.random.default_rng(0)
+    mixed, matrix = draw.standard_normal((8, 2, 5, 5)), draw.standard_normal((50, 4))
+    found = blinded(Cloud(), mixed, 0.25, 4, draw)
+    np.testing.assert_allclose(found, mixed.reshape(8, -1) @ matrix, rtol=0, atol=1e-4)
+
+
+def test_blinded_rows_have_the_energy_of_rows() -> None:
+    draw = np.random.default_rng(0)
+    mixed = 3 * draw.standard_normal((40, 500))
+    sent = 0.25 * mixed + _noise(mixed.shape, mixed, 0.25, draw)
+    assert np.square(sent).mean() == pytest.approx(np.square(mixed).mean(), rel=0.03)

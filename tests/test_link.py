@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import numpy as np
 import pytest
 from facemix.cost import Exchange, Link, request_seconds, transfer_seconds
+from facemix.edge import Cost
+from link import exchange
 from link_proxy import CHUNK_BYTES, FLIGHT_CHUNKS, Line, Proxy, shaped
 from link_raw import raw_server, transfers
 from link_table import COMMITTED, off_by
@@ -63,6 +65,14 @@ def test_a_link_that_sent_all_windows_waits_for_the_server(messages: int, idle: 
     exchange = Exchange(messages, bytes_up=1_000_000, bytes_down=0)
     near, far = (Link(up=8e6, down=8e6, latency=latency) for latency in (0.0, 0.1))
     assert request_seconds(far, exchange) - request_seconds(near, exchange) == pytest.approx(0.2 + idle)
+
+
+def test_a_prediction_is_of_what_the_answer_cost() -> None:
+    cost = Cost(
+        images=8, rows=8, requests=1, attempts=1, messages=2, bytes_up=3, bytes_down=4, edge_seconds=5.0,
+        cloud_seconds=6.0, network_seconds=7.0,
+    )  # fmt: skip
+    assert exchange(cost) == Exchange(messages=2, bytes_up=3, bytes_down=4, edge_seconds=5.0, cloud_seconds=6.0)
 
 
 @contextlib.asynccontextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ from facemix.wire import open_inference_pb2 as pb
 from facemix.wire.names import RETRY_AFTER
 from service import memory
 from service_load import load
-from service_parts import FACES, MIB, RESNETS
+from service_parts import FACES, MIB, RESNETS, Network
 from service_table import load_table, section, soak_table, split_table
 
 WHERE = {
@@ -95,6 +97,45 @@ def test_a_part_that_fails_does_not_lose_those_before_it(tmp_path: Path, monkeyp
     with pytest.raises(RuntimeError, match="wrong answers"):
         service.main()
     assert json.loads(path.read_text())["load"]["result"] == [LOAD]
+
+
+def test_a_load_is_the_median_of_its_rounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    measured = ({"p50_ms": p50, "wrong": 0, "requests": 10, "errors": {"INTERNAL": p50}} for p50 in (3, 9, 1))
+    others = dict.fromkeys(("images_per_second", "p95_ms", "p99_ms", "rejections"), 2)
+
+    @contextlib.contextmanager
+    def cloud(*_: Any) -> Iterator[Any]:
+        yield argparse.Namespace(address="nowhere", resident_bytes=MIB)
+
+    monkeypatch.setattr(service, "cloud", cloud)
+    monkeypatch.setattr(service, "run", lambda *_: others | next(measured))
+    options = argparse.Namespace(servers=["facemix"], rounds=3, clients=[8], seconds=1)
+    (row,) = service.load(options, tmp_path)
+    assert row == {"server": "facemix", "clients": 8, **others, "p50_ms": 3, "resident_bytes": MIB, "requests": 30,
+                   "errors": [{"INTERNAL": 3}, {"INTERNAL": 9}, {"INTERNAL": 1}]}  # fmt: skip
+
+
+def test_the_first_round_of_a_split_warms_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    off = 0.0
+
+    @contextlib.contextmanager
+    def cloud(*_: Any) -> Iterator[Any]:
+        yield argparse.Namespace(address="nowhere")
+
+    @contextlib.contextmanager
+    def asked(*_: Any) -> Iterator[Any]:
+        seconds = iter((100.0, 1.0, 2.0))
+        yield lambda: {"seconds": next(seconds), "error": off}
+
+    monkeypatch.setattr(service, "cloud", cloud)
+    monkeypatch.setattr(service, "asked", asked)
+    options = argparse.Namespace(threads=1, dtypes=["float32"], split_rounds=2)
+    network = Network("small", (1, 56, 46), 0.25, 40)
+    found = service.compare(network, options, tmp_path)
+    assert found["split, float32"] == found["in one piece, folded"] == {"seconds": [1, 2]}
+    off = 0.5
+    with pytest.raises(RuntimeError, match="must be within"):
+        service.compare(network, options, tmp_path)
 
 
 def test_networks_are_the_same_each_time() -> None:
