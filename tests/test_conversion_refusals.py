@@ -107,6 +107,19 @@ def test_custom_block_that_begins_with_a_norm() -> None:
         torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
 
 
+class Deciding(nn.Module):
+    """A block of the user's own that cannot be traced."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_a_block_that_nobody_can_look_into_belongs_behind_an_activation() -> None:
+    """Behind a norm alone it may begin with what belongs before the mix."""
+    refused(AlexLike("extra", nn.BatchNorm2d(4), Deciding()), "extra.1")
+    convert(AlexLike("relu_extra", Deciding()), group_size=4)
+
+
 def test_activation_shared_with_a_block_further_on() -> None:
     """Absorbing it would take it from the block as well."""
     model = Resnet()
@@ -321,10 +334,14 @@ def test_computed_parameters(parametrize: Any, module: str, name: str) -> None:
     assert f"must have a plain parameter as its {name}, got a computed one" in refused(model, module)
 
 
+HOOKS = ("forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook")
+
+
+@pytest.mark.parametrize("kind", HOOKS)
 @pytest.mark.parametrize("name", ["conv1", "relu", "fc"])
-def test_hooks_on_what_is_replaced_or_fused(name: str) -> None:
+def test_hooks_on_what_is_replaced_or_fused(name: str, kind: str) -> None:
     model = Resnet()
-    getattr(model, name).register_forward_hook(lambda *_: None)
+    getattr(getattr(model, name), f"register_{kind}")(lambda *_: None)
     assert "hooks" in refused(model, name)
 
 

@@ -136,7 +136,7 @@ def export_edge(
     check_group_size("export_edge", group_size)
     check_plain("export_edge", model)
     parts = partition(model, pre, post)
-    first, last = first_half(parts.edge_first.eval(), group_size), last_half(parts.edge_last.eval())
+    first, last = first_half(parts.edge_first, group_size), last_half(parts.edge_last)
     if not isinstance(first, fo.MixConv2d) or first.groups != 1 or first.padding_mode != "zeros":
         raise ValueError(
             "export_edge: the first part of model must be one convolution, padded with zeros and without groups, and "

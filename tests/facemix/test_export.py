@@ -155,6 +155,13 @@ def test_a_half_from_a_pipe(tmp_path: Path) -> None:
     writer.join()
 
 
+@pytest.mark.parametrize("layer", [fo.GroupMix(4), fo.GroupUnmix()])
+def test_every_layer_that_mixes_is_seen(layer: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"export_edge: model must be plain, .* got Sequential, which mixes in 1;"):
+        export_edge(tmp_path / "edge", nn.Sequential(nn.Conv2d(3, 4, 3), layer), (3, 20, 18), name="m", group_size=4,
+                    mean=[0.5] * 3, std=[0.25] * 3)  # fmt: skip
+
+
 def test_a_network_that_mixes_gives_its_weights_to_a_plain_one(tmp_path: Path) -> None:
     plain, mixing = build("resnet18", {"width": 0.125}), build("resnet18", {"width": 0.125})
     fo.convert(mixing, first="conv1", last="fc", group_size=4)

@@ -23,7 +23,7 @@ from facemix.training.anonymizing import Anonymizing
 from facemix.training.deploy import write_halves
 from facemix.training.experiment import evaluated
 from facemix.training.learner import Learner, inputs, share_of_key
-from facemix.training.measure import measure
+from facemix.training.measure import decisions, measure
 from facemix.training.mixed_network import MixedNetwork
 from facemix.training.processes import processes
 from facemix.training.settings import Changes, DataSettings, Experiment, FitSettings, MixSettings, ModelSettings
@@ -45,6 +45,7 @@ OF_RESNET = {"num_classes": 5, "in_channels": 1, "width": 0.0625, "activation": 
 def test_a_mixed_network_is_its_parts_around_the_mix(pre: int, post: int) -> None:
     network = build("resnet18", {**OF_RESNET, "pre": pre, "post": post}).double()
     mixed = MixedNetwork(network, pre, post)
+    assert all(module.training for module in mixed.modules())  # as the network was
     assert dict(mixed.named_parameters()).keys() == {f"network.{name}" for name, _ in network.named_parameters()}
     x = torch.randn(8, 1, 24, 24, dtype=torch.float64)
     for training in (True, False):
@@ -372,6 +373,33 @@ def test_rounds_have_keys_of_their_own_below_the_bound(monkeypatch: pytest.Monke
     measure(network, faces, IdentityTask(5), experiment, 0, mixed=True)
     assert len({key.coeffs.numpy().tobytes() for key in keys}) == len(keys) == 4
     assert max(key.coeffs.abs().max().item() for key in keys) <= 0.6
+    assert not network.training  # it began as networks are built
+
+
+@pytest.mark.parametrize(("protection", "rounds"), [("noise", 3), ("plain", 1)])
+def test_what_draws_noise_is_measured_in_rounds(protection: str, rounds: int) -> None:
+    settings = {"sigma": 8, "std": 0.25} if protection == "noise" else {}
+    options = {"protection": protection, "settings": settings, "network": "resnet18", "options": OF_RESNET}
+    network, faces = MixedNetwork(build("protected", options), 1, 1), synthetic_faces(5, 2, (16, 16))
+    experiment = Experiment(baseline=FitSettings(batch_size=8), rounds=3)
+    assert len(measure(network, faces, IdentityTask(5), experiment, 0, mixed=False)["rounds"]) == rounds
+
+
+def test_a_photograph_that_only_fills_a_batch_is_not_decided_anew() -> None:
+    class Counting(nn.Module):
+        """Takes everybody of the first batch for person 0, of the second for person 1."""
+
+        rows_per_image, calls = 1, 0
+
+        def forward(self, images: torch.Tensor, key: fo.MixKey | None) -> torch.Tensor:
+            self.calls += 1
+            return F.one_hot(torch.full((len(images),), self.calls - 1), 5).float()
+
+    network: Any = Counting()
+    faces, fit = synthetic_faces(5, 2, (16, 16)), FitSettings(batch_size=8)
+    experiment = Experiment(mix=MixSettings(8), baseline=fit)
+    found = decisions(network, faces, IdentityTask(5), experiment, 0, 0, mixed=True)
+    assert found.bincount().tolist() == [8, 2]
 
 
 def test_a_collapse_is_made_with_training_photographs(monkeypatch: pytest.MonkeyPatch) -> None:

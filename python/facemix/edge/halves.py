@@ -32,7 +32,7 @@ def first_half(module: fx.GraphModule, group_size: int) -> Half:
     it.
 
     Args:
-        module: `partition(...).edge_first`, in eval mode.
+        module: `partition(...).edge_first`; its layers stay in their modes.
         group_size: images in a group.
     """
     layers = _chain(module)
@@ -45,7 +45,7 @@ def first_half(module: fx.GraphModule, group_size: int) -> Half:
             with contextlib.suppress(TypeError, ValueError):
                 return fo.MixConv2d.from_conv(
                     conv, group_size=group_size, norm=norm, activation=activation, pool=pool
-                ).eval()
+                )
     return lambda images, key: fo.group_mix(module(images), key)
 
 
@@ -53,7 +53,7 @@ def last_half(module: fx.GraphModule) -> Half:
     """Return a function (mixed outputs [B, ...], key) -> scores [B, classes] in the order of the images.
 
     Args:
-        module: `partition(...).edge_last`, in eval mode.
+        module: `partition(...).edge_last`, likewise.
     """
     layers = _chain(module)
     if len(layers) == 1 and isinstance(linear := layers[0], nn.Linear):
