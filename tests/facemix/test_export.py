@@ -155,6 +155,18 @@ def test_a_half_from_a_pipe(tmp_path: Path) -> None:
     writer.join()
 
 
+def test_statistics_of_a_network_in_training_do_not_move(tmp_path: Path) -> None:
+    """Its parts are tried on a black image."""
+    options = {"width": 0.125, "num_classes": 6}
+    network, shape = build("resnet18", options), (3, 20, 18)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    edge: dict[str, Any] = {"name": "m", "group_size": 4, "mean": [0.5] * 3, "std": [0.25] * 3}
+    export_cloud(tmp_path / "cloud", network.train(), "resnet18", options, shape, name="m")
+    export_edge(tmp_path / "edge", network.train(), shape, **edge)
+    export_edge_torch(tmp_path / "torch", network.train(), "resnet18", options, shape, **edge)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
 @pytest.mark.parametrize("layer", [fo.GroupMix(4), fo.GroupUnmix()])
 def test_every_layer_that_mixes_is_seen(layer: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"export_edge: model must be plain, .* got Sequential, which mixes in 1;"):
