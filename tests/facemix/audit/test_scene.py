@@ -53,6 +53,14 @@ def test_an_edge_sends_the_mixture_of_its_first_part_that_the_truth_says(file):
         assert (truth.weights[others][:, members] != 0).all()
 
 
+def test_who_shares_a_group_is_drawn_for_each_request(file):
+    edge, faces, drawn = load_edge(file), textures(6, 2, 1), []
+    for seed in (1, 2):
+        groups = send(edge, faces, torch.arange(12), torch.Generator().manual_seed(seed)).truth.group_of_source
+        drawn.append({tuple((groups == group).nonzero().flatten().tolist()) for group in range(3)})
+    assert drawn[0] != drawn[1]
+
+
 def test_an_edge_sends_what_the_client_sends(file):
     """Under one matrix, which is all that differs: whatever the key, its span is the sources'."""
     half, edge, faces = load_half(file), load_edge(file), textures(4, 1, 1)
