@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import torch
 from facemix.cli import main
+from facemix.cost import partition_cost
+from facemix.models import build
 from facemix.storage import load_tensors
 from facemix.training import experiment, learner
 from facemix.training.deciding import difference
@@ -78,11 +80,18 @@ def test_results_hold_networks_and_controls(once: Path) -> None:
     assert [len(found["curves"][stage]) for stage in STAGES] == [3, 4, 4, 4]
     assert found["curves"]["baseline"][-1]["loss"] < found["curves"]["baseline"][0]["loss"]
     assert all(point["validation_loss"] > 0 for point in found["curves"]["mixing_aware"])
-    assert 0 < found["cost"]["edge_share"] < 1
+    cost = found["cost"]
+    network = build("resnet18", {"num_classes": 4, "in_channels": 1, "width": 0.0625})
+    expected = partition_cost(network, (1, 24, 24), group_size=found["settings"]["mix"]["group_size"])
+    assert cost["edge_multiply_adds"] == expected.edge_multiply_adds  # those of the mix, too
+    assert cost["edge_share"] == expected.edge_multiply_adds / expected.whole_multiply_adds
     assert found["collapse"]["verdict"]
     for name in ("cloud.safetensors", "edge.safetensors", "examples.png"):
         assert (once / "seed-0" / name).stat().st_size
     assert (once / "report.html").stat().st_size
+    recipes = {stage: json.loads((folder(once, stage) / "recipe.json").read_text()) for stage in STAGES[2:]}
+    activations = {stage: recipe["options"]["activation"] for stage, recipe in recipes.items()}
+    assert activations == {"mixing_aware": "prelu", "linear_cloud": "identity"}
     for stage in STAGES:
         files = {path.name for path in folder(once, stage).iterdir()}
         assert {"weights.safetensors", "curves.json", "recipe.json"} <= files

@@ -43,9 +43,7 @@ def first_half(module: fx.GraphModule, group_size: int) -> Half:
             norm, activation, pool = found
             # The layer refuses what its kernel cannot do, such as a PReLU with a slope for each channel.
             with contextlib.suppress(TypeError, ValueError):
-                return fo.MixConv2d.from_conv(
-                    conv, group_size=group_size, norm=norm, activation=activation, pool=pool
-                )
+                return fo.MixConv2d.from_conv(conv, group_size=group_size, norm=norm, activation=activation, pool=pool)
     return lambda images, key: fo.group_mix(module(images), key)
 
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from audit_scenes import OneTimePad, PixelEdge, scene
+from facemix.audit import repeats
 from facemix.audit.matching import amari
 from facemix.audit.repeats import axes, repeated
 from facemix.audit.request import Secrets
@@ -34,3 +35,11 @@ def test_the_same_group_again_and_again():
     assert bounded.result > 0.95
     assert free.result < free.floor + 0.15
     assert pad.result < 0.2
+
+
+def test_of_several_starts_the_one_that_ends_lowest_counts(monkeypatch):
+    monkeypatch.setattr(repeats, "STEPS", 0)
+    rows, state = torch.randn(20, 4, dtype=torch.float64), torch.Generator().manual_seed(1)
+    starts = [torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64, generator=state)).Q for _ in range(repeats.STARTS)]
+    found = axes(rows, torch.Generator().manual_seed(1))
+    assert ((rows @ found) ** 4).sum() == min(((rows @ start) ** 4).sum() for start in starts)
