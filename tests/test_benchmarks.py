@@ -75,6 +75,14 @@ def test_fractions_are_of_the_peak_of_the_same_round_and_instructions() -> None:
     assert result.of_write_peak("facemix/channels_last") == 0.5
 
 
+def test_variants_stand_beside_and_are_never_the_best() -> None:
+    seconds = {"facemix": [4.0] * 4, "facemix+1-thread": [8.0] * 4, "facemix+bf16": [1.0] * 4}
+    result = Result(entry(seconds=seconds))
+    assert result.best("facemix") == "facemix"
+    assert result.of_fma_peak("facemix+1-thread") == 0.5  # of what one thread can do
+    assert result.of_write_peak("facemix+bf16") == 1  # half of the bytes
+
+
 def test_unsteady_rounds_count_where_no_other_is_left() -> None:
     assert Result(entry(steady=[False] * 4)).time("facemix/channels_last").median == 4.5
 
@@ -112,6 +120,26 @@ def test_a_race(threads: int, tmp_path: Path) -> None:
         assert name in text_table([made])
         assert Result(made).of_fma_peak(name) > 0
     json.dumps(made)
+
+
+def test_a_round_counts_where_threads_add_up_before_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the peaks of then, whose means are kept; else it is run again."""
+    for pause in ("PAUSE_SECONDS", "WAIT_SECONDS", "MIN_SECONDS"):
+        monkeypatch.setattr(race, pause, 0.0)
+    together = iter((20.0, 30.0, 20.0, 18.9, 18.9, 19.0, 20.0))  # of two threads; one by itself reaches 10
+
+    def peaks() -> dict[str, list[float]]:
+        each = [10.0, next(together)]
+        return dict.fromkeys(race.capabilities(), each)
+
+    found = Race({"nobody": lambda: torch.empty(0)}, 2)
+    monkeypatch.setattr(found, "_peaks_now", peaks)
+    found.round()
+    assert (found.steady, found.repeated) == ([True], 0)
+    found.round()
+    assert (found.steady, found.repeated) == ([True, True], 1)
+    assert all(by_threads == {"1": [10, 10], "2": [25, 19.5]} for by_threads in found.peaks.values())
+    assert len(found.times["nobody"]) == 2
 
 
 def test_a_contestant_that_computes_something_else_is_named() -> None:

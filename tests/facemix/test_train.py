@@ -76,6 +76,7 @@ def test_results_hold_networks_and_controls(once: Path) -> None:
     for score in found["scores"].values():
         assert len(score["rounds"]) == 2  # the distortion is drawn anew for each
         assert 0 <= score["accuracy"] <= 1
+        assert sum(map(sum, score["confusion"])) == 2 * found["data"]["test"] != 2 * found["data"]["train"]
     assert found["data"]["train"] + found["data"]["validation"] + found["data"]["test"] == 40
     assert [len(found["curves"][stage]) for stage in STAGES] == [3, 4, 4, 4]
     assert found["curves"]["baseline"][-1]["loss"] < found["curves"]["baseline"][0]["loss"]

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from audit_outcomes import FULL, KINDS, attack
 from experiments import ALL, results, save
 from facemix.audit import registry
+from facemix.audit.target import Target
 from facemix.cli import main
 from facemix.data import open_data
 from facemix.edge.blinders import Blinders
@@ -72,6 +73,19 @@ def attacks(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     use(attack("full", FULL), attack("slow", KINDS["skipped"]))
     return use
+
+
+@pytest.mark.parametrize(
+    "other", [{"max_coeff": 0.8}, {"wire_dtype": "float16"}, {"cloud": None}, {"blinders": "pool"}]
+)
+def test_what_is_attacked_is_told_from_all_else(run: Path, tmp_path: Path, other: dict[str, Any]) -> None:
+    """By what its outcomes are kept under: those of another bound, say, are not taken for its own."""
+    target = Target(run / "edge.safetensors", DATA, run / "cloud.safetensors")
+    if "blinders" in other:
+        other = {"blinders": tmp_path / "pool"}
+        row = (bytes(32), np.zeros(2, np.float32))
+        Blinders.create(tmp_path / "pool", target.bundle.network, Blinding(0.1, 1.0), (2, 2), [row])
+    assert replace(target, **other).settings() != target.settings() == replace(target).settings()
 
 
 def mine(run: Path) -> list[str]:
