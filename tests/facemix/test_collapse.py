@@ -238,6 +238,9 @@ def test_verdicts(found: Collapse) -> None:
     times = wide.collapsed_multiply_adds / wide.cost.edge_multiply_adds
     assert times > 2
     assert f"leaks nothing and needs no cloud, but is {times:.1f} times the work there" in wide.verdict
+    with_the_rest = replace(good, shape=(2 * good.cost.edge_multiply_adds - 1, 1))
+    times = with_the_rest.collapsed_multiply_adds / good.cost.edge_multiply_adds
+    assert f"but is {times:.1f} times the work there" in with_the_rest.verdict
     huge = replace(good, shape=(good.cost.cloud.multiply_adds, 1))
     assert huge.verdict.endswith("that may as well run on the edge itself, and leak nothing.")
     lost = replace(good, collapsed_accuracy=0.851)
