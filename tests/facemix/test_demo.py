@@ -20,6 +20,7 @@ from facemix.demo.cloud_process import cloud_process
 from facemix.demo.measure import Passage
 from facemix.demo.models import train_baseline, train_mixed
 from facemix.demo.picture import draw
+from facemix.demo.recorder import Mixed
 from facemix.demo.report import show
 from facemix.demo.run import run_demo
 from facemix.demo.settings import DemoSettings
@@ -39,6 +40,12 @@ SETTINGS = DemoSettings(
     rounds=2,
     request_groups=3,
 )
+
+
+def test_what_the_cloud_understands_has_the_scales_of_each_row() -> None:
+    scales = np.arange(6, dtype=np.float32).reshape(2, 3)
+    mixed = Mixed(np.empty((2, 8, 8, 1), np.uint8), np.full((2, 3, 4, 4), 2, np.int8), scales)
+    np.testing.assert_array_equal(mixed.rows(), np.broadcast_to(2 * scales[:, :, None, None], (2, 3, 4, 4)))
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from facemix.cost import partition_cost
 from facemix.models import build
 from facemix.storage import load_tensors
 from facemix.training import experiment, learner
-from facemix.training.deciding import difference
+from facemix.training.deciding import deciding, difference
 from facemix.training.mixed_network import MixedNetwork
 from tiny_experiment import OPTIONS
 
@@ -267,3 +267,8 @@ def test_results_of_other_photographs_are_refused(
     path.write_text(json.dumps(found))
     assert main(["train", *OPTIONS, "--out", str(tmp_path / "again")]) == 1
     assert "got one whose photographs differ" in capsys.readouterr().err
+
+
+def test_what_shares_the_work_decides_nothing_and_precision_does() -> None:
+    kept = deciding({"trainer": {"precision": "64-true", "devices": 2}, "data": {"workers": 3, "size": [24, 24]}})
+    assert kept == {"trainer": {"precision": "64-true"}, "data": {"size": [24, 24]}}
