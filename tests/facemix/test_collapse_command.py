@@ -113,12 +113,15 @@ def test_pixels_become_what_the_network_takes() -> None:
         torch.testing.assert_close(given[:, channel].double(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_model_that_answers_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("score", [1, float("nan")])
+def test_a_model_that_answers_otherwise_is_not_written(
+    score: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Session:
         def __init__(self, *_: Any, **__: Any) -> None: ...
 
         def run(self, _: Any, feeds: dict[str, Any]) -> list[Any]:
-            return [np.ones((len(feeds["images"]), 8), np.float32)]
+            return [np.full((len(feeds["images"]), 8), score, np.float32)]
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 8))

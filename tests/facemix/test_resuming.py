@@ -75,6 +75,23 @@ def test_a_training_that_stops_early_goes_on_to_the_same_end(stopped: Path, tmp_
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
+def test_a_training_that_stops_early_ends_with_the_weights_of_its_best_epoch(tmp_path: Path) -> None:
+    seen, ended = [], Learner.on_validation_epoch_end
+
+    def watched(learner: Learner) -> None:
+        seen.append({name: value.clone() for name, value in learner.network.network.state_dict().items()})
+        ended(learner)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "on_validation_epoch_end", watched)
+        assert train(tmp_path, *STOPPING) == 0
+    found, curves = baseline(tmp_path)
+    losses = [point["validation_loss"] for point in curves]
+    best = losses.index(min(losses))
+    assert best < len(curves) - 1
+    assert all(torch.equal(value, found[name]) for name, value in seen[best - len(curves)].items())
+
+
 def test_the_best_epoch_of_another_training_is_not_taken(tmp_path: Path) -> None:
     """Of one that was killed in its first epoch, before it noted that."""
     folder = tmp_path / "seed-0" / "baseline"

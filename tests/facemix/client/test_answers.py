@@ -12,8 +12,16 @@ import numpy as np
 import pytest
 from edge_halves import CLASSES, DECOYS, ROW, WatchedHalf, check, expected, images
 from facemix.edge import AsyncClient, Client, Cost
+from facemix.edge.answer import Meter
 from facemix.wire.names import COMPUTE_NS, DATATYPES_PROPERTY
 from fake_cloud import FakeCloud, Running
+
+
+def test_time_on_the_way_counts_once() -> None:
+    """However many messages were under way, and less what the cloud computed, which it says with each of a batch."""
+    meter = Meter(batches={10**9}, waits=[(0.0, 2.0), (1.0, 3.0), (5.0, 6.0), (1.0, 1.5)])
+    cost = meter.cost(images=1, requests=1)
+    assert (cost.cloud_seconds, cost.network_seconds) == (1, 3)
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 7, 8, 9, 31, 64, 67])
