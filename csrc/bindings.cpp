@@ -285,7 +285,7 @@ void draw_permutation(Address order, int64_t n, Address seed, Place place) {
 
 PYBIND11_MODULE(_C, m) {
     m.doc() = "facemix kernels on raw addresses; use facemix_ops instead";
-    m.attr("bindings") = FACEMIX_BINDINGS;
+    m.attr("sources") = FACEMIX_SOURCES;
     m.attr("compiler") = FACEMIX_COMPILER;
     m.attr("cuda_architectures") = FACEMIX_CUDA_ARCHITECTURES;
     m.attr("cuda_ops") = FACEMIX_CUDA_OPS;

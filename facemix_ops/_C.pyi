@@ -1,6 +1,6 @@
 """The compiled extension (csrc/bindings.cpp): kernels on raw addresses. facemix_ops checks what it passes."""
 
-bindings: str
+sources: str
 compiler: str
 cuda_architectures: str
 cuda_ops: str

@@ -17,16 +17,23 @@ except ImportError as error:
     ) from error
 
 
-# In a clone the kernels may be older than the files that call them, and lack a name, or take other arguments.
-_sources = os.path.join(os.path.dirname(__file__), os.pardir, "csrc", "bindings.cpp")
-if os.path.isfile(_sources):
-    with open(_sources, "rb") as _file:
-        _digest = hashlib.sha256(_file.read()).hexdigest()
-    if getattr(C, "bindings", None) != _digest:
-        raise ImportError(
-            f"facemix_ops: the compiled kernels must be built from this clone's csrc/bindings.cpp, got ones of another "
-            f"({C.__file__}): build them again with `pip install -e .` in the clone"
-        )
+def _digest_of(csrc: str) -> str:
+    """Of all sources, as CMakeLists.txt computes it."""
+    paths = (os.path.join(folder, name) for folder, _, names in os.walk(csrc) for name in names)
+    lines = []
+    for path in sorted(path for path in paths if path.endswith((".cpp", ".cu", ".h"))):
+        with open(path, "rb") as file:
+            lines.append(f"{os.path.relpath(path, csrc)} {hashlib.sha256(file.read()).hexdigest()}\n")
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+_csrc = os.path.join(os.path.dirname(os.path.dirname(__file__)), "csrc")
+# In a clone the kernels may be older than what calls them, or than the commit that a result names.
+if os.path.isfile(os.path.join(_csrc, "bindings.cpp")) and getattr(C, "sources", None) != _digest_of(_csrc):
+    raise ImportError(
+        f"facemix_ops: the compiled kernels must be built from this clone's csrc, got ones of another ({C.__file__}): "
+        "build them again with `pip install -e .` in the clone"
+    )
 
 _wish = os.environ.get("FACEMIX_CPU_CAPABILITY")
 if _wish:

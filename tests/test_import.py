@@ -19,27 +19,28 @@ def test_without_torch(tmp_path: Path) -> None:
     assert output_of(WITHOUT_TORCH + code, tmp_path).endswith(f"\n{facemix_ops.__version__}\n")
 
 
-@pytest.mark.parametrize("change", ["nothing", "a comment", "the kernels know nothing of this"])
+@pytest.mark.parametrize("change", ["nothing", "a comment", "a file", "the kernels know nothing of this"])
 def test_kernels_of_other_sources_are_refused_in_a_clone(tmp_path: Path, change: str) -> None:
     """Theirs may lack a name, or have the same names and take other arguments."""
     package, clone = Path(facemix_ops.__file__).parent, tmp_path / "facemix_ops"
     clone.mkdir()
     for path in (package / "__init__.py", package / "native.py", *package.glob("_C*.so")):
         shutil.copy(path, clone)
-    sources = tmp_path / "csrc" / "bindings.cpp"
-    sources.parent.mkdir()
-    shutil.copy(ROOT / "csrc" / "bindings.cpp", sources)
+    sources = shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
     if change == "nothing":
         output_of("import facemix_ops.native", tmp_path)
         return
     if change == "a comment":
-        sources.write_text(f"{sources.read_text()}// changed\n")
+        with (sources / "cpu" / "group_mix.cpp").open("a") as file:
+            file.write("// changed\n")
+    elif change == "a file":
+        (sources / "cuda" / "more.h").touch()
     else:
         for path in clone.glob("_C*.so"):
             path.unlink()
         (clone / "_C.py").touch()
     error = error_of("import facemix_ops.native", tmp_path)
-    assert error.startswith("ImportError: facemix_ops: the compiled kernels must be built from this clone's csrc/")
+    assert error.startswith("ImportError: facemix_ops: the compiled kernels must be built from this clone's csrc, got")
     assert "pip install -e ." in error
 
 
