@@ -32,6 +32,7 @@ ATTRIBUTES = "the edge's software, photographs with attributes"
 PAPER = "the paper's network"
 LAST = "if all other photographs of a request are known: correlation with the features of the one that is not"
 FACES = "share of the photographs at a |correlation| above 0.9"
+SAME = "the same person told from another, nobody being known: share of cases (who has the cloud's part)"
 #: Of each attack. Two of them are the paper's: what its network gets is told apart from what our read-outs do.
 ROWS = {
     "end_to_end": (
@@ -41,6 +42,7 @@ ROWS = {
             "how many rows a group has",
             variant=FACES,
         ),
+        Row("Which of two photographs shows the person of a third? (`end_to_end`)", "the cloud's part", variant=SAME),
     ),
     "key_recovery": (
         Row(
