@@ -36,7 +36,8 @@ def ran(folder: Path, *options: str) -> str:
     """What a suite says that fails."""
     (folder / "test_suite.py").write_text(SUITE)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "on_card", *options, str(folder)]
-    there = os.environ | {"PYTHONPATH": str(HELPERS)}
+    there = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}  # we may be one
+    there["PYTHONPATH"] = str(HELPERS)
     done = subprocess.run(command, cwd=folder, env=there, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1
     return done.stdout

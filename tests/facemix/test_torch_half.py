@@ -266,10 +266,15 @@ def rewritten(path: Path, config: dict[str, Any], **tensors: Any) -> bytes:
         ({"more": 1}, {}, "no other fields"),
         ({"builder": "alexnet"}, {}, "build: name must be one of"),
         ({"options": {"depth": 3}}, {}, "build: options must suit resnet18"),
-        (
-            {"options": {**OPTIONS, "patches": 20_000}, "pre": 1, "features_shape": [8, 1, 1]},
+        (  # three quarters of what is cut fill up
+            {
+                "options": {**OPTIONS, "patches": 2894},
+                "pre": 1,
+                "features_shape": [8, 2, 2],
+                "image_shape": [11580, 11580, 1],
+            },
             {f"weights.layer1.0.{name}": None for name in BLOCK},
-            r"what is sent for an image must be of at most 134217728 values, got 400000000 rows of \[8, 1, 1\]",
+            r"what is sent for an image must be of at most 134217728 values, got 8375236 rows of \[8, 2, 2\]",
         ),
         ({"options": {"width": 1e308}}, {}, "the weights must suit the network of the config, got build: options must"),
         ({"options": [1]}, {}, "options must be a JSON object, got list"),
