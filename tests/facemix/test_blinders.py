@@ -154,6 +154,12 @@ def test_a_half_written_pool_is_not_left_behind(tmp_path):
     assert not os.listdir(tmp_path)
 
 
+def test_a_pool_without_rows_is_refused(tmp_path, make):
+    with pytest.raises(ValueError, match=r"Blinders\.create: rows must be at least one, got none"):
+        make(rows=0)
+    assert not os.listdir(tmp_path)
+
+
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, make):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # a write beyond it fails, as on a full disk

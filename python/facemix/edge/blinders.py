@@ -95,6 +95,7 @@ class Blinders:
         Raises:
             OSError: if the file exists, or cannot be made, or the folder's file system has no hard links.
             BlindersError: if the disk is full, say.
+            ValueError: if there are no rows.
         """
         path = Path(path)
         if os.path.lexists(path):
@@ -107,9 +108,12 @@ class Blinders:
             with _naming(path), _connected(made) as database:
                 database.executescript(f"PRAGMA application_id = {APPLICATION}; {SCHEMA}")
                 database.execute("BEGIN IMMEDIATE")
+                output = None
                 for seed, output in rows:
                     values = np.ascontiguousarray(output, "<f4").tobytes()
                     database.execute("INSERT INTO rows (seed, output) VALUES (?, ?)", (seed, values))
+                if output is None:
+                    raise ValueError("Blinders.create: rows must be at least one, got none")
                 shapes = json.dumps(features_shape), json.dumps(output.shape)
                 settings = (network, blinding.share, blinding.energy, *shapes)
                 database.execute("INSERT INTO pool VALUES (?, ?, ?, ?, ?)", settings)
