@@ -1,4 +1,4 @@
-"""The pieces of a training: tasks, keys of several processes, group sizes of an epoch, early stopping."""
+"""Steps, epochs and validation of a training, and what its end makes of the network."""
 
 from __future__ import annotations
 
@@ -14,77 +14,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 from facemix.cli import main
-from facemix.data import STD, UNKNOWN, Labelled, Splits, synthetic_faces
+from facemix.data import STD, Labelled, synthetic_faces
 from facemix.edge import load_half
-from facemix.models import build, registry
+from facemix.models import build
 from facemix.storage import load_tensors
 from facemix.training import collapsing
 from facemix.training.anonymizing import Anonymizing
 from facemix.training.deploy import write_halves
-from facemix.training.experiment import evaluated
 from facemix.training.learner import Learner, inputs, share_of_key
-from facemix.training.measure import decisions, measure
 from facemix.training.mixed_network import MixedNetwork
-from facemix.training.processes import processes
 from facemix.training.settings import Changes, DataSettings, Experiment, FitSettings, MixSettings, ModelSettings
 from facemix.training.stage import WholeFiles, _trainer
-from facemix.training.stages import Stages
 from facemix.training.synced_norm import SyncedBatchNorm2d, synced
-from facemix.training.task import AttributeTask, IdentityTask
-from lightning.pytorch.accelerators import CPUAccelerator
-from tiny_experiment import OPTIONS
+from facemix.training.task import IdentityTask
+from tiny_experiment import OF_RESNET, OPTIONS
 from torch import nn
 
 import facemix_ops as fo
 from facemix_ops.nn import _folds
-
-OF_RESNET = {"num_classes": 5, "in_channels": 1, "width": 0.0625, "activation": "prelu"}
-
-
-@pytest.mark.parametrize(("pre", "post"), [(1, 1), (2, 1), (3, 2)])
-def test_a_mixed_network_is_its_parts_around_the_mix(pre: int, post: int) -> None:
-    network = build("resnet18", {**OF_RESNET, "pre": pre, "post": post}).double()
-    mixed = MixedNetwork(network, pre, post)
-    assert all(module.training for module in mixed.modules())  # as the network was
-    assert dict(mixed.named_parameters()).keys() == {f"network.{name}" for name, _ in network.named_parameters()}
-    x = torch.randn(8, 1, 24, 24, dtype=torch.float64)
-    for training in (True, False):
-        assert all(module.training == training for module in mixed.train(training).network.modules())
-        with fo.MixKey.sample(8, 4) as key, torch.no_grad():
-            sent = fo.group_mix(mixed.first(x), key)
-            expected = mixed._parts.edge_last(fo.group_unmix(mixed._parts.cloud(sent), key))
-            torch.testing.assert_close(mixed(x, key), expected, rtol=1e-9, atol=1e-9)
-            assert torch.equal(mixed(x), network(x))
-
-
-class Dropping(nn.Module):
-    """A network whose code asks for its mode."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.body, self.neck = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 16, 3), nn.Conv2d(16, 16, 3)
-        self.fc = nn.Linear(16, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.neck(self.body(torch.relu(self.conv1(x)))).mean((2, 3))
-        return self.fc(F.dropout(x, 0.5, self.training))
-
-
-@pytest.mark.parametrize("post", ["fc", "neck"])  # who asks is in the cloud's part, or in the edge's last
-@pytest.mark.parametrize("made_in", [False, True])
-def test_what_asks_for_the_mode_gets_the_present_one(made_in: bool, post: str) -> None:
-    network = Dropping().train(made_in)
-    network.body.eval()  # a layer that somebody froze
-    mixed = MixedNetwork(network, "conv1", post)
-    modes = [module.training for module in (network, network.conv1, network.body)]
-    assert modes == [made_in, made_in, False]
-    x = torch.randn(8, 1, 16, 16)
-    with fo.MixKey.sample(8, 4) as key, torch.no_grad():
-        for training in (made_in, not made_in):
-            if training is not made_in:
-                mixed.train(training)
-            assert torch.equal(mixed(x, key), mixed(x, key)) is not training
-            assert torch.equal(mixed.rest(mixed.first(x)), mixed.rest(mixed.first(x))) is not training
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
@@ -100,30 +47,6 @@ def test_the_shares_of_a_key_mix_as_the_whole(processes: int) -> None:
                 torch.testing.assert_close(fo.group_unmix(sent, share), x[own])
                 # The same mixtures, in the same order among each other.
                 torch.testing.assert_close(sent, whole[key.order[own].sort().values])
-
-
-def test_the_loss_of_attributes_leaves_out_what_is_unknown() -> None:
-    task = AttributeTask(("a", "b", "c"))
-    scores = torch.randn(5, task.outputs, dtype=torch.float64)
-    labels = torch.randint(0, 2, (5, 3)).to(torch.int8)
-    labels[0, 0] = labels[3, 2] = UNKNOWN
-    total = sum(
-        F.cross_entropy(scores[row, 2 * head : 2 * head + 2].float(), labels[row, head].long()).item()
-        for row in range(5)
-        for head in range(3)
-        if labels[row, head] != UNKNOWN
-    )
-    assert task.loss(scores, labels).item() == pytest.approx(total / 15)
-    decided = task.decide(scores)
-    assert decided.tolist() == [[int(b > a) for a, b in row.view(3, 2)] for row in scores]
-    assert task.words(torch.tensor([[1, 0, 1], [0, 0, 0]])) == ["a, c", "none"]
-
-
-@pytest.mark.parametrize("task", [IdentityTask(6), AttributeTask(("a", "b", "c"))])
-def test_distillation_is_least_where_the_teacher_is(task: IdentityTask | AttributeTask) -> None:
-    teacher = torch.randn(4, 6)
-    assert task.distillation(teacher, teacher, 2.0).item() == pytest.approx(0, abs=1e-6)
-    assert task.distillation(teacher + torch.randn(4, 6), teacher, 2.0).item() > 0.01
 
 
 def test_group_sizes_of_a_warm_up() -> None:
@@ -152,120 +75,6 @@ def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
     assert len(losses) == best + 2 < 30
     steps = load_tensors(stage / "weights.safetensors")[0]["bn1.num_batches_tracked"]
     assert steps == 3 * best
-
-
-class Flat(nn.Module):
-    """A network whose first part gives no maps."""
-
-    pre_blocks, post_blocks = ("first",), ("last",)
-
-    def __init__(self, num_classes: int, in_channels: int, **_: Any) -> None:
-        super().__init__()
-        self.flat, self.first = nn.Flatten(), nn.Linear(24 * 24 * in_channels, 8)
-        self.middle, self.last = nn.Linear(8, 8), nn.Linear(8, num_classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.last(self.middle(self.first(self.flat(x))))
-
-
-def test_what_no_edge_file_can_hold_is_refused_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(registry._BUILDERS, "flat", Flat)
-    command = ["train", *OPTIONS, "--model.name=flat", "--model.options={}", "--out", str(tmp_path / "out")]
-    assert main(command) == 1
-    assert "the edge's first part of flat must give [channels, height, width]" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-def test_what_lightning_refuses_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for trainer in ("{colour: red}", "{precision: 3}"):
-        assert main(["train", *OPTIONS, f"--trainer={trainer}", "--out", str(tmp_path / "out")]) == 1
-        assert "trainer must suit lightning.Trainer" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ("--mix.group_size=65", "group_size must be between 1 and 64, got 65"),
-        (
-            "--mixed_model={name: wide_linear, options: {image_size: [24, 23]}}",
-            "image_size of wide_linear must be data",
-        ),
-        ("--mix.warm_up=[3]", "warm_up must be divisors of the group size 4, got 3"),
-        ("--mix.max_coeff=0.62", "max_coeff must be at least 0.63 for groups of 4 and at most 1, got 0.62"),
-        ("--mix={max_coeff: 0.7, warm_up: [1, 2]}", "max_coeff must be at least 0.794 for groups of 2 and at most 1"),
-        ("--mix.distillation=2", "distillation must be between 0 and 1, got 2"),
-        ("--mix.temperature=0", "temperature must be positive, got 0"),
-        ("--rounds=0", "rounds must be at least 1, got 0"),
-        ("--name=", "name must have 1 to 100 printable characters without a slash, got ''"),
-        ("--name=..", "name must have 1 to 100 printable characters without a slash, got '..'"),
-        ("--name=../x", "name must have 1 to 100 printable characters without a slash, got '../x'"),
-        ("--first-seed=-1", "--first-seed not negative, got 1 and -1"),
-        ("--model.options.num_classes=3", "options must not have num_classes, which follows from data.task, got 3"),
-        ("--mixed_model={name: resnet18, options: {pre: 2}}", "must not have pre, which follows from model.pre, got 2"),
-        ("--model.pre=20", "pre must be between 1 and 9, got 20"),
-        ("--model.name=alexnet", "name must be one of"),
-        ("--mixed_model={name: wide_linear, options: {depth: 3}}", "options must suit wide_linear"),
-        ("--trainer.max_epochs=1", "trainer.max_epochs must be given as baseline.epochs and mixed.epochs"),
-        ("--trainer.gradient_clip_val=1", "trainer.gradient_clip_val must be given as baseline.clip and mixed.clip"),
-        ("--trainer.devices=3", "trainer.devices must be at most 2, the cores, without a GPU, got 3"),
-        ("--data.people=1", "train: there must be two people to tell apart, or more, got 1"),
-        ("--evaluate=validation", "there must be a validation set to evaluate on, got none"),
-        ("--mixed.early_stopping=2", "early_stopping must have a validation set, got none"),
-        ("--baseline.lr=0", "lr must be positive, got 0"),
-        ("--baseline.batch_size=1", "batch_size must be at least 2, for batch norms, got 1"),
-        ("--mixed.batch_size=1", "batch_size must be at least 2, for batch norms, got 1"),
-        ("--trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches must not be 0, got 0"),
-        ("--trainer.max_steps=0", "trainer.max_steps must not be 0, got 0"),
-        ("--data.split_seed=9223372036854775808", "split_seed must be a number of 64 bits, got 9223372036854775808"),
-        ("--model.options.width=1e9", "options must suit resnet18, got {'width': 1000000000.0, "),
-        ("--baseline={lr: .nan}", "lr must be positive, got nan"),
-        ("--mixed.weight_decay=-1", "weight_decay must not be negative, got -1"),
-        ("--mixed.clip=0", "clip must be positive, got 0"),
-        ("--mixed.early_stopping=0", "early_stopping must be positive, got 0"),
-        ("--mix.patches=0", "patches must be at least 1, got 0"),
-        ("--data.augment.scale=1", "scale must be below 1, got 1"),
-    ],
-)
-def test_refusals_say_what_came(
-    option: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert main(["train", *OPTIONS, "--data.validation_share=0", option, "--out", str(tmp_path / "out")]) == 1
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(("option", "got"), [("mixed", "12 images for groups of 4"), ("baseline", "7 images")])
-def test_every_process_must_get_whole_groups(option: str, got: str, tmp_path: Path, capsys: Any) -> None:
-    """Said before the baseline is trained."""
-    size = f"--{option}.batch_size={got.split()[0]}"
-    assert main(["train", *OPTIONS, "--trainer.devices=2", size, "--out", str(tmp_path / "out")]) == 1
-    rule = f"train: {option}.batch_size must divide into whole groups for each process, got {got}"
-    assert rule in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "count"), [({}, 1), ({"devices": "auto"}, 3), ({"devices": -1}, 3), ({"devices": 2, "num_nodes": 2}, 4)]
-)
-def test_one_device_unless_more_are_wanted(
-    options: dict[str, Any], count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a machine that has three: Lightning would take all, and run the command once for each."""
-    monkeypatch.setattr(CPUAccelerator, "auto_device_count", staticmethod(lambda: 3))
-    monkeypatch.setattr(CPUAccelerator, "parse_devices", staticmethod(lambda asked: 3 if asked == -1 else asked))
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert processes(options) == count
-
-
-def test_more_devices_must_get_whole_groups(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever way they are asked for."""
-    monkeypatch.setattr("facemix.training.experiment.processes", lambda trainer: 5)
-    assert main(["train", *OPTIONS, "--out", str(tmp_path / "out")]) == 1
-    assert "batch_size must divide into whole groups for each process" in capsys.readouterr().err
 
 
 def test_a_training_that_diverges_ends_with_a_hint(tmp_path: Path, capsys: Any) -> None:
@@ -343,63 +152,6 @@ def test_lightning_clips_gradients_and_writes_whole_checkpoints(tmp_path: Path) 
     trainer = _trainer(learner_of(MixSettings(1), clip=0.25), tmp_path, {})
     assert trainer.gradient_clip_val == 0.25
     assert isinstance(trainer.strategy.checkpoint_io, WholeFiles)
-
-
-def test_weights_of_another_recipe_are_not_taken(tmp_path: Path) -> None:
-    """Of other photographs, and of a network that began as another baseline."""
-    faces, others = (synthetic_faces(people=5, photos=photos, size=(16, 16)) for photos in (2, 3))
-    fit, model = FitSettings(epochs=1, batch_size=8), ModelSettings(options={"width": 0.0625})
-    experiment = Experiment(model=model, mix=MixSettings(4), baseline=fit, mixed=fit)
-    stages = Stages(experiment, 0, faces, faces, IdentityTask(5))
-    baseline = stages.baseline(tmp_path / "baseline")
-    stages.mixing("mixing_aware", "prelu", baseline, tmp_path / "mixed")
-    with pytest.raises(ValueError, match="whose photographs differ"):
-        replace(stages, train=others).baseline(tmp_path / "baseline")
-    longer = replace(experiment, baseline=replace(fit, epochs=2))
-    with pytest.raises(ValueError, match=r"whose baseline\.epochs differ"):
-        replace(stages, experiment=longer).mixing("mixing_aware", "prelu", baseline, tmp_path / "mixed")
-
-
-def test_rounds_have_keys_of_their_own_below_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, faces = MixedNetwork(build("resnet18", OF_RESNET), 1, 1), synthetic_faces(5, 2, (16, 16))
-    keys, sample = [], fo.MixKey.sample
-
-    def watched(*arguments: Any, **more: Any) -> fo.MixKey:
-        keys.append(sample(*arguments, **more))
-        return keys[-1]
-
-    monkeypatch.setattr(fo.MixKey, "sample", watched)
-    experiment = Experiment(mix=MixSettings(8, max_coeff=0.6), baseline=FitSettings(batch_size=8), rounds=2)
-    measure(network, faces, IdentityTask(5), experiment, 0, mixed=True)
-    assert len({key.coeffs.numpy().tobytes() for key in keys}) == len(keys) == 4
-    assert max(key.coeffs.abs().max().item() for key in keys) <= 0.6
-    assert not network.training  # it began as networks are built
-
-
-@pytest.mark.parametrize(("protection", "rounds"), [("noise", 3), ("plain", 1)])
-def test_what_draws_noise_is_measured_in_rounds(protection: str, rounds: int) -> None:
-    settings = {"sigma": 8, "std": 0.25} if protection == "noise" else {}
-    options = {"protection": protection, "settings": settings, "network": "resnet18", "options": OF_RESNET}
-    network, faces = MixedNetwork(build("protected", options), 1, 1), synthetic_faces(5, 2, (16, 16))
-    experiment = Experiment(baseline=FitSettings(batch_size=8), rounds=3)
-    assert len(measure(network, faces, IdentityTask(5), experiment, 0, mixed=False)["rounds"]) == rounds
-
-
-def test_a_photograph_that_only_fills_a_batch_is_not_decided_anew() -> None:
-    class Counting(nn.Module):
-        """Takes everybody of the first batch for person 0, of the second for person 1."""
-
-        rows_per_image, calls = 1, 0
-
-        def forward(self, images: torch.Tensor, key: fo.MixKey | None) -> torch.Tensor:
-            self.calls += 1
-            return F.one_hot(torch.full((len(images),), self.calls - 1), 5).float()
-
-    network: Any = Counting()
-    faces, fit = synthetic_faces(5, 2, (16, 16)), FitSettings(batch_size=8)
-    experiment = Experiment(mix=MixSettings(8), baseline=fit)
-    found = decisions(network, faces, IdentityTask(5), experiment, 0, 0, mixed=True)
-    assert found.bincount().tolist() == [8, 2]
 
 
 def test_a_collapse_is_made_with_training_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -483,12 +235,6 @@ def test_the_loss_of_an_epoch_is_of_its_own_steps(monkeypatch: pytest.MonkeyPatc
             learner.training_step(batch, step)
         learner.on_train_epoch_end()
     assert [point["loss"] for point in learner.curves] == [2, 5]
-
-
-def test_figures_are_of_the_photographs_that_are_asked_for() -> None:
-    splits = Splits(*(synthetic_faces(people=5, photos=photos, size=(16, 16)) for photos in (2, 3, 4)))
-    assert evaluated(Experiment(), splits) is splits.test
-    assert evaluated(Experiment(evaluate="validation"), splits) is splits.validation
 
 
 def test_an_anonymizers_adversary_learns_too() -> None:

@@ -1,4 +1,4 @@
-"""What each stage of an experiment is asked to train, and by which recipe; nothing is trained."""
+"""What each stage of an experiment is asked to train, and by which recipe. Nothing is trained, but in the last test."""
 
 from __future__ import annotations
 
@@ -82,3 +82,18 @@ def test_a_recipe_holds_all_that_decides(
 ) -> None:
     before, after = asked(monkeypatch), asked(monkeypatch, **changed)
     assert tuple(name for name, one in before.items() if one.recipe == after[name].recipe) == stays
+
+
+def test_weights_of_another_recipe_are_not_taken(tmp_path: Path) -> None:
+    """Of other photographs, and of a network that began as another baseline."""
+    faces, others = (synthetic_faces(people=5, photos=photos, size=(16, 16)) for photos in (2, 3))
+    fit, model = FitSettings(epochs=1, batch_size=8), ModelSettings(options={"width": 0.0625})
+    experiment = Experiment(model=model, mix=MixSettings(4), baseline=fit, mixed=fit)
+    run = Stages(experiment, 0, faces, faces, IdentityTask(5))
+    baseline = run.baseline(tmp_path / "baseline")
+    run.mixing("mixing_aware", "prelu", baseline, tmp_path / "mixed")
+    with pytest.raises(ValueError, match="whose photographs differ"):
+        replace(run, train=others).baseline(tmp_path / "baseline")
+    longer = replace(experiment, baseline=replace(fit, epochs=2))
+    with pytest.raises(ValueError, match=r"whose baseline\.epochs differ"):
+        replace(run, experiment=longer).mixing("mixing_aware", "prelu", baseline, tmp_path / "mixed")

@@ -101,3 +101,8 @@ def scene(edge: PixelEdge, people: int = 16, **more: object) -> Scene:
     return Scene(
         edge, textures(people, 2, 1), textures(people, 8, 2), textures(people, 1, 3), seed=0, effort="quick", **more
     )
+
+
+def linear(rows: Tensor) -> Tensor:
+    """A cloud that is one matrix, the same each time: float32 [n, 64]."""
+    return rows.flatten(1) @ torch.randn(rows[0].numel(), 64, generator=torch.Generator().manual_seed(0))

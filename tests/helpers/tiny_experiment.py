@@ -1,4 +1,4 @@
-"""Options of `facemix train` for an experiment of a few seconds."""
+"""Options of `facemix train` for an experiment of a few seconds, and of a network for five people."""
 
 SETTINGS = {
     "name": "tiny",
@@ -18,3 +18,4 @@ SETTINGS = {
     "rounds": 2,
 }
 OPTIONS = [f"--{name}={value}" for name, value in SETTINGS.items()]
+OF_RESNET = {"num_classes": 5, "in_channels": 1, "width": 0.0625, "activation": "prelu"}

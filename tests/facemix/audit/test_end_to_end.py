@@ -1,14 +1,9 @@
 import pytest
 import torch
-from audit_scenes import HalvedEdge, OneTimePad, PixelEdge, RectifiedEdge, scene
+from audit_scenes import HalvedEdge, OneTimePad, PixelEdge, RectifiedEdge, linear, scene
 from facemix.audit.attacks.end_to_end import AMARI, FACES, PEOPLE, SAME, EndToEnd
 from facemix.audit.gallery import nearest_people
 from facemix.audit.recovery import groups_of, recover
-
-
-def linear(rows):
-    """A cloud that is one matrix."""
-    return rows.flatten(1) @ torch.randn(rows[0].numel(), 64, generator=torch.Generator().manual_seed(0))
 
 
 def attack(edge):

@@ -1,12 +1,6 @@
 import torch
-from audit_scenes import textures
+from audit_scenes import linear, textures
 from facemix.audit.same_person import same_person
-
-
-def linear(rows):
-    """A cloud that is one matrix."""
-    matrix = torch.randn(rows[0].numel(), 64, generator=torch.Generator().manual_seed(0))
-    return rows.flatten(1) @ matrix
 
 
 def test_the_same_person_is_told_whatever_the_signs_of_rows():
